@@ -1,0 +1,50 @@
+# make demo, make test: all that a fresh machine needs is python3 (3.11 or newer) and make.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+SHIPPED := flows slackbot deployments
+ARGS ?= win
+PYTEST_ARGS ?= -n 2 --dist loadfile
+
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help setup demo test lint format lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(INSTALLED)  ## create .venv and install the pinned, hash-checked requirements
+
+$(INSTALLED): requirements.txt requirements-uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "fraud-ab needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": make PYTHON=python3.12 setup")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt
+	$(BIN)/uv pip install --quiet --require-hashes -r requirements.txt
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## the whole story on the embedded stack; ARGS="win --decide confirm --no-browser"
+	@$(BIN)/fraud-ab demo $(ARGS)
+
+test: setup  ## all tests; those that need Chromium, Prometheus or the shared API server skip by name where these are missing
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## ruff, pyright, the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: setup  ## let ruff format the code
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+lock: setup  ## resolve pyproject.toml again, keeping today's pins where they still fit
+	$(BIN)/uv pip compile pyproject.toml --group sandbox --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.txt
+	echo "uv" | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-uv.txt
+
+clean:  ## remove the environment and every cache
+	rm -rf .venv .cache build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Prefect deployments, the command line and the embedded stack."""

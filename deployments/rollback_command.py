@@ -1,0 +1,40 @@
+"""`fraud-ab rollback`: the emergency revert without Slack; needs Kubernetes alone."""
+
+from __future__ import annotations
+
+import getpass
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def rollback(
+    reason: Annotated[str, typer.Option(help="why; it is written on the deployment and into the decision records")],
+    namespace: Annotated[str, typer.Option(envvar="FRAUD_AB_NAMESPACE", help="namespace of the SeldonDeployment")] = "models",
+    name: Annotated[str, typer.Option(envvar="FRAUD_AB_SELDON_DEPLOYMENT", help="its name")] = "fraud-predictor",
+    kubeconfig: Annotated[Path | None, typer.Option(envvar="KUBECONFIG", help="without it: the pod's own account")] = None,
+) -> None:
+    """Put all traffic on the baseline now; registry, documents and notices follow by themselves."""
+    from flows.adapters.serving_seldon import SeldonServing
+    from flows.domain.action_plan import describe_traffic
+    from flows.emergency_revert import revert_traffic
+
+    outcome = revert_traffic(
+        SeldonServing(kubeconfig=kubeconfig, namespace=namespace, name=name),
+        revert_id=f"revert-{uuid.uuid4()}",
+        actor=f"cli:{getpass.getuser()}",
+        reason=reason,
+        at=datetime.now(UTC),
+    )
+    before, after = describe_traffic(outcome.before.traffic), describe_traffic(outcome.after.traffic)
+    if outcome.pending_restore:
+        typer.echo(
+            f"The baseline's predictor was gone and is being restored; traffic follows when it is ready. Traffic now: {after}"
+        )
+    elif outcome.already_on_baseline:
+        typer.echo(f"All traffic was on the baseline already: {after}. Anything that was changing it has been told to stop.")
+    else:
+        typer.echo(f"Traffic: {before} → {after}")

@@ -1,0 +1,1 @@
+"""The embedded stack that the demo and the end-to-end tests start."""

@@ -1,0 +1,6 @@
+"""A small Kubernetes cluster with Seldon's operator: API server, reconciliation, traffic by weight, metrics."""
+
+from deployments.sandbox.kubernetes.faults import Fault
+from deployments.sandbox.kubernetes.server import SandboxKubernetes
+
+__all__ = ["Fault", "SandboxKubernetes"]

@@ -1,0 +1,221 @@
+"""What a person does in the sandbox's Slack, and what the app is told about it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from deployments.sandbox.slack import people
+from deployments.sandbox.slack.block_kit import Json, entry, find_element, state_values, unfilled_inputs
+from deployments.sandbox.slack.delivery import Deliveries, Outcome
+from deployments.sandbox.slack.workspace import Message, SlackRefusal, Workspace
+
+SAID_BY_SLACK = {
+    "operation_timeout": "failed with the error “operation_timeout”: the app did not answer within three seconds.",
+    "dispatch_failed": "failed with the error “dispatch_failed”: the app could not be reached.",
+}
+
+
+class NothingThere(LookupError):
+    """The button, message or view that a person should act on is not there (for them)."""
+
+
+class Interactions:
+    """A person's hands. Each method waits for the app's acknowledgement (three seconds) and does what Slack does with it."""
+
+    def __init__(self, workspace: Workspace, deliveries: Deliveries, *, verification_token: str) -> None:
+        self._space = workspace
+        self._deliveries = deliveries
+        self._token = verification_token
+
+    def press(
+        self,
+        user: str,
+        action_id: str,
+        *,
+        message_ts: str | None = None,
+        view_id: str | None = None,
+        block_id: str | None = None,
+        value: Any = None,
+        entered: Mapping[str, Any] | None = None,
+    ) -> Outcome:
+        """Press a button or choose `value` in a select: in a message, else in the person's open modal or App Home.
+
+        Args:
+            message_ts: the message; without it the newest one that this person sees with such an element.
+            view_id: the modal or home view instead of a message.
+            entered: what stands in the other inputs, by action id (or block id and action id).
+        """
+        with self._space.lock:
+            where = self._view(user, view_id) if view_id else self._message(user, action_id, block_id, message_ts)
+            blocks: list[Json] = where.blocks if isinstance(where, Message) else where["blocks"]
+            found = find_element(blocks, action_id, block_id)
+            if found is None:
+                raise NothingThere(f"no element {action_id} there; buttons vanish when a message is redrawn")
+            state = {"values": state_values(blocks, {**(entered or {}), **({action_id: value} if value is not None else {})})}
+            payload = self._payload("block_actions", user) | {"actions": [self._action(*found, value)]}
+            payload |= self._in_message(where, user, state) if isinstance(where, Message) else self._in_view(where, state)
+        return self._deliveries.deliver("interactive", payload)
+
+    def slash(self, user: str, line: str, *, channel: str = "C0FRAUD") -> Outcome:
+        """Type a slash command; the acknowledgement's text is shown to the person, or to all if it says `in_channel`."""
+        command, _, text = line.strip().partition(" ")
+        with self._space.lock:
+            person, place = self._person(user), self._space.channels[self._space.channel_id(channel)]
+            form = {
+                "token": self._token,
+                "team_id": people.TEAM_ID,
+                "team_domain": people.TEAM_DOMAIN,
+                "channel_id": place.id,
+                "channel_name": "directmessage" if place.id.startswith("D") else place.name,
+                "user_id": person.id,
+                "user_name": person.name,
+                "command": command,
+                "text": text.strip(),
+                "api_app_id": people.APP_ID,
+                "is_enterprise_install": "false",
+                "response_url": self._space.new_response_url(user, place.id),
+                "trigger_id": self._space.new_trigger(user),
+            }
+        outcome = self._deliveries.deliver("slash_commands", form)
+        if outcome.error:
+            self._space.post({"channel": place.id, "text": f"{command} {SAID_BY_SLACK[outcome.error]}"}, visible_to=user)
+        elif isinstance(outcome.answer, dict) and (outcome.answer.get("text") or outcome.answer.get("blocks")):
+            visible_to = None if outcome.answer.get("response_type") == "in_channel" else user
+            self._space.post({**outcome.answer, "channel": place.id}, visible_to=visible_to)
+        return outcome
+
+    def submit(self, user: str, entered: Mapping[str, Any] | None = None, *, view_id: str | None = None) -> Outcome:
+        """Fill and submit the person's open modal; the app may close it, show errors at fields, change it or add one on top."""
+        with self._space.lock:
+            view = self._view(user, view_id)
+            values = state_values(view["blocks"], entered or {})
+            missing = unfilled_inputs(view["blocks"], values)
+            if missing:  # Slack's client does not even send it
+                return Outcome(False, 0.0, 0, "incomplete", field_errors=missing)
+            payload = self._payload("view_submission", user)
+            payload |= {"view": {**view, "state": {"values": values}}, "response_urls": []}
+        outcome = self._deliveries.deliver("interactive", payload)
+        return self._follow(user, view, outcome) if outcome.acked else outcome
+
+    def _follow(self, user: str, view: Json, outcome: Outcome) -> Outcome:
+        answer = outcome.answer if isinstance(outcome.answer, dict) else {}
+        try:
+            match answer.get("response_action"):
+                case "errors":
+                    return replace(outcome, field_errors=answer["errors"])
+                case "update":
+                    self._space.keep_view(answer["view"], user, instead_of=view)
+                case "push":
+                    self._space.keep_view(answer["view"], user, under=view)
+                case "clear":
+                    self._space.close_views(user, all_of_them=True)
+                case _:
+                    self._space.close_views(user)
+        except SlackRefusal as refusal:  # the person reads that it did not work; the app's answer was wrong
+            return replace(outcome, error=f"{refusal}: {refusal.body.get('errors', '')}")
+        return outcome
+
+    def close_view(self, user: str, *, view_id: str | None = None, all_of_them: bool = False) -> Outcome | None:
+        """Cancel the person's open modal, or all of them with the cross; the app is told if the view asked for it."""
+        with self._space.lock:
+            view = self._view(user, view_id)
+            everything = all_of_them or bool(view["clear_on_close"])
+            payload = self._payload("view_closed", user) | {"view": view, "is_cleared": everything}
+            self._space.close_views(user, all_of_them=everything)
+        return self._deliveries.deliver("interactive", payload) if view["notify_on_close"] else None
+
+    def open_home(self, user: str) -> Outcome:
+        """Open the App Home tab; the app hears of it as an event."""
+        with self._space.lock:
+            person, now = self._person(user), self._space.new_ts()
+            event: Json = {
+                "type": "app_home_opened",
+                "user": user,
+                "channel": person.direct_channel,
+                "tab": "home",
+                "event_ts": now,
+            }
+            if user in self._space.homes:
+                event["view"] = self._space.views[self._space.homes[user]]
+        authorization = {"team_id": people.TEAM_ID, "user_id": people.BOT_USER_ID, "is_bot": True, "enterprise_id": None}
+        payload = {
+            "token": self._token,
+            "team_id": people.TEAM_ID,
+            "api_app_id": people.APP_ID,
+            "event": event,
+            "type": "event_callback",
+            "event_id": f"Ev{secrets.token_hex(5).upper()}",
+            "event_time": int(float(now)),
+            "authorizations": [{**authorization, "is_enterprise_install": False}],
+            "is_ext_shared_channel": False,
+        }
+        return self._deliveries.deliver_event(payload)
+
+    def say(self, user: str, text: str, *, channel: str = "C0FRAUD", thread_ts: str | None = None) -> Message:
+        """Write a plain message as a person."""
+        return self._space.post({"channel": channel, "text": text, "thread_ts": thread_ts}, author=self._person(user).id)
+
+    def _person(self, user: str) -> people.SandboxUser:
+        if user not in self._space.stacks:
+            raise NothingThere(f"no person {user}; there are {', '.join(self._space.stacks)}")
+        return self._space.users[user]
+
+    def _view(self, user: str, view_id: str | None) -> Json:
+        self._person(user)
+        theirs = (*self._space.stacks[user][-1:], self._space.homes.get(user))
+        wanted = view_id or theirs[0]
+        if wanted is None or wanted not in theirs:
+            raise NothingThere(f"{user} has no such view open")
+        return self._space.views[wanted]
+
+    def _message(self, user: str, action_id: str, block_id: str | None, ts: str | None) -> Message:
+        self._person(user)
+        for message in reversed(self._space.messages.values()):
+            seen = message.visible_to in (None, user) and ts in (None, message.ts)
+            if seen and (ts or find_element(message.blocks, action_id, block_id)):
+                return message
+        raise NothingThere(f"{user} sees no message {ts or ''} with {action_id}")
+
+    def _payload(self, kind: str, user: str) -> Json:
+        person = self._person(user)
+        return {
+            "type": kind,
+            "user": {"id": person.id, "username": person.name, "name": person.name, "team_id": people.TEAM_ID},
+            "api_app_id": people.APP_ID,
+            "token": self._token,
+            "trigger_id": self._space.new_trigger(user),
+            "team": {"id": people.TEAM_ID, "domain": people.TEAM_DOMAIN},
+            "enterprise": None,
+            "is_enterprise_install": False,
+        }
+
+    def _action(self, block: Json, element: Json, value: Any) -> Json:
+        action = {
+            "action_id": element["action_id"],
+            "block_id": block["block_id"],
+            "type": element["type"],
+            "action_ts": self._space.new_ts(),
+        }
+        if element["type"] == "button":
+            return action | {name: element[name] for name in ("text", "value", "style", "url", "confirm") if name in element}
+        return action | entry(element, value)
+
+    def _in_message(self, message: Message, user: str, state: Json) -> Json:
+        channel = self._space.channels[message.channel]
+        ephemeral = message.visible_to is not None
+        container: Json = {"type": "message", "message_ts": message.ts, "channel_id": channel.id, "is_ephemeral": ephemeral}
+        if message.thread_ts:
+            container["thread_ts"] = message.thread_ts
+        return {
+            "container": container,
+            "channel": {"id": channel.id, "name": "directmessage" if channel.id.startswith("D") else channel.name},
+            **({} if ephemeral else {"message": self._space.as_slack(message)}),
+            "state": state,
+            "response_url": self._space.new_response_url(user, channel.id, message.ts),
+        }
+
+    def _in_view(self, view: Json, state: Json) -> Json:
+        return {"container": {"type": "view", "view_id": view["id"]}, "view": {**view, "state": state}}

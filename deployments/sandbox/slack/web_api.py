@@ -1,0 +1,321 @@
+"""The methods of Slack's Web API that a decision bot uses, with Slack's errors."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from deployments.sandbox.slack import people
+from deployments.sandbox.slack.workspace import Message, SlackRefusal, Upload, Workspace, is_true
+
+if TYPE_CHECKING:
+    from deployments.sandbox.slack.block_kit import Json
+
+FaultKind = Literal["ratelimited", "server_error", "lost_request", "lost_reply"]
+PAGE_SIZE = 100
+
+
+@dataclass(slots=True)
+class Fault:
+    """What is to go wrong with the next `times` calls of a method."""
+
+    kind: FaultKind
+    times: int
+    retry_after_seconds: int = 1
+
+
+class WebApi:
+    """Answers one call at a time; `bot_token` may call everything, `app_token` only opens connections."""
+
+    def __init__(self, workspace: Workspace, *, bot_token: str, app_token: str, open_connection: Callable[[], str]) -> None:
+        self._space = workspace
+        self._tokens = {bot_token: "bot", app_token: "app"}
+        self._open_connection = open_connection
+        self._faults: dict[str, Fault] = {}
+        self._methods: dict[str, Callable[[Json], Json]] = {
+            "api.test": lambda args: {"args": args},
+            "auth.test": self._auth_test,
+            "apps.connections.open": lambda _: {"url": self._open_connection()},
+            "chat.postMessage": self._post_message,
+            "chat.update": self._update_message,
+            "chat.delete": self._delete_message,
+            "chat.postEphemeral": self._post_ephemeral,
+            "chat.getPermalink": self._permalink,
+            "conversations.history": self._history,
+            "conversations.replies": self._replies,
+            "conversations.info": self._channel_info,
+            "conversations.list": self._channel_list,
+            "conversations.open": self._open_direct,
+            "reactions.add": self._react,
+            "views.open": self._open_view,
+            "views.push": self._push_view,
+            "views.update": self._update_view,
+            "views.publish": self._publish_home,
+            "users.info": self._user_info,
+            "users.list": lambda _: {"members": [user.as_slack() for user in self._space.users.values()], **_no_more()},
+            "usergroups.list": self._groups,
+            "usergroups.users.list": self._group_users,
+            "files.getUploadURLExternal": self._upload_url,
+            "files.completeUploadExternal": self._complete_upload,
+        }
+
+    def fail_next(self, method: str, fault: Fault) -> None:
+        if method not in self._methods:
+            raise ValueError(f"{method} is no method of the stand-in; it knows {', '.join(self._methods)}")
+        with self._space.lock:
+            self._faults[method] = fault
+
+    def due_fault(self, method: str) -> Fault | None:
+        """The fault that the next call of this method suffers; counted down."""
+        with self._space.lock:
+            fault = self._faults.get(method)
+            if fault is None or fault.times == 0:
+                return None
+            fault.times -= 1
+            return fault
+
+    def call(self, method: str, token: str | None, args: Json) -> Json:
+        """The body of Slack's answer; Slack says 200 also when it refuses."""
+        with self._space.lock:
+            try:
+                self._authenticate(method, token)
+                return {"ok": True, **self._methods[method](_parsed(args))}
+            except SlackRefusal as refusal:
+                return refusal.body
+
+    def _authenticate(self, method: str, token: str | None) -> None:
+        if method not in self._methods:
+            raise SlackRefusal("unknown_method", req_method=method)
+        if not token:
+            raise SlackRefusal("not_authed")
+        kind = self._tokens.get(token)
+        if kind is None:
+            raise SlackRefusal("invalid_auth")
+        if kind != ("app" if method.startswith("apps.") else "bot"):
+            raise SlackRefusal("not_allowed_token_type")
+
+    def _auth_test(self, _: Json) -> Json:
+        who = {"user": people.APP_USER.name, "user_id": people.BOT_USER_ID, "bot_id": people.BOT_ID}
+        team = {"url": f"{self._space.url}/", "team": people.TEAM_DOMAIN, "team_id": people.TEAM_ID}
+        return {**team, **who, "is_enterprise_install": False}
+
+    # messages
+
+    def _post_message(self, args: Json) -> Json:
+        message = self._space.post(args)
+        shown = self._space.as_slack(message, with_metadata=True)
+        return {"channel": message.channel, "ts": message.ts, "message": shown}
+
+    def _own(self, args: Json, refusal: str) -> Message:
+        message = self._space.message(args.get("channel") or "", args.get("ts") or "")
+        if message.author != people.BOT_USER_ID:
+            raise SlackRefusal(refusal)
+        return message
+
+    def _update_message(self, args: Json) -> Json:
+        message = self._own(args, "cant_update_message")
+        text, blocks = self._space.checked_content(args)  # text without blocks drops the blocks, as Slack does
+        if args.get("metadata") is not None:  # left out, the metadata stays
+            message.metadata = self._space.checked_metadata(args["metadata"])
+        message.text, message.blocks, message.edited = text, blocks, self._space.new_ts()
+        message.broadcast = message.broadcast or (bool(message.thread_ts) and is_true(args.get("reply_broadcast")))
+        self._space.touch()
+        shown = self._space.as_slack(message, with_metadata=True)
+        return {"channel": message.channel, "ts": message.ts, "text": message.text, "message": shown}
+
+    def _delete_message(self, args: Json) -> Json:
+        message = self._own(args, "cant_delete_message")
+        del self._space.messages[message.channel, message.ts]
+        self._space.touch()
+        return {"channel": message.channel, "ts": message.ts}
+
+    def _post_ephemeral(self, args: Json) -> Json:
+        if args.get("user") not in self._space.users:
+            raise SlackRefusal("user_not_in_channel")
+        return {"message_ts": self._space.post({**args, "metadata": None}, visible_to=args["user"]).ts}
+
+    def _permalink(self, args: Json) -> Json:
+        message = self._space.message(args.get("channel") or "", args.get("message_ts") or "")
+        return {
+            "channel": message.channel,
+            "permalink": f"{self._space.url}/archives/{message.channel}/p{message.ts.replace('.', '')}",
+        }
+
+    def _react(self, args: Json) -> Json:
+        message = self._space.message(args.get("channel") or "", args.get("timestamp") or "")
+        users = message.reactions.setdefault(args.get("name") or "", [])
+        if people.BOT_USER_ID in users:
+            raise SlackRefusal("already_reacted")
+        users.append(people.BOT_USER_ID)
+        self._space.touch()
+        return {}
+
+    def _page(self, messages: list[Message], args: Json) -> Json:
+        """The messages of one page within `oldest` and `latest`, and where the next page begins."""
+        oldest, latest = float(args.get("oldest") or 0), float(args.get("latest") or "inf")
+        within = [
+            m
+            for m in messages
+            if oldest < float(m.ts) < latest
+            or (is_true(args.get("inclusive")) and m.ts in (args.get("oldest"), args.get("latest")))
+        ]
+        start, size = int(args.get("cursor") or 0), int(args.get("limit") or PAGE_SIZE)
+        more = len(within) > start + size
+        with_metadata = is_true(args.get("include_all_metadata"))
+        shown = [self._space.as_slack(message, with_metadata=with_metadata) for message in within[start : start + size]]
+        return {"messages": shown, "has_more": more, "response_metadata": {"next_cursor": str(start + size) if more else ""}}
+
+    def _history(self, args: Json) -> Json:
+        channel = self._space.channel_id(args.get("channel") or "")
+        seen = [
+            m
+            for m in self._space.messages.values()
+            if m.channel == channel and not m.visible_to and (not m.thread_ts or m.broadcast)
+        ]
+        return self._page(seen[::-1], args)
+
+    def _replies(self, args: Json) -> Json:
+        asked = self._space.message(args.get("channel") or "", args.get("ts") or "", missing="thread_not_found")
+        return self._page([asked, *self._space.replies(asked)], args)
+
+    # channels and people
+
+    def _channel_info(self, args: Json) -> Json:
+        return {"channel": self._space.channels[self._space.channel_id(args.get("channel") or "")].as_slack()}
+
+    def _channel_list(self, args: Json) -> Json:
+        kinds = (args.get("types") or "public_channel").split(",")
+        shown = [
+            c.as_slack() for c in self._space.channels.values() if ("im" if c.id.startswith("D") else "public_channel") in kinds
+        ]
+        return {"channels": shown, **_no_more()}
+
+    def _open_direct(self, args: Json) -> Json:
+        user = self._space.users.get(args.get("users") or "")
+        if user is None or user.is_bot:
+            raise SlackRefusal("user_not_found")
+        return {"channel": {"id": user.direct_channel}}
+
+    def _user_info(self, args: Json) -> Json:
+        user = self._space.users.get(args.get("user") or "")
+        if user is None:
+            raise SlackRefusal("user_not_found")
+        return {"user": user.as_slack()}
+
+    def _groups(self, args: Json) -> Json:
+        with_users = is_true(args.get("include_users"))
+        return {"usergroups": [group.as_slack(with_users=with_users) for group in self._space.groups.values()]}
+
+    def _group_users(self, args: Json) -> Json:
+        group = self._space.groups.get(args.get("usergroup") or "")
+        if group is None:
+            raise SlackRefusal("no_such_subteam")
+        return {"users": list(group.members)}
+
+    # views
+
+    def _open_view(self, args: Json) -> Json:
+        return {"view": self._space.keep_view(_modal(args), self._space.spend_trigger(args.get("trigger_id")))}
+
+    def _push_view(self, args: Json) -> Json:
+        user = self._space.spend_trigger(args.get("trigger_id"))
+        return {"view": self._space.keep_view(_modal(args), user, under=self._space.top_view(user))}
+
+    def _update_view(self, args: Json) -> Json:
+        wanted = [v for v in self._space.views.values() if _names(args, v)]
+        if not wanted:
+            raise SlackRefusal("not_found")
+        if args.get("hash") and args["hash"] != wanted[0]["hash"]:
+            raise SlackRefusal("hash_conflict")
+        return {"view": self._space.keep_view(args.get("view") or {}, "", instead_of=wanted[0])}
+
+    def _publish_home(self, args: Json) -> Json:
+        user, view = args.get("user_id") or "", args.get("view") or {}
+        if user not in self._space.stacks:
+            raise SlackRefusal("user_not_found")
+        if view.get("type") != "home":
+            raise SlackRefusal("invalid_arguments")
+        before = self._space.views.get(self._space.homes.get(user, ""))
+        if args.get("hash") and before and args["hash"] != before["hash"]:
+            raise SlackRefusal("hash_conflict")
+        kept = self._space.keep_view(view, user, instead_of=before)
+        self._space.homes[user] = kept["id"]
+        return {"view": kept}
+
+    # files
+
+    def _upload_url(self, args: Json) -> Json:
+        if not args.get("filename") or int(args.get("length") or 0) <= 0:
+            raise SlackRefusal("invalid_arguments")
+        upload = Upload(f"F{secrets.token_hex(5).upper()}", str(args["filename"]), str(args.get("alt_txt") or ""))
+        self._space.uploads[upload.id] = upload
+        return {"upload_url": f"{self._space.url}/upload/v1/{upload.id}", "file_id": upload.id}
+
+    def _complete_upload(self, args: Json) -> Json:
+        done = [self._described(item) for item in args.get("files") or []]
+        if not done:
+            raise SlackRefusal("invalid_arguments")
+        shared = [args["channel_id"]] if args.get("channel_id") else str(args.get("channels") or "").split(",")
+        for channel in filter(None, shared):
+            text = args.get("initial_comment") or " "  # a file may come without a word
+            message = self._space.post(
+                {"channel": channel, "text": text, "thread_ts": args.get("thread_ts"), "blocks": args.get("blocks")}
+            )
+            message.text, message.files = text.strip(), done
+        self._space.touch()
+        return {"files": done}
+
+    def _described(self, item: Json) -> Json:
+        upload = self._space.uploads.get(item.get("id") or "")
+        if upload is None or not upload.content:
+            raise SlackRefusal("file_not_found")
+        address = f"{self._space.url}/files/{upload.id}/{upload.name}"
+        upload.about = {
+            "id": upload.id,
+            "name": upload.name,
+            "title": item.get("title") or upload.name,
+            "mimetype": mimetypes.guess_type(upload.name)[0] or "application/octet-stream",
+            "size": len(upload.content),
+            "alt_txt": upload.alt_text,
+            "url_private": address,
+            "permalink": address,
+        }
+        return upload.about
+
+
+def _no_more() -> Json:
+    return {"response_metadata": {"next_cursor": ""}}
+
+
+def _names(args: Json, view: Json) -> bool:
+    """Do the arguments of `views.update` name this view?"""
+    if args.get("view_id"):
+        return args["view_id"] == view["id"]
+    return bool(args.get("external_id")) and args["external_id"] == view["external_id"]
+
+
+def _modal(args: Json) -> Json:
+    view = args.get("view")
+    if not isinstance(view, dict) or view.get("type") != "modal":
+        raise SlackRefusal(
+            "invalid_arguments", response_metadata={"messages": ["[ERROR] must be a modal [json-pointer:/view/type]"]}
+        )
+    return view
+
+
+def _parsed(args: Json) -> Json:
+    """Forms carry structures as JSON text: read them."""
+    parsed: Json = dict(args)
+    errors = {"blocks": "invalid_blocks_format", "metadata": "invalid_metadata_format"}
+    for name in ("blocks", "view", "metadata", "files", "attachments"):
+        value: Any = parsed.get(name)
+        if isinstance(value, str) and value:
+            try:
+                parsed[name] = json.loads(value)
+            except ValueError:
+                raise SlackRefusal(errors.get(name, "invalid_arguments")) from None
+    return parsed

@@ -1,0 +1,329 @@
+"""What the Slack stand-in remembers: messages, views, files, triggers and response URLs, under one lock.
+
+Only in memory, and only what Slack itself would keep: no retries, no transport, nothing about who is connected.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deployments.sandbox.slack import people
+from deployments.sandbox.slack.block_kit import Json, as_slack_keeps, block_problems, view_problems
+
+TEXT_LIMIT = 40_000
+BLOCKS_JSON_LIMIT = 13_000  # undocumented: Slack refuses messages of about this size that keep every documented limit
+METADATA_LIMIT = 8_000
+RESPONSE_URL_USES = 5
+RESPONSE_URL_SECONDS = 30 * 60
+OPEN_VIEWS = 3
+
+
+class SlackRefusal(Exception):
+    """Slack's `ok: false`, by its error code and what else the body carries."""
+
+    def __init__(self, error: str, **more: Any) -> None:
+        super().__init__(error)
+        self.body: Json = {"ok": False, "error": error, **more}
+
+
+def refuse_problems(error: str, problems: list[str]) -> None:
+    if problems:
+        raise SlackRefusal(error, errors=problems, response_metadata={"messages": [f"[ERROR] {one}" for one in problems]})
+
+
+@dataclass(slots=True)
+class Message:
+    """A message; `visible_to` names the one person who sees an ephemeral one."""
+
+    channel: str
+    ts: str
+    author: str
+    text: str
+    blocks: list[Json]
+    thread_ts: str | None = None
+    visible_to: str | None = None
+    broadcast: bool = False
+    metadata: Json | None = None
+    edited: str | None = None
+    files: list[Json] = field(default_factory=list[Json])
+    reactions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+
+@dataclass(slots=True)
+class Upload:
+    """A file between the three calls of an upload and afterwards."""
+
+    id: str
+    name: str
+    alt_text: str
+    content: bytes = b""
+    about: Json = field(default_factory=dict[str, Any])
+
+
+@dataclass(slots=True)
+class Trigger:
+    """The right to open one modal for one person, for three seconds."""
+
+    user: str
+    until: float
+    used: bool = False
+
+
+@dataclass(slots=True)
+class ResponseUrl:
+    """The right to answer an interaction five times within half an hour."""
+
+    user: str
+    channel: str
+    message_ts: str | None
+    until: float
+    left: int = RESPONSE_URL_USES
+
+
+class Workspace:
+    """The state; every method takes the lock, `changed` is a condition of the same lock."""
+
+    def __init__(
+        self,
+        users: Sequence[people.SandboxUser],
+        groups: Sequence[people.SandboxGroup],
+        channels: Sequence[people.SandboxChannel],
+        *,
+        clock: Callable[[], float],
+        trigger_seconds: float,
+    ) -> None:
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.revision = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self.clock = clock
+        self.url = ""  # known once the server has its port
+        self.users = {user.id: user for user in (*users, people.APP_USER)}
+        self.groups = {group.id: group for group in groups}
+        directs = [people.SandboxChannel(user.direct_channel, user.name) for user in users]
+        self.channels = {channel.id: channel for channel in (*channels, *directs)}
+        self.messages: dict[tuple[str, str], Message] = {}
+        self.views: dict[str, Json] = {}
+        self.stacks: dict[str, list[str]] = {user.id: [] for user in users}
+        self.homes: dict[str, str] = {}
+        self.uploads: dict[str, Upload] = {}
+        self.triggers: dict[str, Trigger] = {}
+        self.response_urls: dict[str, ResponseUrl] = {}
+        self._trigger_seconds = trigger_seconds
+        self._last_micros = 0
+
+    def touch(self) -> None:
+        """Something changed: wake whoever waits for it."""
+        with self.lock:
+            self.revision += 1
+            self.changed.notify_all()
+        self.on_change()
+
+    def new_ts(self) -> str:
+        with self.lock:
+            self._last_micros = max(int(self.clock() * 1e6), self._last_micros + 1)
+            return f"{self._last_micros // 1_000_000}.{self._last_micros % 1_000_000:06d}"
+
+    # messages
+
+    def channel_id(self, named: str) -> str:
+        """The id of a channel given by id, by name, or by the person in a direct one."""
+        for channel in self.channels.values():
+            if named.lstrip("#") in (channel.id, channel.name) or (named.startswith("U") and channel.id == f"D{named[1:]}"):
+                return channel.id
+        raise SlackRefusal("channel_not_found")
+
+    def checked_content(self, args: Json) -> tuple[str, list[Json]]:
+        """The text and blocks of a message as Slack would keep them; refused as Slack refuses them."""
+        text, blocks = args.get("text") or "", args.get("blocks") or []
+        refuse_problems("invalid_blocks", block_problems(blocks))
+        if not text and not blocks and not args.get("attachments"):
+            raise SlackRefusal("no_text")
+        if len(text) > TEXT_LIMIT:
+            raise SlackRefusal("msg_too_long")
+        if len(json.dumps(blocks, separators=(",", ":"), ensure_ascii=False)) >= BLOCKS_JSON_LIMIT:
+            raise SlackRefusal("msg_blocks_too_long")
+        return text, as_slack_keeps(blocks)
+
+    def checked_metadata(self, metadata: Any) -> Json | None:
+        if metadata in (None, "", {}):
+            return None
+        if not isinstance(metadata, dict) or not isinstance(metadata.get("event_type"), str):
+            raise SlackRefusal("invalid_metadata_format")
+        if not isinstance(metadata.get("event_payload"), dict):
+            raise SlackRefusal("invalid_metadata_format")
+        if len(json.dumps(metadata)) > METADATA_LIMIT:
+            raise SlackRefusal("metadata_too_large")
+        return metadata
+
+    def post(self, args: Json, *, author: str = people.BOT_USER_ID, visible_to: str | None = None) -> Message:
+        """Keep a message: `args` as `chat.postMessage` takes them."""
+        with self.lock:
+            channel = self.channel_id(args.get("channel") or "")
+            text, blocks = self.checked_content(args)
+            thread = args.get("thread_ts") or None
+            if thread and visible_to is None:
+                parent = self.message(channel, thread, missing="thread_not_found")
+                thread = parent.thread_ts or parent.ts
+            metadata, broadcast = (
+                self.checked_metadata(args.get("metadata")),
+                bool(thread) and is_true(args.get("reply_broadcast")),
+            )
+            message = Message(channel, self.new_ts(), author, text, blocks, thread, visible_to, broadcast, metadata)
+            self.messages[channel, message.ts] = message
+            self.touch()
+            return message
+
+    def message(self, channel: str, ts: str, *, missing: str = "message_not_found") -> Message:
+        """A message that everybody in the channel can see."""
+        found = self.messages.get((self.channel_id(channel), str(ts)))
+        if found is None or found.visible_to is not None:
+            raise SlackRefusal(missing)
+        return found
+
+    def replies(self, parent: Message) -> list[Message]:
+        return [
+            m for m in self.messages.values() if m.channel == parent.channel and m.thread_ts == parent.ts and not m.visible_to
+        ]
+
+    def as_slack(self, message: Message, *, with_metadata: bool = False) -> Json:
+        """A message as the Web API and the payloads show it."""
+        person = self.users[message.author]
+        body: Json = {"type": "message", "user": person.id, "text": message.text, "ts": message.ts, "team": people.TEAM_ID}
+        if person.is_bot:
+            profile = {"id": people.BOT_ID, "name": person.real_name, "app_id": people.APP_ID, "team_id": people.TEAM_ID}
+            body |= {"bot_id": people.BOT_ID, "app_id": people.APP_ID, "bot_profile": {**profile, "deleted": False}}
+        if message.broadcast:
+            body["subtype"] = "thread_broadcast"
+        replies = [] if message.thread_ts else self.replies(message)
+        if message.thread_ts or replies:
+            body["thread_ts"] = message.thread_ts or message.ts
+        if replies:
+            users = list(dict.fromkeys(reply.author for reply in replies))
+            body |= {"reply_count": len(replies), "reply_users": users, "reply_users_count": len(users)}
+            body["latest_reply"] = replies[-1].ts
+        if message.edited:
+            body["edited"] = {"user": message.author, "ts": message.edited}
+        if message.metadata and with_metadata:
+            body["metadata"] = message.metadata
+        if message.reactions:
+            body["reactions"] = [{"name": n, "users": who, "count": len(who)} for n, who in message.reactions.items()]
+        lists = {"blocks": message.blocks, "files": message.files}
+        return body | {name: items for name, items in lists.items() if items}
+
+    # triggers and response URLs
+
+    def new_trigger(self, user: str) -> str:
+        with self.lock:
+            name = f"{secrets.randbelow(10**12)}.{secrets.randbelow(10**12)}.{secrets.token_hex(16)}"
+            self.triggers[name] = Trigger(user, self.clock() + self._trigger_seconds)
+            return name
+
+    def spend_trigger(self, name: Any) -> str:
+        """The person whose trigger it was; a trigger works once and for three seconds."""
+        trigger = self.triggers.get(name)
+        if trigger is None:
+            raise SlackRefusal("invalid_trigger_id")
+        if trigger.used:
+            raise SlackRefusal("exchanged_trigger_id")
+        if self.clock() > trigger.until:
+            raise SlackRefusal("expired_trigger_id")
+        trigger.used = True
+        return trigger.user
+
+    def new_response_url(self, user: str, channel: str, message_ts: str | None = None) -> str:
+        with self.lock:
+            name = secrets.token_urlsafe(18)
+            self.response_urls[name] = ResponseUrl(user, channel, message_ts, self.clock() + RESPONSE_URL_SECONDS)
+            return f"{self.url}/actions/{people.TEAM_ID}/{name}"
+
+    def respond(self, name: str, body: Json) -> None:
+        """What a POST to a response URL does: replace or delete the message it came from, or post a new one."""
+        with self.lock:
+            right = self.response_urls.get(name)
+            if right is None or self.clock() > right.until:
+                raise SlackRefusal("expired_url")
+            if right.left == 0:
+                raise SlackRefusal("used_url")
+            origin = self.messages.get((right.channel, right.message_ts or ""))
+            if is_true(body.get("delete_original")) and origin:
+                del self.messages[origin.channel, origin.ts]
+            elif is_true(body.get("replace_original")) and origin:
+                origin.text, origin.blocks = self.checked_content(body)
+            else:
+                visible_to = None if body.get("response_type") == "in_channel" else right.user
+                self.post({**body, "channel": right.channel}, visible_to=visible_to)
+            right.left -= 1
+            self.touch()
+
+    # views
+
+    def keep_view(self, given: Json, user: str, *, under: Json | None = None, instead_of: Json | None = None) -> Json:
+        """Check a view and keep it: new, on top of `under`, or `instead_of` one with the same id."""
+        refuse_problems("invalid_arguments", view_problems(given))
+        with self.lock:
+            view_id = instead_of["id"] if instead_of else f"V{secrets.token_hex(5).upper()}"
+            taken = given.get("external_id")
+            if taken and any(v.get("external_id") == taken and v["id"] != view_id for v in self.views.values()):
+                raise SlackRefusal("duplicate_external_id")
+            defaults = {
+                "private_metadata": "",
+                "callback_id": "",
+                "external_id": "",
+                "title": None,
+                "submit": None,
+                "close": None,
+            }
+            self.views[view_id] = {
+                **defaults,
+                "clear_on_close": False,
+                "notify_on_close": False,
+                **given,
+                "id": view_id,
+                "blocks": as_slack_keeps(given["blocks"]),
+                "team_id": people.TEAM_ID,
+                "app_id": people.APP_ID,
+                "bot_id": people.BOT_ID,
+                "app_installed_team_id": people.TEAM_ID,
+                "state": {"values": {}},
+                "hash": f"{self.new_ts()}{secrets.token_hex(3)}",
+                "previous_view_id": instead_of["previous_view_id"] if instead_of else (under["id"] if under else None),
+                "root_view_id": instead_of["root_view_id"] if instead_of else (under["root_view_id"] if under else view_id),
+            }
+            if not instead_of and given["type"] == "modal":
+                self._stack_view(view_id, user, push=under is not None)
+            self.touch()
+            return self.views[view_id]
+
+    def _stack_view(self, view_id: str, user: str, *, push: bool) -> None:
+        stack = self.stacks[user]
+        if push and len(stack) >= OPEN_VIEWS:
+            del self.views[view_id]
+            raise SlackRefusal("push_limit_reached")
+        for closed in [] if push else stack:
+            self.views.pop(closed, None)
+        self.stacks[user] = [*stack, view_id] if push else [view_id]
+
+    def close_views(self, user: str, *, all_of_them: bool = False) -> None:
+        """Take the person's top view away, or all."""
+        with self.lock:
+            stack = self.stacks[user]
+            keep = 0 if all_of_them else len(stack) - 1
+            for view_id in stack[keep:]:
+                self.views.pop(view_id, None)
+            self.stacks[user] = stack[:keep]
+            self.touch()
+
+    def top_view(self, user: str) -> Json | None:
+        with self.lock:
+            return self.views[self.stacks[user][-1]] if self.stacks[user] else None
+
+
+def is_true(value: Any) -> bool:
+    """Slack's booleans: JSON's, or 1 and true in a form."""
+    return value in (True, 1, "1", "true", "True")

@@ -1,0 +1,79 @@
+"""`fraud-ab serve`: the Prefect deployments of this project, run by this process, with the reconciler beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+from prefect import serve
+from prefect.deployments.runner import RunnerDeployment
+from prefect.flows import Flow
+from prefect.settings import get_current_settings
+from prefect.types.entrypoint import EntrypointType
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from flows.domain.errors import OutsideSystemError
+from flows.finalize_ab_test import finalize_ab_test
+from flows.remind_pending_decision import remind_pending_decision
+from flows.rollback_to_baseline import rollback_to_baseline
+from flows.wiring import systems
+from slackbot.prefect_gateway import PrefectGateway
+from slackbot.reconciler import Reconciler
+
+DEPLOYMENT = "fraud"
+RUNS_AT_ONCE = 8
+SERVER_WAIT_SECONDS = 120
+
+
+def flows_served() -> tuple[Flow[..., Any], ...]:
+    """Every flow that becomes a deployment `<flow>/fraud`."""
+    return finalize_ab_test, rollback_to_baseline, remind_pending_decision
+
+
+def run() -> None:
+    """Serve until the process is told to stop.
+
+    Raises:
+        OutsideSystemError: no Prefect API answers at PREFECT_API_URL.
+    """
+    settings = get_current_settings()
+    wait_for_prefect(settings.api.url)
+    gateway = PrefectGateway(ui_url=systems().settings.prefect_ui_url)
+    reconciler = Reconciler(systems().decision_log, gateway, further_checks={"catch-up": lambda: catch_up(gateway)})
+    reconciler.start()
+    try:
+        serve(*map(_deployment, flows_served()), limit=RUNS_AT_ONCE, pause_on_shutdown=False, print_starting_message=False)
+    finally:
+        reconciler.stop()
+
+
+def _deployment(flow: Flow[..., Any]) -> RunnerDeployment:
+    # by module path: a run's process imports the installed package and depends on no working directory
+    return flow.to_deployment(name=DEPLOYMENT, entrypoint_type=EntrypointType.MODULE_PATH)  # pyright: ignore[reportReturnType]
+
+
+def catch_up(gateway: PrefectGateway) -> None:
+    """Start the catch-up of every emergency revert that no record tells of yet: from a shell, or in an outage."""
+    for entry in systems().serving.read().unrecorded:
+        parameters = {"revert_id": entry["id"], "actor": entry["actor"], "reason": entry["reason"]}
+        gateway.start_run(f"rollback-to-baseline/{DEPLOYMENT}", parameters, idempotency_key=entry["id"])
+
+
+def wait_for_prefect(api_url: str | None) -> None:
+    """Wait until the Prefect API answers; it may be starting beside us."""
+    if api_url is None:
+        raise OutsideSystemError("Prefect", "looking for its API: set PREFECT_API_URL", retryable=False)
+
+    @retry(
+        stop=stop_after_delay(SERVER_WAIT_SECONDS),
+        wait=wait_fixed(0.25),
+        retry=retry_if_exception_type(httpx.HTTPError),
+        reraise=True,
+    )
+    def ask() -> None:
+        httpx.get(f"{api_url}/health", timeout=5).raise_for_status()
+
+    try:
+        ask()
+    except httpx.HTTPError as error:
+        raise OutsideSystemError("Prefect", f"waiting for its API at {api_url}", retryable=True) from error

@@ -1,0 +1,166 @@
+"""The model registry in MLflow: by stages, by aliases, or both.
+
+MLflow has no compare-and-set, and `archive_existing_versions` reaches versions of the same registered model only, so the other
+model is always archived by a call of its own, and every change is read back with `get_model_version` (a search shows no aliases).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from flows.domain.action_plan import RegistryEntry, Stage
+from flows.domain.errors import OutsideSystemError
+from flows.settings import RegistryMode
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from pathlib import Path
+
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from flows.domain.ab_test import ABTest, Model
+
+CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+ALIAS_OF = {Stage.PRODUCTION: CHAMPION, Stage.STAGING: CHALLENGER}
+STAGE_TAG = "fraud-ab.stage"
+REQUEST_SECONDS, REQUEST_RETRIES, DOWNLOAD_SECONDS = "20", "2", "300"
+
+
+class MlflowRegistry:
+    """The registry behind a tracking URI. The limits in seconds apply unless MLflow's own variables say otherwise."""
+
+    def __init__(self, tracking_uri: str, mode: RegistryMode) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", REQUEST_RETRIES)
+        os.environ.setdefault("MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT", DOWNLOAD_SECONDS)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        self._client: MlflowClient = MlflowClient(tracking_uri, registry_uri=tracking_uri)
+        self._uri = tracking_uri
+        self._mode = mode
+
+    def entry(self, model: Model) -> RegistryEntry:
+        version = self._version(model)
+        return RegistryEntry(model.name, str(version.version), self._stage(version), tuple(sorted(version.aliases)))
+
+    def set_in_charge(self, model: Model) -> RegistryEntry:
+        """Production and `champion`; other versions of the same registered model are archived by MLflow itself."""
+        return self._mark(model, Stage.PRODUCTION, alias=CHAMPION)
+
+    def set_archived(self, model: Model, *, previous: bool) -> RegistryEntry:
+        return self._mark(model, Stage.ARCHIVED, alias=PREVIOUS if previous else None)
+
+    def set_stage(self, model: Model, stage: Stage) -> RegistryEntry:
+        return self._mark(model, stage, alias=ALIAS_OF.get(stage))
+
+    def artifact_files(self, model: Model, folder: Path) -> Path:
+        from mlflow.artifacts import download_artifacts
+
+        with _talking(f"downloading {model}"):
+            source = self._client.get_model_version_download_uri(model.name, model.version)
+            downloaded = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self._uri)
+            return folder.__class__(downloaded)
+
+    def try_out(self, model: Model, files: Path) -> int:
+        """Load downloaded artifacts and predict on the input example that was logged with them; returns the rows predicted."""
+        import mlflow.pyfunc
+        from mlflow.models import Model as LoggedModel
+
+        doing = f"trying out {model}"
+        try:
+            example = LoggedModel.load(str(files)).load_input_example(str(files))
+            if example is None:
+                raise OutsideSystemError(
+                    "MLflow", f"{doing}: it was logged without input_example; log it with one", retryable=False
+                )
+            return len(mlflow.pyfunc.load_model(str(files)).predict(example))
+        except OutsideSystemError:
+            raise
+        except Exception as error:
+            # a model's own code may raise anything when it is loaded
+            raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=False) from error
+
+    def log_document(self, test: ABTest, name: str, text: str) -> str:
+        run = test.experiment_run_id
+        with _talking(f"storing {name} on run {run}"):
+            self._client.log_text(run, text, name)
+            self._client.set_tag(run, f"sha256.{name}", hashlib.sha256(text.encode()).hexdigest())
+        return f"runs:/{run}/{name}"
+
+    def tag_test(self, test: ABTest, tags: Mapping[str, str]) -> None:
+        with _talking(f"tagging run {test.experiment_run_id}"):
+            for key, value in tags.items():
+                self._client.set_tag(test.experiment_run_id, key, value)
+
+    def run_url(self, test: ABTest) -> str:
+        if not self._uri.startswith(("http://", "https://")):
+            return ""
+        with _talking(f"reading run {test.experiment_run_id}"):
+            experiment = self._client.get_run(test.experiment_run_id).info.experiment_id
+        return f"{self._uri.rstrip('/')}/#/experiments/{experiment}/runs/{test.experiment_run_id}"
+
+    def _version(self, model: Model) -> ModelVersion:
+        with _talking(f"reading {model}"):
+            return self._client.get_model_version(model.name, model.version)
+
+    def _stage(self, version: ModelVersion) -> Stage:
+        if self._mode is not RegistryMode.ALIASES:
+            return Stage(version.current_stage)
+        if CHAMPION in version.aliases:
+            return Stage.PRODUCTION
+        kept = Stage(version.tags.get(STAGE_TAG, Stage.NONE))
+        return Stage.NONE if kept is Stage.PRODUCTION else kept
+
+    def _mark(self, model: Model, stage: Stage, *, alias: str | None) -> RegistryEntry:
+        """Set stage and alias where they differ, then read back; another answer than the wanted one is worth another try."""
+        with _talking(f"setting {model} to {stage}"):
+            if self._mode is not RegistryMode.ALIASES:
+                self._transition(model, stage)
+            if self._mode is not RegistryMode.STAGES:
+                self._move_aliases(model, stage, alias)
+        entry = self.entry(model)
+        lacks_alias = alias is not None and self._mode is not RegistryMode.STAGES and alias not in entry.aliases
+        if entry.stage is not stage or lacks_alias:
+            raise OutsideSystemError("MLflow", f"setting {model} to {stage}: it reads {entry}", retryable=True)
+        return entry
+
+    def _transition(self, model: Model, stage: Stage) -> None:
+        if self._client.get_model_version(model.name, model.version).current_stage == stage:
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*transition_model_version_stage.*", category=FutureWarning)
+            self._client.transition_model_version_stage(
+                model.name, model.version, stage, archive_existing_versions=stage is Stage.PRODUCTION
+            )
+
+    def _move_aliases(self, model: Model, stage: Stage, alias: str | None) -> None:
+        version = self._client.get_model_version(model.name, model.version)
+        self._client.set_model_version_tag(model.name, model.version, STAGE_TAG, str(stage))
+        if alias and alias not in version.aliases:
+            self._client.set_registered_model_alias(model.name, alias, model.version)
+        for other in {CHAMPION, PREVIOUS, CHALLENGER} - {alias}:
+            if other in version.aliases:
+                self._client.delete_registered_model_alias(model.name, other)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+@contextmanager
+def _talking(doing: str) -> Generator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        status = error.get_http_status_code()
+        raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=status >= 500 or status == 429) from error
+    except OSError as error:  # requests' errors are OSErrors
+        raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=True) from error

@@ -1,0 +1,123 @@
+"""Latency, errors and the measured traffic share from the feedback table, where no Prometheus is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from math import ceil
+from typing import TYPE_CHECKING
+
+import ibis
+
+from flows.adapters.feedback_table import Expression, FeedbackTable, open_feedback
+from flows.domain.ab_test import ABTest, Arm
+from flows.domain.counts import RequestBucket, TelemetrySummary
+from flows.domain.errors import FeedbackInvalid
+from flows.domain.metrics import BUCKET_SECONDS, choose_bucket_seconds, longest_error_breach, longest_latency_breach, widen
+from flows.ports import ArmTelemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flows.domain.feedback import ExposureWindow
+    from flows.domain.policy import Policy
+
+_NOTHING = RequestBucket(0, 0, 0, 0)
+_LONGEST_MS = 600_000
+
+
+class FeedbackTelemetry:
+    """What the served requests of the feedback tell."""
+
+    def __init__(self, source: str, policy: Policy) -> None:
+        self._source = source
+        self._policy = policy
+
+    def now(self) -> datetime:
+        """The last event's time (UTC): this telemetry's own clock."""
+        with open_feedback(self._source, self._policy) as table:
+            found = table.fetch(table.rows.aggregate(seconds=table.rows.event_s.max()))[0]["seconds"]
+            if found is None:
+                raise FeedbackInvalid(f"{table.name} holds no rows with an event_time, so there is no telemetry.")
+            return datetime.fromtimestamp(int(found), UTC)
+
+    def measure(self, test: ABTest, since: datetime) -> Mapping[Arm, ArmTelemetry]:  # noqa: ARG002 - the feedback is of one test
+        """Both arms from `since` on (inclusive); an arm without requests has 0 of them."""
+        with open_feedback(self._source, self._policy) as table:
+            table.refuse_nan()
+            rows = table.rows.filter(table.rows.event_s >= ceil(since.timestamp()))
+            errors = rows.error.sum() if table.has("error") else ibis.literal(0)
+            found = {row["arm"]: row for row in table.fetch(rows.group_by("arm").aggregate(requests=rows.count(), errors=errors))}
+            p95 = _p95(table, rows)
+        total = sum(row["requests"] for arm, row in found.items() if arm in set(Arm))
+        measured: dict[Arm, ArmTelemetry] = {}
+        for arm in Arm:
+            row = found.get(arm.value, {"requests": 0, "errors": 0})
+            share = row["requests"] / total if total else 0.0
+            measured[arm] = ArmTelemetry(int(row["requests"]), share, p95.get(arm.value), int(row["errors"] or 0))
+        return measured
+
+    def summarise(self, window: ExposureWindow, policy: Policy) -> TelemetrySummary | None:
+        """Latency and errors of the whole test so far: exposure does not wait for labels, so neither do breaches.
+
+        Returns:
+            None when the feedback has neither latency_ms nor error.
+        """
+        with open_feedback(self._source, policy) as table:
+            if not table.has("latency_ms") and not table.has("error"):
+                return None
+            table.refuse_nan()
+            start = window.start.timestamp()
+            end = (window.start + timedelta(days=policy.window_days.max)).timestamp()
+            rows = table.rows.filter((table.rows.event_s >= int(start)) & (table.rows.event_s < int(end)))
+            baseline, candidate = _buckets(table, rows, policy)
+            p95 = _p95(table, rows)
+        seconds = choose_bucket_seconds(candidate)
+        wide = [widen(arm, seconds or BUCKET_SECONDS[-1]) for arm in (baseline, candidate)]
+        return TelemetrySummary(
+            latency_limit_ms=policy.latency.p95_ms,
+            baseline=sum(baseline.values(), _NOTHING),
+            candidate=sum(candidate.values(), _NOTHING),
+            baseline_p95_ms=p95.get("baseline"),
+            candidate_p95_ms=p95.get("candidate"),
+            bucket_seconds=seconds,
+            latency_breach=longest_latency_breach(wide[1]),
+            error_breach=longest_error_breach(wide[1], wide[0], policy.error_rate.excess),
+        )
+
+
+def _buckets(table: FeedbackTable, rows: Expression, policy: Policy) -> tuple[dict[int, RequestBucket], dict[int, RequestBucket]]:
+    """Requests of each arm in stretches of five minutes: at most 12 small rows an hour and arm leave the engine."""
+    none = ibis.literal(0)
+    timed = rows.latency_ms.count() if table.has("latency_ms") else none
+    within = (rows.latency_ms <= float(policy.latency.p95_ms)).sum() if table.has("latency_ms") else none
+    answered, errors = (rows.error.count(), rows.error.sum()) if table.has("error") else (none, none)
+    number = (rows.event_s / BUCKET_SECONDS[0]).floor().cast("int64")
+    grouped = rows.group_by(arm=rows.arm, number=number).aggregate(timed=timed, within=within, answered=answered, errors=errors)
+    found: dict[str, dict[int, RequestBucket]] = {"baseline": {}, "candidate": {}}
+    for row in table.fetch(grouped.filter(grouped.arm.isin(list(found)))):
+        counts = (row["timed"], row["within"], row["answered"], row["errors"])
+        found[row["arm"]][row["number"]] = RequestBucket(*(int(count or 0) for count in counts))
+    return found["baseline"], found["candidate"]
+
+
+def _p95(table: FeedbackTable, rows: Expression) -> dict[str, int]:
+    """Each arm's 95th percentile in whole milliseconds, rounded up, from a histogram: exact, and in constant memory."""
+    if not table.has("latency_ms"):
+        return {}
+    rows = rows.filter(rows.latency_ms.notnull() & rows.arm.notnull())
+    whole_ms = rows.latency_ms.clip(upper=_LONGEST_MS).ceil().cast("int64")
+    histogram = rows.group_by(arm=rows.arm, ms=whole_ms).aggregate(requests=rows.count()).order_by("arm", "ms")
+    by_arm: dict[str, list[tuple[int, int]]] = {}
+    for row in table.fetch(histogram):
+        by_arm.setdefault(row["arm"], []).append((row["ms"], row["requests"]))
+    return {arm: _reached(counts, 95) for arm, counts in by_arm.items()}
+
+
+def _reached(counts: list[tuple[int, int]], per_cent: int) -> int:
+    """The smallest value up to which at least `per_cent` of the requests lie."""
+    wanted, seen = per_cent * sum(requests for _, requests in counts), 0
+    for value, requests in counts:
+        seen += 100 * requests
+        if seen >= wanted:
+            return value
+    raise AssertionError("a histogram ends at 100 per cent")

@@ -1,0 +1,52 @@
+"""The documents that follow a change: the decision document on the test's MLflow run, the lifecycle page in its repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flows.domain.action_plan import Change
+from flows.domain.decision_record import RecordKind
+from flows.domain.lifecycle import arm_in_charge, model_lives
+from flows.production_steps import tell
+from flows.reports.decision_document import decision_document, decision_json
+from flows.reports.lifecycle_page import PAGE_PATH, lifecycle_page
+from flows.steps import step
+from flows.wiring import systems
+
+if TYPE_CHECKING:
+    from flows.domain.ab_test import ABTest
+
+
+@step("Store the decision document")
+def store_documents(decision_id: str, kind: str) -> list[str]:
+    """Markdown and JSON on the test's run, with their SHA-256 as tags. Returns their URIs."""
+    decision = systems().decision_log.read(decision_id)
+    ending = next(one for one in systems().decision_log.records(decision_id) if one.kind is RecordKind(kind))
+    test, registry = decision.request.test, systems().registry
+    uris = [
+        registry.log_document(test, f"decisions/{decision_id}/decision_document.md", decision_document(decision, ending)),
+        registry.log_document(test, f"decisions/{decision_id}/decision_document.json", decision_json(decision, ending)),
+    ]
+    registry.tag_test(test, {"fraud-ab.decision": decision_id, "fraud-ab.outcome": kind, "fraud-ab.record": ending.hash})
+    place = registry.run_url(test) or uris[0]
+    tell(decision_id, "document", f"decision document: {place}", [Change("decision document", "", uri) for uri in uris])
+    return uris
+
+
+@step("Publish the lifecycle page")
+def publish_lifecycle(decision_id: str) -> str:
+    """Rewrite the page from all records and what serves now. Returns where it is."""
+    reference = write_lifecycle_page(systems().decision_log.read(decision_id).request.test, decision_id)
+    tell(decision_id, "lifecycle", f"lifecycle page: {reference}", [Change("lifecycle page", "", reference)])
+    return reference
+
+
+def write_lifecycle_page(test: ABTest, cause: str) -> str:
+    """Publish the page and link it from the test's run; `cause` goes into the commit's message."""
+    log = systems().decision_log
+    arm = arm_in_charge(systems().serving.read(), test)
+    lives = model_lives(log.decisions(), log.records(), test.model(arm) if arm else None, log.now())
+    text = lifecycle_page(lives, systems().policy.traffic)
+    reference = systems().lifecycle_docs.publish(PAGE_PATH, text, f"Model lifecycle after {cause}")
+    systems().registry.tag_test(test, {"fraud-ab.lifecycle_page": reference})
+    return reference

@@ -1,0 +1,186 @@
+"""Counts: all that is ever taken out of the feedback. Whole numbers, so that gates are exact and digests are stable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+
+
+class Design(StrEnum):
+    """Paired: both models scored each transaction. Split: each transaction was scored by one."""
+
+    PAIRED = "paired"
+    SPLIT = "split"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCounts:
+    """One model: `frauds` it scored, how many of them it `caught`, its `alerts` and how many of those were `true_alerts`."""
+
+    frauds: int
+    caught: int
+    alerts: int
+    true_alerts: int
+
+    @property
+    def recall(self) -> Fraction | None:
+        """Caught over frauds, 0..1; None without frauds: missing is not zero."""
+        return Fraction(self.caught, self.frauds) if self.frauds else None
+
+    @property
+    def precision(self) -> Fraction | None:
+        """True alerts over alerts, 0..1; None without alerts."""
+        return Fraction(self.true_alerts, self.alerts) if self.alerts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How two models' alerts overlap on the same transactions (all frauds, or all others); `neither` where it is counted."""
+
+    both: int
+    baseline_only: int
+    candidate_only: int
+    neither: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CardProducts:
+    """Sums over cards of the products of each two of VECTOR, row by row of the upper triangle.
+
+    With u a linear function of a card's vector, Σu² over the cards follows from these sums alone.
+    """
+
+    cards: int
+    products: tuple[int, ...]
+
+
+VECTOR = ("baseline_frauds", "baseline_caught", "baseline_alerts", "candidate_frauds", "candidate_caught", "candidate_alerts")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What the comparison rests on: matured, labelled transactions.
+
+    `frauds` and `false_alerts` are the overlaps of a paired design (`false_alerts` is unknown in a counts file); `left_out` are
+    rows that only one model scored when the pairs are evaluated; `cards` is None without cards.
+    """
+
+    design: Design
+    baseline: ModelCounts
+    candidate: ModelCounts
+    frauds: Overlap | None = None
+    false_alerts: Overlap | None = None
+    cards: CardProducts | None = None
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArmCounts:
+    """One arm as it was served: rows of the window, of them `matured`, of those `labelled`; frauds known and caught as served."""
+
+    rows: int
+    matured: int
+    labelled: int
+    frauds: int
+    caught: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """Labels among matured rows that no model flagged; frauds whose label has a time, and those labelled after maturity.
+
+    `timed_frauds` and `late_frauds` are None without the column label_time.
+    """
+
+    unflagged: int
+    unflagged_labelled: int
+    timed_frauds: int | None
+    late_frauds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CardCounts:
+    """Cards that met one arm only, and those that met both (crossover)."""
+
+    baseline: int
+    candidate: int
+    crossover: int
+
+
+@dataclass(frozen=True, slots=True)
+class QualityCounts:
+    """Rows of the window that cannot be right.
+
+    `unusable`: no id, no time or no known arm; `duplicates`: repeats of a transaction, of which `conflicting` transactions carry
+    both labels; `early_labels`: labelled before the transaction (None without label_time).
+    """
+
+    rows: int
+    unusable: int
+    duplicates: int
+    conflicting: int
+    early_labels: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AmountCounts:
+    """Amounts of fraud in hundredths of the currency: in all, and scored and caught by each model."""
+
+    total: int
+    baseline_scored: int
+    baseline_caught: int
+    candidate_scored: int
+    candidate_caught: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackCounts:
+    """Everything counted in one window; None and `not_checked` (names of absent columns) say what could not be."""
+
+    outcomes: Outcomes
+    baseline: ArmCounts
+    candidate: ArmCounts
+    labels: LabelCounts
+    quality: QualityCounts
+    cards: CardCounts | None
+    amounts: AmountCounts | None
+    not_checked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBucket:
+    """One arm's requests in one stretch of time: those with a known latency and how many of them were within the limit,
+    those with a known outcome and how many of them failed."""
+
+    timed: int
+    within_limit: int
+    answered: int
+    errors: int
+
+    def __add__(self, other: RequestBucket) -> RequestBucket:
+        return RequestBucket(
+            self.timed + other.timed,
+            self.within_limit + other.within_limit,
+            self.answered + other.answered,
+            self.errors + other.errors,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySummary:
+    """Latency and errors over the window.
+
+    `p95_ms` is rounded up to whole milliseconds, None without latencies. `bucket_seconds` is the width at which sustained
+    breaches were looked for (None: too few requests for any); `latency_breach` and `error_breach` are the longest runs of
+    consecutive significantly bad buckets of the candidate.
+    """
+
+    latency_limit_ms: Fraction
+    baseline: RequestBucket
+    candidate: RequestBucket
+    baseline_p95_ms: int | None
+    candidate_p95_ms: int | None
+    bucket_seconds: int | None
+    latency_breach: int
+    error_breach: int

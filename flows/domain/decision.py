@@ -1,0 +1,174 @@
+"""What a person is asked, and what they answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import assert_never
+
+from flows.domain.ab_test import ABTest
+from flows.domain.action_plan import ActionPlan
+from flows.domain.errors import PostponementRefused
+from flows.domain.evidence import Evidence
+from flows.domain.verdict import Verdict, VerdictKind
+
+
+class Choice(StrEnum):
+    """What can be answered. Expiry is silence: it keeps the baseline."""
+
+    CONFIRM = "confirm"
+    POSTPONE = "postpone"
+    FORCE_ROLLBACK = "force_rollback"
+    EXPIRE = "expire"
+
+
+class NextStep(StrEnum):
+    """What the flow does after an answer."""
+
+    PROMOTE_CANDIDATE = "promote_candidate"
+    KEEP_BASELINE = "keep_baseline"
+    EVALUATE_AGAIN = "evaluate_again"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who answered: a Slack user id (or `cli:<login>`, `expiry`) and the name shown."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The one answer that a decision has. `due_at`: when to evaluate again (postponed or extended), else None."""
+
+    choice: Choice
+    actor: Person
+    reason: str
+    claimed_at: datetime
+    due_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where a person can look closer; empty strings are left out of messages."""
+
+    prefect_run: str = ""
+    mlflow_run: str = ""
+    dashboard: str = ""
+    report: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRequest:
+    """One question to a person: round `round` of a test (from 1), with everything shown to them.
+
+    Attributes:
+        epoch: the deployment's epoch when the question was asked; a promotion tests it.
+        next_look_at: when the next planned look is due (wall clock), None when there is none.
+        decide_within_hours: after that the default applies: the baseline stays.
+        horizon_at: when the last planned look is due (wall clock): nothing is postponed beyond it; None when unknown.
+        postponements_left: how often people may still postpone in this test, this round included.
+        evidence: what the verdict was made from, so that it can be recomputed from the record.
+    """
+
+    test: ABTest
+    round: int
+    flow_run_id: str
+    verdict: Verdict
+    plan: ActionPlan
+    rollback_plan: ActionPlan
+    epoch: int
+    links: Links
+    decide_within_hours: float
+    next_look_at: datetime | None
+    horizon_at: datetime | None = None
+    postponements_left: int = 3
+    evidence: Evidence | None = None
+
+    @property
+    def decision_id(self) -> str:
+        return f"{self.test.test_id}-{self.round}"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A request as the decision log has it; `claim` is None while it is pending."""
+
+    request: DecisionRequest
+    created_at: datetime
+    deadline: datetime
+    claim: Claim | None = None
+    consumed_at: datetime | None = None
+
+    @property
+    def decision_id(self) -> str:
+        return self.request.decision_id
+
+    @property
+    def is_pending(self) -> bool:
+        return self.claim is None
+
+    @property
+    def pause_key_prefix(self) -> str:
+        """What the keys begin with under which the flow run waits for this answer."""
+        return f"decision-{self.request.round}-"
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether the flow may act on the answer: there is one, and it is not postponed beyond now."""
+        return self.claim is not None and (self.claim.due_at is None or self.claim.due_at <= now)
+
+
+def next_step(verdict: VerdictKind, choice: Choice) -> NextStep:
+    """What follows from an answer to a verdict. There is no way to promote against a verdict."""
+    match choice:
+        case Choice.POSTPONE:
+            return NextStep.EVALUATE_AGAIN
+        case Choice.FORCE_ROLLBACK | Choice.EXPIRE:
+            return NextStep.KEEP_BASELINE
+        case Choice.CONFIRM:
+            return _confirmed(verdict)
+    assert_never(choice)
+
+
+def _confirmed(verdict: VerdictKind) -> NextStep:
+    match verdict:
+        case VerdictKind.PROMOTE:
+            return NextStep.PROMOTE_CANDIDATE
+        case VerdictKind.KEEP_BASELINE | VerdictKind.NOT_EVALUABLE:
+            return NextStep.KEEP_BASELINE
+        case VerdictKind.INCONCLUSIVE:
+            return NextStep.EVALUATE_AGAIN
+    assert_never(verdict)
+
+
+def due_after(decision: DecisionRequest, choice: Choice, postponed_until: datetime | None) -> datetime | None:
+    """When the flow wakes to evaluate again after this answer; None when the answer ends the question."""
+    if next_step(decision.verdict.kind, choice) is not NextStep.EVALUATE_AGAIN:
+        return None
+    return postponed_until if choice is Choice.POSTPONE else decision.next_look_at
+
+
+def refuse_postponement(request: DecisionRequest, until: datetime | None, now: datetime) -> None:
+    """Check a postponement: into the future, not past the last look, and no more often than the policy allows.
+
+    Args:
+        until: when to evaluate again (UTC).
+        now: the decision log's clock.
+
+    Raises:
+        PostponementRefused: it is not allowed; the sentence says why and what can be done instead.
+    """
+    if request.horizon_at is not None and request.horizon_at <= now:
+        raise PostponementRefused("this was the test's last look, so it cannot be postponed: confirm, or force a rollback")
+    if request.postponements_left <= 0:
+        raise PostponementRefused(
+            "the test was postponed as often as the policy allows (max_postponements): confirm, or force a rollback"
+        )
+    if until is None or until <= now:
+        raise PostponementRefused("a postponement needs a time in the future: choose a later one")
+    if request.horizon_at is not None and until > request.horizon_at:
+        raise PostponementRefused(
+            f"the test's last look is due at {request.horizon_at:%Y-%m-%d %H:%M} UTC: choose a time until then"
+        )

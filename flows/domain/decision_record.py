@@ -1,0 +1,70 @@
+"""One immutable record per thing that was decided or done, chained by hashes so that a later change shows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+GENESIS = "sha256:" + "0" * 64
+
+
+class RecordKind(StrEnum):
+    """What a record tells of; it is written after the thing has happened."""
+
+    DECIDED = "decided"
+    PROMOTED = "promoted"
+    BASELINE_KEPT = "baseline_kept"
+    COMPENSATED = "compensated"
+    SUPERSEDED = "superseded"
+    EMERGENCY_REVERT = "emergency_revert"
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """Record `sequence` (from 1) of the chain; `payload` is JSON-serialisable."""
+
+    sequence: int
+    kind: RecordKind
+    decision_id: str
+    at: datetime
+    payload: Mapping[str, object]
+    previous_hash: str
+    hash: str
+
+
+def record_hash(
+    *, sequence: int, kind: RecordKind, decision_id: str, at: datetime, payload: Mapping[str, object], previous_hash: str
+) -> str:
+    """SHA-256 over the canonical JSON of a record and its predecessor's hash."""
+    body = {
+        "sequence": sequence,
+        "kind": str(kind),
+        "decision_id": decision_id,
+        "at": at.isoformat(),
+        "payload": payload,
+        "previous_hash": previous_hash,
+    }
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_broken_link(records: Iterable[DecisionRecord]) -> DecisionRecord | None:
+    """The first record that does not follow from its predecessor or whose content was changed; None when all is whole."""
+    previous = GENESIS
+    for sequence, record in enumerate(records, start=1):
+        expected = record_hash(
+            sequence=sequence,
+            kind=record.kind,
+            decision_id=record.decision_id,
+            at=record.at,
+            payload=record.payload,
+            previous_hash=previous,
+        )
+        if record.sequence != sequence or record.previous_hash != previous or record.hash != expected:
+            return record
+        previous = record.hash
+    return None

@@ -1,0 +1,155 @@
+"""Guardrails: checks of validity. They can veto a verdict and never earn one; what cannot be checked says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from flows.domain.metrics import sample_ratio_p
+
+if TYPE_CHECKING:
+    from flows.domain.counts import FeedbackCounts
+    from flows.domain.feedback import ExposureWindow
+    from flows.domain.policy import Policy
+
+
+class GuardrailStatus(StrEnum):
+    """Not checked is not passed."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_CHECKED = "not_checked"
+
+
+class GuardrailName(StrEnum):
+    """The checks, in the order in which they are shown."""
+
+    WINDOW = "window"
+    LABEL_MATURITY = "label_maturity"
+    LABEL_COVERAGE = "label_coverage"
+    SAMPLE_RATIO = "sample_ratio"
+    CROSSOVER = "crossover"
+    DATA_QUALITY = "data_quality"
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrail:
+    """One check and why it came out as it did, in a sentence for people."""
+
+    name: GuardrailName
+    status: GuardrailStatus
+    reason: str
+
+
+def check_guardrails(counts: FeedbackCounts, window: ExposureWindow, policy: Policy) -> tuple[Guardrail, ...]:
+    """Every guardrail for one window of feedback, in the order of `GuardrailName`."""
+    return (
+        _window(window, policy),
+        _label_maturity(counts, window, policy),
+        _label_coverage(counts, policy),
+        _sample_ratio(counts, policy),
+        _crossover(counts, policy),
+        _data_quality(counts, policy),
+    )
+
+
+def nothing_checked(reason: str) -> tuple[Guardrail, ...]:
+    """All guardrails as not checked, for counts that come without their feedback."""
+    return tuple(Guardrail(name, GuardrailStatus.NOT_CHECKED, reason) for name in GuardrailName)
+
+
+def percent(share: Fraction | float) -> str:
+    """A share 0..1 in words, such as 81.3 %."""
+    return f"{float(share) * 100:.1f} %"
+
+
+def _judge(name: GuardrailName, problems: list[str], passed: str) -> Guardrail:
+    status = GuardrailStatus.FAILED if problems else GuardrailStatus.PASSED
+    return Guardrail(name, status, "; ".join(problems) if problems else passed)
+
+
+def _unchecked(name: GuardrailName, reason: str) -> Guardrail:
+    return Guardrail(name, GuardrailStatus.NOT_CHECKED, reason)
+
+
+def _window(window: ExposureWindow, policy: Policy) -> Guardrail:
+    days, least = window.exposure_days, policy.window_days.min
+    problems: list[str] = []
+    if days < least:
+        problems.append(f"{days} days of matured exposure are fewer than the {least} that the policy requires")
+    elif days % 7:
+        problems.append(f"{days} days are no whole weeks, so weekdays would weigh unequally")
+    return _judge(GuardrailName.WINDOW, problems, f"{days} days of matured exposure, whole weeks")
+
+
+def _label_maturity(counts: FeedbackCounts, window: ExposureWindow, policy: Policy) -> Guardrail:
+    name, days, labels = GuardrailName.LABEL_MATURITY, policy.label_maturity_days, counts.labels
+    if not counts.baseline.matured + counts.candidate.matured:
+        problem = f"the feedback reaches to {window.as_of:%Y-%m-%d %H:%M} UTC, so no transaction is {days} days old yet"
+        return _judge(name, [problem], "")
+    if labels.timed_frauds is None or labels.late_frauds is None:
+        return _unchecked(name, "without label_time nobody can tell how long labels take")
+    if not labels.timed_frauds:
+        return _unchecked(name, "no fraud has a label time yet")
+    late = Fraction(labels.late_frauds, labels.timed_frauds)
+    problem = f"{percent(late)} of the fraud labels came later than {days} days, so younger numbers are not final"
+    problems = [problem] if late > policy.validity.max_late_labels else []
+    return _judge(name, problems, f"{percent(1 - late)} of the fraud labels came within {days} days")
+
+
+def _label_coverage(counts: FeedbackCounts, policy: Policy) -> Guardrail:
+    name, least = GuardrailName.LABEL_COVERAGE, policy.validity.min_label_coverage
+    groups = {
+        "transactions served by the baseline": (counts.baseline.labelled, counts.baseline.matured),
+        "transactions served by the candidate": (counts.candidate.labelled, counts.candidate.matured),
+        "transactions that no model flagged": (counts.labels.unflagged_labelled, counts.labels.unflagged),
+    }
+    shares = {group: Fraction(labelled, matured) for group, (labelled, matured) in groups.items() if matured}
+    if not shares:
+        return _unchecked(name, "no transaction is matured yet")
+    problems = [f"only {percent(share)} of the matured {group} have a label" for group, share in shares.items() if share < least]
+    return _judge(name, problems, f"at least {percent(min(shares.values()))} of the matured transactions have a label")
+
+
+def _sample_ratio(counts: FeedbackCounts, policy: Policy) -> Guardrail:
+    """At the card, the unit of randomisation: transactions of one card go together and would look like a mismatch."""
+    name, cards = GuardrailName.SAMPLE_RATIO, counts.cards
+    if cards is None:
+        return _unchecked(name, "without entity_id the split cannot be tested at the card")
+    total = cards.baseline + cards.candidate
+    if not total:
+        return _unchecked(name, "there are no cards in the window")
+    p_value = sample_ratio_p(cards.candidate, total, Fraction(policy.traffic.candidate, 100))
+    seen = f"{percent(Fraction(cards.candidate, total))} of {total:,} cards met the candidate"
+    text = f"{seen}, the policy sends {policy.traffic.candidate} % (p = {p_value:.2g})"
+    return _judge(name, [text] if p_value < policy.validity.sample_ratio_p_value else [], text)
+
+
+def _crossover(counts: FeedbackCounts, policy: Policy) -> Guardrail:
+    name, cards = GuardrailName.CROSSOVER, counts.cards
+    if cards is None:
+        return _unchecked(name, "without entity_id cards that met both arms cannot be counted")
+    total = cards.baseline + cards.candidate + cards.crossover
+    if not total:
+        return _unchecked(name, "there are no cards in the window")
+    share = Fraction(cards.crossover, total)
+    text = f"{percent(share)} of the cards met both arms"
+    return _judge(name, [text] if share > policy.validity.max_crossover else [], text)
+
+
+def _data_quality(counts: FeedbackCounts, policy: Policy) -> Guardrail:
+    name, quality = GuardrailName.DATA_QUALITY, counts.quality
+    if not quality.rows:
+        return _unchecked(name, "there are no rows in the window")
+    found = {
+        "rows repeat a transaction": quality.duplicates,
+        "transactions are labelled both fraud and not": quality.conflicting,
+        "rows are labelled before they happened": quality.early_labels or 0,
+        "rows lack an id, a time or a known arm": quality.unusable,
+    }
+    most = policy.validity.max_bad_rows
+    problems = [f"{number:,} of {quality.rows:,} {what}" for what, number in found.items() if number > most * quality.rows]
+    not_checked = " (label times could not be checked)" if quality.early_labels is None else ""
+    return _judge(name, problems, f"{sum(found.values()):,} of {quality.rows:,} rows are doubtful{not_checked}")

@@ -1,0 +1,125 @@
+"""The life of each model as the decision records tell it, and which model is in charge of what is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from flows.domain.ab_test import ABTest, Arm
+from flows.domain.decision_record import RecordKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from flows.domain.ab_test import Model
+    from flows.domain.decision import Decision
+    from flows.domain.decision_record import DecisionRecord
+    from flows.domain.serving_state import ServingState
+
+
+class LifecycleStatus(StrEnum):
+    """Where a model stands, in the words of the lifecycle page."""
+
+    IN_CHARGE = "In charge (Production)"
+    IN_TEST = "In test (Staging)"
+    PROMOTED = "Promoted (Production)"
+    RETAINED = "Retained (Production)"
+    RESTORED = "Restored (Production)"
+    ARCHIVED = "Archived"
+
+    @property
+    def is_in_production(self) -> bool:
+        return self not in (LifecycleStatus.IN_TEST, LifecycleStatus.ARCHIVED)
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One change of a model's status: when (UTC), to what, and the decision or revert behind it."""
+
+    at: datetime
+    status: LifecycleStatus
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLife:
+    """One model version with its changes of status, oldest first; `decision` is the last one that was made about it."""
+
+    model: Model
+    arm: Arm
+    decision: Decision
+    history: tuple[Transition, ...]
+
+    @property
+    def status(self) -> LifecycleStatus:
+        return self.history[-1].status
+
+    @property
+    def last_updated(self) -> datetime:
+        return self.history[-1].at
+
+
+_ENDS: Mapping[RecordKind, tuple[LifecycleStatus, LifecycleStatus]] = {
+    RecordKind.PROMOTED: (LifecycleStatus.ARCHIVED, LifecycleStatus.PROMOTED),
+    RecordKind.BASELINE_KEPT: (LifecycleStatus.RETAINED, LifecycleStatus.ARCHIVED),
+    RecordKind.COMPENSATED: (LifecycleStatus.RETAINED, LifecycleStatus.IN_TEST),
+    RecordKind.EMERGENCY_REVERT: (LifecycleStatus.RESTORED, LifecycleStatus.ARCHIVED),
+}
+
+
+def arm_in_charge(state: ServingState, test: ABTest) -> Arm | None:
+    """Whose model is in charge of what is served: the one that serves alone, in a split the rollback point's.
+
+    Returns:
+        None while an operation or a revert is open, and when neither of the test's models is meant.
+    """
+    if state.operation or state.intent:
+        return None
+    point = (state.revert_to or {}).get("predictor")
+    alone = [arm for arm in Arm if state.serves_alone(test.model(arm).predictor)]
+    return next(iter(alone or [arm for arm in Arm if test.model(arm).predictor == point]), None)
+
+
+def model_lives(
+    decisions: Iterable[Decision], records: Iterable[DecisionRecord], in_charge: Model | None, at: datetime
+) -> tuple[ModelLife, ...]:
+    """Every model that was ever tested, in the order of their first test.
+
+    Args:
+        decisions: in any order.
+        records: in the order of the chain; an emergency's names its decision in its payload.
+        in_charge: the model that serves now, None when unknown; it has the last word over the records, which may lag behind.
+        at: the time (UTC) of a change that only `in_charge` shows.
+    """
+    known = {decision.decision_id: decision for decision in sorted(decisions, key=lambda one: one.created_at)}
+    lives: dict[Model, ModelLife] = {}
+    for decision in known.values():
+        _begin_test(lives, decision)
+    for record in records:
+        decision = known.get(str(record.payload.get("decision_id", record.decision_id)))
+        if record.kind in _ENDS and decision is not None:
+            for arm, status in zip(Arm, _ENDS[record.kind], strict=True):
+                _enter(lives, decision, arm, Transition(record.at, status, f"{record.kind} ({record.decision_id})"))
+    return tuple(_as_served(life, in_charge, at) for life in lives.values())
+
+
+def _begin_test(lives: dict[Model, ModelLife], decision: Decision) -> None:
+    for arm, status in zip(Arm, (LifecycleStatus.IN_CHARGE, LifecycleStatus.IN_TEST), strict=True):
+        if decision.request.test.model(arm) not in lives:
+            test = decision.request.test
+            _enter(lives, decision, arm, Transition(test.started_at, status, f"test {test.test_id} began"))
+
+
+def _enter(lives: dict[Model, ModelLife], decision: Decision, arm: Arm, transition: Transition) -> None:
+    model = decision.request.test.model(arm)
+    history = lives[model].history if model in lives else ()
+    lives[model] = ModelLife(model, arm, decision, (*history, transition))
+
+
+def _as_served(life: ModelLife, in_charge: Model | None, at: datetime) -> ModelLife:
+    if in_charge is None or life.status.is_in_production == (life.model == in_charge):
+        return life
+    status = LifecycleStatus.RESTORED if life.model == in_charge else LifecycleStatus.ARCHIVED
+    return replace(life, history=(*life.history, Transition(at, status, "what serves now")))

@@ -1,0 +1,266 @@
+"""The policy: what a win requires, how the test is watched, and who may decide. Reviewed, versioned, its digest in every record.
+
+Numbers that a gate compares are exact fractions: in floats `0.84 / 0.80 - 1 < 0.05`, and a candidate at the edge would lose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
+from itertools import pairwise
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from flows.domain.errors import PolicyInvalid
+
+_POSTPONEMENT = re.compile(
+    r"\d+ (second|minute|hour|day|week)s?|(tomorrow|next (mon|tues|wednes|thurs|fri|satur|sun)day) ([01]\d|2[0-3]):[0-5]\d"
+)
+
+
+def _exact(value: object) -> Fraction:
+    """`"0.05"`, `0.05` and `1/20` are all exactly 1/20: a float is read as it is written."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal, Fraction)):
+        raise ValueError('must be a number, best written as a string such as "0.05"')
+    try:
+        return value if isinstance(value, Fraction) else Fraction(str(value))
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{value!r} is no number") from error
+
+
+def _share(value: Fraction) -> Fraction:
+    if not 0 <= value <= 1:
+        raise ValueError("must be a share between 0 and 1")
+    return value
+
+
+def _positive(value: Fraction) -> Fraction:
+    if value <= 0:
+        raise ValueError("must be above 0")
+    return value
+
+
+def _not_negative(value: Fraction) -> Fraction:
+    if value < 0:
+        raise ValueError("must not be negative")
+    return value
+
+
+def _postponement(value: str) -> str:
+    if not _POSTPONEMENT.fullmatch(value):
+        raise ValueError(f'{value!r} is no time to wait; write "4 hours", "3 days", "tomorrow 09:00" or "next monday 09:00"')
+    return value
+
+
+Exact = Annotated[Fraction, BeforeValidator(_exact), PlainSerializer(str)]
+Share = Annotated[Exact, AfterValidator(_share)]
+Positive = Annotated[Exact, AfterValidator(_positive)]
+NotNegative = Annotated[Exact, AfterValidator(_not_negative)]
+SlackId = Annotated[str, Field(pattern=r"^[UWS][A-Z0-9]{2,}$", description="a Slack user (U…, W…) or user group (S…) id")]
+Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+class Margin(StrEnum):
+    """Which value must reach the required improvement: the measured one, or the lower end of its interval."""
+
+    POINT = "point"
+    LOWER_BOUND = "lower_bound"
+
+
+class Sides(StrEnum):
+    """Whether a precision that rises beyond the band fails as well."""
+
+    TWO = "two"
+    LOWER = "lower"
+
+
+class TelemetryKind(StrEnum):
+    """What must be measured before anything is promoted."""
+
+    LATENCY = "latency"
+    ERRORS = "errors"
+
+
+class WantedDesign(StrEnum):
+    """How the models are compared: pairs wherever both scored a transaction, or one way only."""
+
+    AUTO = "auto"
+    PAIRED = "paired"
+    SPLIT = "split"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RecallImprovement(_Part):
+    relative: NotNegative = Fraction(1, 20)
+
+
+class PrecisionBand(_Part):
+    absolute: Positive = Fraction(1, 100)
+    sides: Sides = Sides.TWO
+
+
+class WindowDays(_Part):
+    min: int = Field(default=14, ge=1)
+    max: int = Field(default=28, ge=1)
+
+
+class MinCounts(_Part):
+    frauds: int = Field(default=30, ge=1)
+    alerts: int = Field(default=30, ge=1)
+
+
+class Latency(_Part):
+    p95_ms: Positive = Fraction(100)
+
+
+class ErrorRate(_Part):
+    """The candidate's share of failed requests may exceed the baseline's by this much."""
+
+    excess: NotNegative = Fraction(1, 200)
+
+
+class Validity(_Part):
+    """Limits of the guardrails: shares 0..1, and the p-value below which the sample ratio is not believed."""
+
+    min_label_coverage: Share = Fraction(95, 100)
+    max_late_labels: Share = Fraction(5, 100)
+    sample_ratio_p_value: Share = Fraction(1, 1000)
+    max_crossover: Share = Fraction(1, 100)
+    max_bad_rows: Share = Fraction(1, 1000)
+
+
+class Traffic(_Part):
+    """Per cent of the requests that each arm serves during the test."""
+
+    baseline: Percent = 80
+    candidate: Percent = 20
+
+
+class FeedbackColumns(_Part):
+    """What the feedback's columns are called in your table."""
+
+    transaction_id: str = "transaction_id"
+    event_time: str = "event_time"
+    entity_id: str = "entity_id"
+    amount: str = "amount"
+    arm: str = "arm"
+    baseline_prediction: str = "baseline_prediction"
+    candidate_prediction: str = "candidate_prediction"
+    is_fraud: str = "is_fraud"
+    label_time: str = "label_time"
+    label_source: str = "label_source"
+    latency_ms: str = "latency_ms"
+    error: str = "error"
+
+
+class Policy(_Part):
+    """Everything that rules a test; the defaults are the requirement's own numbers."""
+
+    recall_improvement: RecallImprovement = RecallImprovement()
+    margin: Margin = Margin.POINT
+    precision_band: PrecisionBand = PrecisionBand()
+    alpha: Annotated[Exact, AfterValidator(_share), AfterValidator(_positive)] = Fraction(1, 20)
+    design: WantedDesign = WantedDesign.AUTO
+    window_days: WindowDays = WindowDays()
+    looks: tuple[int, ...] = (14, 21, 28)
+    label_maturity_days: int = Field(default=30, ge=0)
+    min_counts: MinCounts = MinCounts()
+    latency: Latency = Latency()
+    error_rate: ErrorRate = ErrorRate()
+    required_telemetry: tuple[TelemetryKind, ...] = (TelemetryKind.LATENCY, TelemetryKind.ERRORS)
+    validity: Validity = Validity()
+    traffic: Traffic = Traffic()
+    traffic_steps: tuple[Annotated[int, Field(ge=1, le=99)], ...] = ()
+    watch_minutes: float = Field(default=10, ge=0)
+    bake_hours: float = Field(default=24, ge=0)
+    auto_revert: bool = True
+    max_postponements: int = Field(default=3, ge=0)
+    postponements: tuple[Annotated[str, AfterValidator(_postponement)], ...] = (
+        "4 hours",
+        "tomorrow 09:00",
+        "3 days",
+        "next monday 09:00",
+    )
+    decide_within_hours: float = Field(default=72, gt=0)
+    false_positive_cost: NotNegative = Fraction(0)
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$")
+    promoters: tuple[SlackId, ...] = ()
+    rollbackers: tuple[SlackId, ...] = ()
+    escalation: tuple[SlackId, ...] = ()
+    two_person: bool = False
+    initiator_may_promote: bool = False
+    columns: FeedbackColumns = FeedbackColumns()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Policy:
+        problems = [problem for problem, is_wrong in self._contradictions() if is_wrong]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _contradictions(self) -> list[tuple[str, bool]]:
+        first, last = self.window_days.min, self.window_days.max
+        names = list(self.columns.model_dump().values())
+        return [
+            ("traffic must sum to 100", self.traffic.baseline + self.traffic.candidate != 100),
+            ("window_days.min must not exceed window_days.max", first > last),
+            ("looks must rise and must not be empty", not self.looks or any(b <= a for a, b in pairwise(self.looks))),
+            (f"the last look must be window_days.max ({last})", bool(self.looks) and self.looks[-1] != last),
+            (f"no look may come before window_days.min ({first})", bool(self.looks) and self.looks[0] < first),
+            ("traffic_steps must rise", any(b <= a for a, b in pairwise(self.traffic_steps))),
+            ("columns must all have different names", len(set(names)) != len(names)),
+        ]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the policy's canonical form: the same rules have the same digest however they are written."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def load_policy(text: str, source: str) -> Policy:
+    """Read a policy from TOML.
+
+    Args:
+        text: the file's content; a setting left out keeps its default.
+        source: the file's name, for messages.
+
+    Raises:
+        PolicyInvalid: it is no TOML, or settings are unknown, wrong or contradict each other; every problem is listed.
+
+    Example:
+        >>> load_policy('alpha = "0.01"', "policy.toml").alpha
+        Fraction(1, 100)
+    """
+    try:
+        return Policy.model_validate(tomllib.loads(text, parse_float=Decimal))
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyInvalid(source, [f"this is not valid TOML: {error}"]) from error
+    except ValidationError as error:
+        raise PolicyInvalid(source, [_sentence(item["loc"], item["type"], item["msg"]) for item in error.errors()]) from error
+
+
+def _sentence(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    setting = ".".join(str(part) for part in place)
+    if kind == "extra_forbidden":
+        return f"{setting} is no setting of the policy"
+    text = message.removeprefix("Value error, ")
+    return f"{setting}: {text}" if setting else text

@@ -1,0 +1,263 @@
+"""What the SeldonDeployment serves and says about itself, and the only changes that may be made to it.
+
+The SeldonDeployment carries the truth about itself in annotations. Every change is one atomic patch that tests the
+object's version, so each function here reads one version and returns the whole change, or raises `Superseded` when the
+state says that somebody else decided since.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flows.domain.errors import Superseded
+
+EPOCH = "fraud-ab/epoch"
+OPERATION = "fraud-ab/operation"
+OUTCOME = "fraud-ab/outcome"
+REVERT_TO = "fraud-ab/revert-to"
+INTENT = "fraud-ab/intent"
+UNRECORDED = "fraud-ab/unrecorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """One predictor; `traffic` in per cent, a shadow's traffic is outside the sum; `spec` is Seldon's, verbatim."""
+
+    name: str
+    traffic: int
+    shadow: bool = False
+    spec: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class ServingState:
+    """One version of the SeldonDeployment. `resource_version` and `epoch` are the fence of every change."""
+
+    name: str
+    namespace: str
+    resource_version: str
+    generation: int
+    predictors: tuple[Predictor, ...]
+    annotations: Mapping[str, str]
+
+    @property
+    def epoch(self) -> int:
+        return int(self.annotations.get(EPOCH, "0"))
+
+    @property
+    def operation(self) -> str | None:
+        """The decision that is changing the deployment now."""
+        return self.annotations.get(OPERATION) or None
+
+    @property
+    def outcome(self) -> str | None:
+        """`<decision>:<accepted|compensated>@<epoch>` of the last finished operation."""
+        return self.annotations.get(OUTCOME) or None
+
+    @property
+    def intent(self) -> str | None:
+        return self.annotations.get(INTENT) or None
+
+    @property
+    def unrecorded(self) -> tuple[Mapping[str, str], ...]:
+        """Emergency reverts that no decision record tells of yet: who, when, why."""
+        return tuple(json.loads(self.annotations.get(UNRECORDED, "[]")))
+
+    @property
+    def revert_to(self) -> Mapping[str, object] | None:
+        """The rollback point: the baseline's predictor with its spec, written when the test started."""
+        text = self.annotations.get(REVERT_TO)
+        return json.loads(text) if text else None
+
+    @property
+    def traffic(self) -> Mapping[str, int]:
+        """Per cent of live traffic by predictor name, shadows left out."""
+        return {predictor.name: predictor.traffic for predictor in self.predictors if not predictor.shadow}
+
+    def predictor(self, name: str) -> Predictor | None:
+        return next((predictor for predictor in self.predictors if predictor.name == name), None)
+
+    def serves_alone(self, name: str) -> bool:
+        """Whether all live traffic goes to this predictor."""
+        return self.traffic.get(name) == 100 and sum(self.traffic.values()) == 100
+
+
+@dataclass(frozen=True, slots=True)
+class ServingChange:
+    """One atomic patch: new traffic by predictor name, annotations (None removes one), predictors to restore at weight 0."""
+
+    why: str
+    annotations: Mapping[str, str | None]
+    traffic: Mapping[str, int] | None = None
+    restore: tuple[Mapping[str, object], ...] = ()
+
+
+def _all_traffic_to(state: ServingState, name: str) -> dict[str, int]:
+    return {predictor: 100 if predictor == name else 0 for predictor in state.traffic}
+
+
+def finished_outcome(state: ServingState, decision_id: str) -> str | None:
+    """`accepted` or `compensated` when this decision's operation already ended in this state, else None."""
+    if state.outcome and state.outcome.startswith(f"{decision_id}:"):
+        return state.outcome.removeprefix(f"{decision_id}:").partition("@")[0]
+    return None
+
+
+def start_test(state: ServingState, baseline: str, traffic: Mapping[str, int]) -> ServingChange:
+    """Open a test: write the rollback point and the split in one patch.
+
+    Raises:
+        Superseded: an operation is open; a new test waits for its end.
+    """
+    if state.operation or state.intent:
+        raise Superseded(
+            f"{state.name} is being changed by {state.operation or state.intent}: start the test when that has ended"
+        )
+    predictor = state.predictor(baseline)
+    if predictor is None:
+        raise Superseded(f"{state.name} has no predictor {baseline}: deploy the baseline before the test starts")
+    return ServingChange(
+        why=f"test starts with {baseline} as the baseline",
+        traffic=traffic,
+        annotations={
+            EPOCH: str(state.epoch + 1),
+            REVERT_TO: json.dumps({"predictor": baseline, "spec": dict(predictor.spec)}, sort_keys=True),
+            OUTCOME: None,
+        },
+    )
+
+
+def open_operation(state: ServingState, decision_id: str, decided_at_epoch: int) -> ServingChange:
+    """Begin to carry out a decision, or take it over after a crash; raises the epoch in either case.
+
+    Raises:
+        Superseded: the deployment changed since the decision was asked for, or another decision is changing it.
+    """
+    if state.operation is None and state.epoch != decided_at_epoch:
+        raise Superseded(
+            f"{state.name} is at epoch {state.epoch}, but {decision_id} was decided at epoch {decided_at_epoch}: "
+            "somebody changed it since, so this decision no longer applies"
+        )
+    if state.operation not in (None, decision_id) or state.intent:
+        raise Superseded(f"{state.name} is being changed by {state.operation or state.intent}: {decision_id} no longer applies")
+    return ServingChange(why=f"{decision_id} begins", annotations={EPOCH: str(state.epoch + 1), OPERATION: decision_id})
+
+
+def require_operation(state: ServingState, decision_id: str, epoch: int) -> None:
+    """The fence: raises `Superseded` unless the open operation is this decision's at this epoch."""
+    if state.operation != decision_id or state.epoch != epoch:
+        raise Superseded(
+            f"{decision_id} was superseded: {state.name} is now at epoch {state.epoch}"
+            + (f", changed by {state.operation}" if state.operation else ", with no operation open")
+        )
+
+
+def shift_traffic(state: ServingState, decision_id: str, epoch: int, traffic: Mapping[str, int]) -> ServingChange:
+    """Move live traffic within an open operation.
+
+    Args:
+        traffic: per cent by predictor name; predictors not named get 0.
+
+    Raises:
+        Superseded: the operation is no longer this decision's at this epoch.
+    """
+    require_operation(state, decision_id, epoch)
+    return ServingChange(
+        why=f"{decision_id} shifts traffic", traffic={name: traffic.get(name, 0) for name in state.traffic}, annotations={}
+    )
+
+
+def close_operation(state: ServingState, decision_id: str, epoch: int) -> ServingChange:
+    """Accept the operation: outcome written, epoch raised, operation cleared. Raises `Superseded` as `shift_traffic` does."""
+    require_operation(state, decision_id, epoch)
+    return ServingChange(
+        why=f"{decision_id} is accepted",
+        annotations={EPOCH: str(epoch + 1), OPERATION: None, OUTCOME: f"{decision_id}:accepted@{epoch + 1}"},
+    )
+
+
+def compensate_operation(state: ServingState, decision_id: str, epoch: int) -> ServingChange:
+    """All traffic back to the rollback point and the operation closed, in one patch. Raises as `shift_traffic` does."""
+    require_operation(state, decision_id, epoch)
+    baseline, restore, is_pending = _rollback_point(state)
+    return ServingChange(
+        why=f"{decision_id} is compensated",
+        traffic=None if is_pending else _all_traffic_to(state, baseline),
+        restore=restore,
+        annotations={
+            EPOCH: str(epoch + 1),
+            OPERATION: None,
+            OUTCOME: f"{decision_id}:compensated@{epoch + 1}",
+            INTENT: _revert(baseline) if is_pending else None,
+        },
+    )
+
+
+def emergency_revert(state: ServingState, *, revert_id: str, actor: str, reason: str, at: datetime) -> ServingChange:
+    """All traffic to the rollback point at once; takes no lock and supersedes whatever operation is open.
+
+    It always writes, also when the weights are right already, so that a running promotion sees the raised epoch and stops.
+    Is the baseline's predictor gone, it is restored at weight 0 with `intent` set; `finish_revert` switches when it is ready.
+
+    Raises:
+        Superseded: the deployment has no rollback point, so nothing says what to revert to.
+    """
+    baseline, restore, is_pending = _rollback_point(state)
+    entry = {"id": revert_id, "actor": actor, "reason": reason, "at": at.isoformat()}
+    return ServingChange(
+        why=f"emergency revert by {actor}",
+        traffic=None if is_pending else _all_traffic_to(state, baseline),
+        restore=restore,
+        annotations={
+            EPOCH: str(state.epoch + 1),
+            OPERATION: None,
+            INTENT: _revert(baseline) if is_pending else None,
+            UNRECORDED: json.dumps([*state.unrecorded, entry], sort_keys=True),
+        },
+    )
+
+
+def finish_revert(state: ServingState) -> ServingChange | None:
+    """The second patch of a revert whose predictor had to be restored; None when no revert is open."""
+    if state.intent is None:
+        return None
+    baseline = state.intent.removeprefix(_revert(""))
+    return ServingChange(
+        why=f"revert to {baseline} ends",
+        traffic=_all_traffic_to(state, baseline),
+        annotations={EPOCH: str(state.epoch + 1), INTENT: None},
+    )
+
+
+def acknowledge_recorded(state: ServingState, revert_ids: frozenset[str]) -> ServingChange | None:
+    """Take entries that are now in the decision records off `unrecorded`; None when there is nothing to take off."""
+    left = [dict(entry) for entry in state.unrecorded if entry["id"] not in revert_ids]
+    if len(left) == len(state.unrecorded):
+        return None
+    return ServingChange(
+        why="emergency reverts are recorded", annotations={UNRECORDED: json.dumps(left, sort_keys=True) if left else None}
+    )
+
+
+def _revert(baseline: str) -> str:
+    return f"revert:{baseline}"
+
+
+def _rollback_point(state: ServingState) -> tuple[str, tuple[Mapping[str, object], ...], bool]:
+    """The baseline's predictor name, its spec when the predictor is gone, and whether it still has to start (now or already)."""
+    point = state.revert_to
+    if point is None:
+        raise Superseded(
+            f"{state.name} carries no rollback point ({REVERT_TO}): set the traffic by hand, "
+            "`kubectl edit seldondeployment`, and start the next test with fraud-ab"
+        )
+    baseline = str(point["predictor"])
+    if state.predictor(baseline) is not None:
+        return baseline, (), state.intent == _revert(baseline)
+    spec = point["spec"]
+    if not isinstance(spec, dict):
+        raise Superseded(f"{state.name}: the rollback point names {baseline} without its spec")
+    return baseline, ({**spec, "name": baseline, "traffic": 0},), True

@@ -1,0 +1,101 @@
+"""Put the baseline back at once: a plain function that needs the Kubernetes API and nothing else.
+
+It takes no lock and waits for nobody. Whatever operation is open sees the raised epoch and stops. Tracking, registry, documents
+and notices follow in the flow `rollback-to-baseline`; none of them can hold the traffic up.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from flows.domain.errors import OutsideSystemError
+from flows.domain.serving_state import ServingState, emergency_revert, finish_revert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from flows.ports import Serving
+
+DEADLINE_SECONDS = 10.0
+PAUSE_SECONDS = 0.05
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RevertOutcome:
+    """What a revert found and left. `pending_restore`: the baseline is being started again, a second patch moves the traffic."""
+
+    before: ServingState
+    after: ServingState
+    already_on_baseline: bool
+    pending_restore: bool
+
+
+def revert_traffic(
+    serving: Serving, *, revert_id: str, actor: str, reason: str, at: datetime, deadline_seconds: float = DEADLINE_SECONDS
+) -> RevertOutcome:
+    """All traffic to the rollback point, in one patch decided on the version that it changes.
+
+    Args:
+        revert_id: unique per press; a second call with it (a lost reply, a double delivery) changes nothing.
+        at: when the person asked (UTC).
+        deadline_seconds: how long lost races and passing faults are tried again.
+
+    Raises:
+        Superseded: the deployment has no rollback point; the message says what to do by hand.
+        OutsideSystemError: Kubernetes refused, or the deadline passed.
+    """
+
+    def attempt() -> RevertOutcome:
+        before = serving.read()
+        if any(entry.get("id") == revert_id for entry in before.unrecorded):
+            return _outcome(before, before)
+        change = emergency_revert(before, revert_id=revert_id, actor=actor, reason=reason, at=at)
+        return _outcome(before, serving.apply(before, change))
+
+    return _until_applied(attempt, f"reverting to the baseline for {actor}", deadline_seconds)
+
+
+def finish_restore(serving: Serving, *, deadline_seconds: float = DEADLINE_SECONDS) -> ServingState | None:
+    """The second patch of a revert whose baseline had to be started again; for any reconciler, as often as it likes.
+
+    Returns:
+        the new state, or None when there is nothing to finish or the baseline is not ready yet.
+    """
+
+    def attempt() -> ServingState | None:
+        state = serving.read()
+        change = finish_revert(state)
+        if change is None or not serving.readiness().is_done:
+            return None
+        return serving.apply(state, change)
+
+    return _until_applied(attempt, "moving the traffic to the restored baseline", deadline_seconds)
+
+
+def _outcome(before: ServingState, after: ServingState) -> RevertOutcome:
+    point = before.revert_to or {}
+    return RevertOutcome(
+        before=before,
+        after=after,
+        already_on_baseline=before.serves_alone(str(point.get("predictor", ""))),
+        pending_restore=after.intent is not None,
+    )
+
+
+def _until_applied(attempt: Callable[[], T], doing: str, deadline_seconds: float) -> T:
+    """Read and decide anew after every lost race; give up with one clear error at the deadline."""
+    ends = time.monotonic() + deadline_seconds
+    while True:
+        try:
+            return attempt()
+        except OutsideSystemError as error:
+            if not error.retryable:
+                raise
+            if time.monotonic() >= ends:
+                raise OutsideSystemError(error.system, f"{doing}, tried for {deadline_seconds:g} s", retryable=True) from error
+        time.sleep(PAUSE_SECONDS)

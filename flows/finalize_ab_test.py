@@ -1,0 +1,175 @@
+"""The whole story of one A/B test: evaluate, ask a person, carry the answer out; or wait and evaluate again.
+
+One flow run per test. It is executed from the top after every wait and every crash: what was done comes back from the steps'
+results, what was answered from the decision log, and nothing else may steer it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
+from pydantic import TypeAdapter
+
+from flows.ask_a_person import mark_as_carried_out, schedule_reminders, wait_for_answer
+from flows.domain.ab_test import ABTest, Arm
+from flows.domain.action_plan import plan_model_in_charge
+from flows.domain.decision import Choice, Decision, DecisionRequest, Links, NextStep, next_step
+from flows.domain.evidence import Evidence
+from flows.domain.feedback import next_look_due
+from flows.domain.verdict import Verdict
+from flows.evaluate_ab_test import evaluate
+from flows.promote_candidate import promote_candidate
+from flows.rollback_to_baseline import keep_baseline
+from flows.steps import step
+from flows.wiring import systems
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from flows.domain.sequential import Look
+
+Json = dict[str, Any]
+
+_TEST = TypeAdapter(ABTest)
+
+
+@flow(name="finalize-ab-test", persist_result=True, flow_run_name="{test.test_id}")
+def finalize_ab_test(test: ABTest) -> dict[str, object]:
+    """Decide the A/B test and carry the decision out.
+
+    Returns:
+        the last decision's id, verdict, choice and what became of it, and the number of rounds.
+    """
+    carried_out = None
+    for round_number in count(1):
+        evaluation = evaluate_round(_TEST.dump_python(test, mode="json"), round_number)
+        decision_id = open_decision(evaluation, round_number)
+        post_verdict(decision_id)
+        schedule_reminders(decision_id)
+        if carried_out is not None:
+            mark_as_carried_out(carried_out)  # an answer "evaluate again" is carried out when the next question is asked
+        decision = wait_for_answer(decision_id)
+        redraw_answered(decision_id)
+        outcome = _carry_out(decision)
+        if outcome is not None:
+            mark_as_carried_out(decision_id)
+            return _summary(decision, round_number, outcome)
+        carried_out = decision_id
+    raise AssertionError("the rounds never end by themselves")
+
+
+def _carry_out(decision: Decision) -> str | None:
+    """What became of the answer; None when the test is to be evaluated again."""
+    match next_step(decision.request.verdict.kind, _choice(decision)):
+        case NextStep.PROMOTE_CANDIDATE:
+            return promote_candidate(decision.decision_id)
+        case NextStep.KEEP_BASELINE:
+            return keep_baseline(decision.decision_id)
+        case NextStep.EVALUATE_AGAIN:
+            return None
+
+
+@step("Evaluate the feedback")
+def evaluate_round(test: Json, round_number: int) -> Json:
+    """Evidence and verdict as JSON, with the test; the numbers also as an artifact of the run."""
+    asked = _TEST.validate_python(test)
+    looks = _looks_before(systems().decision_log.decisions(asked.test_id), round_number)
+    found = evaluate(systems().feedback, systems().window_telemetry, systems().policy, asked.started_at, looks)
+    text = "\n\n".join([f"# {found.verdict.kind}", *found.verdict.reasons])
+    create_markdown_artifact(key="verdict", markdown=text, description=f"Round {round_number}")
+    return {"test": test, "evidence": found.evidence.to_json(), "verdict": found.verdict.to_json()}
+
+
+@step("Open the decision")
+def open_decision(evaluation: Json, round_number: int) -> str:
+    """Store the question with everything that a person is shown. Returns the decision's id."""
+    test = _TEST.validate_python(evaluation["test"])
+    evidence, verdict = Evidence.from_json(evaluation["evidence"]), Verdict.from_json(evaluation["verdict"])
+    policy, log, serving = systems().policy, systems().decision_log, systems().serving.read()
+    registry = tuple(systems().registry.entry(model) for model in test.models)
+    answers = [earlier.claim.choice for earlier in log.decisions(test.test_id) if earlier.claim]
+    next_look_at, horizon_at = _wall_clock(evidence, log.now())
+    request = DecisionRequest(
+        test=test,
+        round=round_number,
+        flow_run_id=flow_run.get_id() or "",
+        verdict=verdict,
+        plan=plan_model_in_charge(test, _in_charge_after(verdict), serving, registry, (*policy.traffic_steps, 100)),
+        rollback_plan=plan_model_in_charge(test, Arm.BASELINE, serving, registry, (100,)),
+        epoch=serving.epoch,
+        links=_links(test),
+        decide_within_hours=policy.decide_within_hours,
+        next_look_at=next_look_at,
+        horizon_at=horizon_at,
+        postponements_left=max(0, policy.max_postponements - answers.count(Choice.POSTPONE)),
+        evidence=evidence,
+    )
+    return log.open(request).decision_id
+
+
+@step("Post the verdict")
+def post_verdict(decision_id: str) -> str:
+    """Returns the message's `ts`."""
+    return systems().publisher.publish_decision(decision_id).ts
+
+
+@step("Redraw the message with the answer")
+def redraw_answered(decision_id: str) -> str:
+    return systems().publisher.publish_decision(decision_id).ts
+
+
+def _in_charge_after(verdict: Verdict) -> Arm:
+    """Whose model a confirmation puts in charge."""
+    return Arm.CANDIDATE if next_step(verdict.kind, Choice.CONFIRM) is NextStep.PROMOTE_CANDIDATE else Arm.BASELINE
+
+
+def _looks_before(decisions: Sequence[Decision], round_number: int) -> tuple[Look, ...]:
+    """The looks that the latest earlier round has taken; what was seen was spent, whichever run saw it."""
+    rounds = [decision.request for decision in decisions if decision.request.round < round_number]
+    latest = max(rounds, key=lambda request: request.round, default=None)
+    return latest.evidence.looks if latest is not None and latest.evidence is not None else ()
+
+
+def _wall_clock(evidence: Evidence, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """When the next and the last look are due on the decision log's clock; the feedback's own may be behind it."""
+    window, policy = evidence.window, systems().policy
+    if window is None:
+        return None, None
+    next_look = next_look_due(window, policy)
+    last_look = window.start + timedelta(days=policy.window_days.max + policy.label_maturity_days)
+    return next_look and now + (next_look - window.as_of), now + (last_look - window.as_of)
+
+
+def _links(test: ABTest) -> Links:
+    return Links(
+        prefect_run=_run_url(),
+        mlflow_run=systems().registry.run_url(test),
+        dashboard=systems().settings.dashboard_url,
+    )
+
+
+def _run_url() -> str:
+    base = systems().settings.prefect_ui_url.rstrip("/")
+    return f"{base}/runs/flow-run/{flow_run.get_id()}" if base else flow_run.get_flow_run_ui_url() or ""
+
+
+def _choice(decision: Decision) -> Choice:
+    if decision.claim is None:
+        raise ValueError(f"{decision.decision_id} has no answer yet")
+    return decision.claim.choice
+
+
+def _summary(decision: Decision, rounds: int, outcome: str) -> dict[str, object]:
+    return {
+        "decision_id": decision.decision_id,
+        "verdict": str(decision.request.verdict.kind),
+        "choice": str(_choice(decision)),
+        "outcome": outcome,
+        "rounds": rounds,
+    }

@@ -1,0 +1,266 @@
+"""What is needed from outside, as Protocols. Adapters implement them; flows and the bot know nothing else of the outside.
+
+Every method may raise `OutsideSystemError` (`retryable` says whether trying again can help); every call has a timeout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from flows.domain.ab_test import ABTest, Arm, Model
+    from flows.domain.action_plan import RegistryEntry, Stage
+    from flows.domain.counts import FeedbackCounts
+    from flows.domain.decision import Choice, Decision, DecisionRequest, Person
+    from flows.domain.decision_record import DecisionRecord, RecordKind
+    from flows.domain.feedback import ExposureWindow
+    from flows.domain.policy import Policy
+    from flows.domain.serving_state import ServingChange, ServingState
+
+
+class FeedbackSource(Protocol):
+    """Predictions joined with their labels; aggregates only, computed in the engine."""
+
+    def watermark(self) -> datetime:
+        """The latest moment (UTC) that the feedback knows of; labels age against this, not against the wall clock."""
+        ...
+
+    def first_event(self) -> datetime:
+        """The earliest event's time (UTC)."""
+        ...
+
+    def count(self, window: ExposureWindow, policy: Policy) -> FeedbackCounts:
+        """The counts of the matured rows of a window.
+
+        Raises:
+            FeedbackInvalid: a column is missing, has a wrong type, or the window holds no row.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTelemetry:
+    """What one arm served since a moment: `share` of all requests 0..1, `p95_ms` None without requests."""
+
+    requests: int
+    share: float
+    p95_ms: float | None
+    errors: int
+
+
+class Telemetry(Protocol):
+    """Latency, errors and the measured traffic share, as the users of the models met them."""
+
+    def now(self) -> datetime:
+        """The telemetry's own clock (UTC); take `since` from here, so that no two machines' clocks are compared."""
+        ...
+
+    def measure(self, test: ABTest, since: datetime) -> Mapping[Arm, ArmTelemetry]:
+        """Both arms since a moment; an arm without requests has 0 of them, never a healthy-looking default."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The signs that a change has arrived: each True, False, or None where this cluster cannot tell."""
+
+    signs: Mapping[str, bool | None]
+
+    @property
+    def is_done(self) -> bool:
+        return all(sign is not False for sign in self.signs.values()) and any(self.signs.values())
+
+    def __str__(self) -> str:
+        words = {True: "yes", False: "not yet", None: "cannot be checked here"}
+        return ", ".join(f"{name}: {words[sign]}" for name, sign in self.signs.items())
+
+
+class Serving(Protocol):
+    """The SeldonDeployment."""
+
+    def read(self) -> ServingState: ...
+
+    def apply(self, state: ServingState, change: ServingChange, *, dry_run: bool = False) -> ServingState:
+        """Make a change to exactly this version of the deployment, in one patch.
+
+        Returns:
+            the new version (on a dry run: what it would be; nothing is kept).
+
+        Raises:
+            Conflict: the deployment changed since `state` was read: read again and decide again.
+        """
+        ...
+
+    def readiness(self) -> Readiness:
+        """Whether what the spec says is what runs (Seldon's status, its Deployments, the VirtualService)."""
+        ...
+
+
+class Registry(Protocol):
+    """The model registry; with stages, aliases or both as the settings say."""
+
+    def entry(self, model: Model) -> RegistryEntry: ...
+
+    def set_in_charge(self, model: Model) -> RegistryEntry:
+        """Production / `champion`. Idempotent. Returns what was read back."""
+        ...
+
+    def set_archived(self, model: Model, *, previous: bool) -> RegistryEntry:
+        """Archived, explicitly; with `previous` the alias of the model in charge before. Idempotent."""
+        ...
+
+    def set_stage(self, model: Model, stage: Stage) -> RegistryEntry: ...
+
+    def artifact_files(self, model: Model, folder: Path) -> Path:
+        """Download the model's artifacts below `folder`; returns where they are."""
+        ...
+
+    def try_out(self, model: Model, files: Path) -> int:
+        """Load downloaded artifacts and predict on the input example logged with them; returns the rows predicted."""
+        ...
+
+    def log_document(self, test: ABTest, name: str, text: str) -> str:
+        """Store a text artifact on the test's MLflow run with its SHA-256 as a tag; returns its URI."""
+        ...
+
+    def tag_test(self, test: ABTest, tags: Mapping[str, str]) -> None: ...
+
+    def run_url(self, test: ABTest) -> str:
+        """Where a person sees the test's run; empty when the tracking server has no page."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveReceipt:
+    """A verified archive: where it is, how many files and bytes, the SHA-256 of its manifest."""
+
+    uri: str
+    files: int
+    size_bytes: int
+    manifest_sha256: str
+
+
+class Archive(Protocol):
+    """Artifacts of models, kept with a manifest that is written last."""
+
+    def store(self, model: Model, folder: Path) -> ArchiveReceipt:
+        """Copy a folder, only what is missing, then verify every checksum. Idempotent."""
+        ...
+
+    def verify(self, model: Model) -> ArchiveReceipt: ...
+
+    def restore(self, model: Model, folder: Path) -> Path: ...
+
+
+class LifecycleDocs(Protocol):
+    """The repository (or folder) that holds `docs/model_lifecycle.md`."""
+
+    def publish(self, path: str, text: str, message: str) -> str:
+        """Write a page's generated part and commit it; returns a reference to it. Unchanged text makes no commit."""
+        ...
+
+
+class DecisionLog(Protocol):
+    """What was asked and answered. The database's clock decides what is in time."""
+
+    def now(self) -> datetime: ...
+
+    def open(self, request: DecisionRequest) -> Decision:
+        """Insert a pending decision, or read the one that is there: UNIQUE(test, round).
+
+        The stored question stays as people have seen it; only its `flow_run_id` becomes the one of the latest asker.
+        """
+        ...
+
+    def read(self, decision_id: str) -> Decision:
+        """Raises `UnknownDecision`."""
+        ...
+
+    def claim(
+        self,
+        decision_id: str,
+        *,
+        evidence_digest: str,
+        choice: Choice,
+        actor: Person,
+        reason: str,
+        postponed_until: datetime | None = None,
+    ) -> Decision:
+        """Answer a pending decision by one conditional UPDATE, with its record in the same transaction.
+
+        Raises:
+            AlreadyDecided: somebody was first, or the time is over; the message says who decided what and when.
+            EvidenceChanged: the digest is not the one that was asked about.
+            PostponementRefused: the policy does not allow this postponement; the decision is still pending.
+            UnknownDecision: there is no such decision.
+        """
+        ...
+
+    def claim_overdue(self) -> Sequence[Decision]:
+        """Let every pending decision past its deadline expire; returns those that this call claimed."""
+        ...
+
+    def undelivered(self) -> Sequence[Decision]:
+        """Claimed, due, and not yet consumed by their flow run."""
+        ...
+
+    def begin_repair(self, decision_id: str) -> bool:
+        """The right to reschedule the flow run of an unconsumed answer: one process at a time, each time after a longer pause."""
+        ...
+
+    def consume(self, decision_id: str) -> Decision:
+        """Mark that the flow has carried the claim out, or has asked the next question. Idempotent."""
+        ...
+
+    def decisions(self, test_id: str | None = None, *, pending_only: bool = False) -> Sequence[Decision]:
+        """Newest first."""
+        ...
+
+    def append_record(self, kind: RecordKind, decision_id: str, payload: Mapping[str, object]) -> DecisionRecord:
+        """Append to the chain. Idempotent for the same kind and decision: the first record stays and is returned."""
+        ...
+
+    def records(self, decision_id: str | None = None) -> Iterable[DecisionRecord]:
+        """In the order of the chain."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PostedMessage:
+    """Where a message of the outbox is in Slack, and the digest of what it shows now."""
+
+    key: str
+    channel: str
+    ts: str
+    content_digest: str
+
+
+class OutboxSlot(Protocol):
+    """The exclusive right to post or redraw one message, held until the `with` block ends."""
+
+    @property
+    def posted(self) -> PostedMessage | None:
+        """What is in Slack under this key, None when nothing is known to be."""
+        ...
+
+    @property
+    def attempted(self) -> bool:
+        """Somebody tried to post it before and never learnt the outcome: look for it in Slack before posting again."""
+        ...
+
+    def record(self, ts: str, content_digest: str) -> PostedMessage: ...
+
+
+class Outbox(Protocol):
+    """Which messages are in Slack already, so that none is posted twice, by however many processes."""
+
+    def slot(self, key: str, channel: str) -> AbstractContextManager[OutboxSlot]:
+        """Wait for and hold the slot of a key; the attempt itself is stored before the block is entered."""
+        ...
+
+    def find(self, key: str) -> PostedMessage | None: ...

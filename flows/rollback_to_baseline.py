@@ -1,0 +1,173 @@
+"""Keep the baseline in charge after a decision, and catch up after an emergency revert.
+
+Towards safety nothing is compensated: the traffic goes to the baseline first, and what fails after that is repeated. An emergency
+that comes in between has done the first part already, so the rest goes on without opening an operation of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows.documents import publish_lifecycle, store_documents, write_lifecycle_page
+from flows.domain.ab_test import Arm
+from flows.domain.action_plan import describe_traffic
+from flows.domain.decision_record import RecordKind
+from flows.domain.errors import OutsideSystemError, Superseded
+from flows.domain.serving_state import acknowledge_recorded
+from flows.production_steps import (
+    announce,
+    append_record,
+    archive_model,
+    await_restore,
+    begin_keeping,
+    change_serving,
+    close,
+    describe_failure,
+    follow_what_serves,
+    put_in_charge,
+    record,
+    shift,
+    tell,
+    verify,
+)
+from flows.promote_candidate import ACCEPTED, stop_superseded
+from flows.steps import step
+from flows.wiring import systems
+
+if TYPE_CHECKING:
+    from flows.domain.decision import Decision
+
+BASELINE_KEPT = "baseline_kept"
+
+
+def keep_baseline(decision_id: str) -> str:
+    """Carry out a decision for the baseline inside a flow run; executed again, it continues.
+
+    Returns:
+        `baseline_kept`, or `superseded` when a newer change came first and the baseline does not serve alone.
+
+    Raises:
+        OutsideSystemError: a step failed; the traffic is where the message in the thread says; retry the run.
+    """
+    attempt = 2 * flow_run.run_count
+    try:
+        try:
+            archive = _put_baseline_in_charge(decision_id, attempt)
+        except Superseded:  # by an emergency, maybe: then it has done the first part, and the rest is still to do
+            archive = _put_baseline_in_charge(decision_id, attempt + 1)
+    except Superseded as error:
+        return stop_superseded(decision_id, str(error))
+    except Exception as error:
+        why = f"keeping the baseline is not finished: {describe_failure(error)}. Repair it and retry the run in Prefect"
+        tell(decision_id, "not-finished", why, also_to_channel=True)
+        raise
+    record(decision_id, RecordKind.BASELINE_KEPT, {"archive": archive})
+    store_documents(decision_id, RecordKind.BASELINE_KEPT)
+    publish_lifecycle(decision_id)
+    return BASELINE_KEPT
+
+
+def _put_baseline_in_charge(decision_id: str, attempt: int) -> dict[str, Any]:
+    """Returns the receipt of the candidate's archive."""
+    opening = begin_keeping(decision_id, attempt)
+    epoch: int | None = opening["epoch"]
+    if opening["outcome"] != ACCEPTED:
+        if epoch is not None:
+            shift(decision_id, Arm.BASELINE, epoch, 100)
+        verify(decision_id, Arm.BASELINE, epoch, 100)
+        put_in_charge(decision_id, Arm.BASELINE, epoch)
+    archive = _archive_candidate(decision_id)
+    if opening["outcome"] != ACCEPTED and epoch is not None:
+        close(decision_id, epoch)
+    return archive
+
+
+def _archive_candidate(decision_id: str) -> dict[str, Any]:
+    """A candidate whose artifacts are broken, maybe the very reason why it lost, must not keep the operation open."""
+    try:
+        return archive_model(decision_id, Arm.CANDIDATE)
+    except OutsideSystemError as error:
+        tell(decision_id, "not-archived", f"the candidate's artifacts could not be archived: {error}", also_to_channel=True)
+        return {"failed": str(error)}
+
+
+@flow(name="rollback-to-baseline", persist_result=True)
+def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
+    """Catch up after an emergency revert of the traffic: registry, records, page, notice. It carries no target and may run late.
+
+    Args:
+        revert_id: the id that the revert was made with.
+        actor: who reverted.
+        reason: why.
+
+    Returns:
+        both models as the registry has them, empty when no decision tells which models are meant.
+    """
+    finish_reverts(revert_id)
+    registry = follow_after_revert(revert_id)
+    recorded = record_reverts(revert_id)
+    tell_revert(revert_id, actor, reason)
+    page_after_revert(revert_id)
+    acknowledge(revert_id, recorded)
+    return registry
+
+
+@step("Wait for a baseline that is started again")
+def finish_reverts(revert_id: str) -> None:
+    """The second patch of a revert, when it needs one."""
+    del revert_id  # part of the step's key
+    await_restore()
+
+
+@step("Let the registry follow what serves")
+def follow_after_revert(revert_id: str) -> list[str]:
+    """Both models of the latest decision's test; empty, and said so, when there is none."""
+    decision = _latest_decision()
+    if decision is None:
+        announce(f"revert-{revert_id}-registry", "The registry was left as it is: no decision tells which models are meant.")
+        return []
+    return follow_what_serves(decision.request.test)
+
+
+@step("Record the emergency reverts")
+def record_reverts(revert_id: str) -> list[str]:
+    """Every entry of the deployment that no record tells of yet, under its own id. Returns these ids."""
+    del revert_id  # part of the step's key
+    decision = _latest_decision()
+    about = {"decision_id": decision.decision_id, "test_id": decision.request.test.test_id} if decision else {}
+    entries = systems().serving.read().unrecorded
+    for entry in entries:
+        append_record(RecordKind.EMERGENCY_REVERT, entry["id"], {**about, **entry})
+    return [entry["id"] for entry in entries]
+
+
+@step("Say what was reverted")
+def tell_revert(revert_id: str, actor: str, reason: str) -> None:
+    """In the thread of the latest decision and in the channel."""
+    state, decision = systems().serving.read(), _latest_decision()
+    text = f"emergency revert by {actor}: {state.name} serves {describe_traffic(state.traffic)}. Reason: {reason or 'none given'}"
+    if decision is None:
+        announce(f"revert-{revert_id}", text)
+    else:
+        tell(decision.decision_id, f"revert-{revert_id}", text, also_to_channel=True)
+
+
+@step("Publish the lifecycle page")
+def page_after_revert(revert_id: str) -> str:
+    """The page of all models; empty without a decision."""
+    decision = _latest_decision()
+    return write_lifecycle_page(decision.request.test, f"emergency revert {revert_id}") if decision else ""
+
+
+@step("Take what is recorded off the deployment")
+def acknowledge(revert_id: str, recorded: list[str]) -> None:
+    """Only now: until its record and page are there, the deployment itself says that something is to be caught up."""
+    del revert_id  # part of the step's key
+    change_serving(lambda state: acknowledge_recorded(state, frozenset(recorded)))
+
+
+def _latest_decision() -> Decision | None:
+    return next(iter(systems().decision_log.decisions()), None)

@@ -1,0 +1,181 @@
+"""Did a traffic shift arrive, and does the model behave under it? Judged from measurements, watched until a deadline."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from tenacity import RetryError, Retrying, retry_if_exception, retry_if_result, stop_after_delay, wait_fixed
+
+from flows.domain.ab_test import Arm
+from flows.domain.errors import OutsideSystemError
+from flows.domain.policy import TelemetryKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flows.domain.ab_test import ABTest
+    from flows.domain.policy import Policy
+    from flows.ports import ArmTelemetry, Serving, Telemetry
+
+MIN_REQUESTS = 200
+SHARE_TOLERANCE = 0.02
+SIGMAS = 4
+READY_SECONDS = 300.0
+CONFIRM_SECONDS = 120.0
+SUSTAINED_SECONDS = 15.0
+POLL_SECONDS = 1.0
+REFERENCE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`breach`: what is wrong with the model; `missing`: what has not been seen yet; both empty when all is well."""
+
+    measured: str
+    breach: str = ""
+    missing: str = ""
+
+
+def judge(
+    measured: Mapping[Arm, ArmTelemetry], target: Arm, share_percent: int, policy: Policy, *, usual_error_share: float
+) -> Judgement:
+    """What the requests since a shift say about its target.
+
+    Args:
+        share_percent: what the target should serve, 1..100.
+        usual_error_share: the baseline's share of failed requests before the shift, 0..1.
+    """
+    arm = measured[target]
+    total = sum(one.requests for one in measured.values())
+    seen = f"{100 * arm.share:.1f} % of {total:,} requests, {arm.errors} failed, p95 {_ms(arm.p95_ms)}"
+    if arm.requests < MIN_REQUESTS:
+        return Judgement(seen, missing=f"{arm.requests} of at least {MIN_REQUESTS} requests seen")
+    wanted = share_percent / 100
+    if abs(arm.share - wanted) > max(SHARE_TOLERANCE, SIGMAS * sqrt(wanted * (1 - wanted) / total)):
+        return Judgement(seen, missing=f"{100 * arm.share:.1f} % of the requests instead of {share_percent} %")
+    return Judgement(seen, breach=_breach(arm, policy, usual_error_share), missing=_unmeasured(arm, policy))
+
+
+def _breach(arm: ArmTelemetry, policy: Policy, usual_error_share: float) -> str:
+    limit = float(policy.latency.p95_ms)
+    if arm.p95_ms is not None and arm.p95_ms > limit:
+        return f"p95 {arm.p95_ms:.0f} ms is above {limit:g} ms"
+    expected = arm.requests * (usual_error_share + float(policy.error_rate.excess))
+    if arm.errors > expected + SIGMAS * sqrt(expected):
+        return f"{arm.errors} of {arm.requests} requests failed, usual would be {expected:.0f}"
+    return ""
+
+
+def _unmeasured(arm: ArmTelemetry, policy: Policy) -> str:
+    is_blind = arm.p95_ms is None and TelemetryKind.LATENCY in policy.required_telemetry
+    return "no latency is measured, and the policy requires it" if is_blind else ""
+
+
+def _ms(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.0f} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One watch over `target` at `share_percent`; `check_fence` raises `Superseded` when somebody else has taken over."""
+
+    test: ABTest
+    target: Arm
+    share_percent: int
+    serving: Serving
+    telemetry: Telemetry
+    policy: Policy
+    check_fence: Callable[[], None]
+
+    def until_ready(self, seconds: float = READY_SECONDS) -> None:
+        """Wait until what the spec says is what runs.
+
+        Raises:
+            Superseded: see `check_fence`.
+            OutsideSystemError: it did not become ready in time; the message lists the signs.
+        """
+        signs: list[str] = []
+
+        def is_ready() -> bool:
+            self.check_fence()
+            readiness = self.serving.readiness()
+            signs.append(str(readiness))
+            return readiness.is_done
+
+        if not poll(is_ready, seconds):
+            raise OutsideSystemError("Seldon", f"waiting for {self._model}: {signs[-1:]} after {seconds:g} s", retryable=False)
+
+    def until_confirmed(self, minutes: float) -> str:
+        """Watch for at least `minutes`, then until the measurements confirm the shift; returns them in words.
+
+        Raises:
+            Superseded: see `check_fence`.
+            OutsideSystemError: a sustained breach, or no confirmation in time; not retryable, the shift has failed.
+        """
+        since = self.telemetry.now()
+        usual = self._usual_error_share()
+        begin = time.monotonic()
+        last, breached_at = Judgement("nothing measured yet"), None
+
+        def is_confirmed() -> bool:
+            nonlocal last, breached_at
+            self.check_fence()
+            measured = self.telemetry.measure(self.test, since)
+            last = judge(measured, self.target, self.share_percent, self.policy, usual_error_share=usual)
+            breached_at = (breached_at or time.monotonic()) if last.breach else None
+            if breached_at is not None and time.monotonic() - breached_at >= SUSTAINED_SECONDS:
+                raise self._failed(last.breach)
+            return not last.breach and not last.missing and time.monotonic() - begin >= minutes * 60
+
+        if not poll(is_confirmed, minutes * 60 + CONFIRM_SECONDS):
+            raise self._failed(last.breach or last.missing or last.measured)
+        return last.measured
+
+    def until_share_is_seen(self) -> str:
+        """For the way back to safety: only the share counts. Nothing measured is said so and holds nothing up.
+
+        Raises:
+            Superseded: see `check_fence`.
+            OutsideSystemError: retryable, requests still reach the other model.
+        """
+        since, seen = self.telemetry.now(), ""
+
+        def is_seen() -> bool:
+            nonlocal seen
+            self.check_fence()
+            arm = self.telemetry.measure(self.test, since)[self.target]
+            seen = f"{100 * arm.share:.1f} % of the requests measured ({arm.requests:,})" if arm.requests else ""
+            return arm.requests > 0 and abs(100 * arm.share - self.share_percent) <= 100 * SHARE_TOLERANCE
+
+        if not poll(is_seen, CONFIRM_SECONDS) and seen:
+            raise OutsideSystemError("Verification", f"watching {self._model}: only {seen}", retryable=True)
+        return seen or "no request was measured yet"
+
+    @property
+    def _model(self) -> str:
+        return f"{self.test.model(self.target)} at {self.share_percent} %"
+
+    def _failed(self, why: str) -> OutsideSystemError:
+        return OutsideSystemError("Verification", f"watching {self._model}: {why}", retryable=False)
+
+    def _usual_error_share(self) -> float:
+        before = self.telemetry.measure(self.test, self.telemetry.now() - REFERENCE)[Arm.BASELINE]
+        return before.errors / before.requests if before.requests else 0.0
+
+
+def poll(is_so: Callable[[], bool], seconds: float) -> bool:
+    """Ask until it is so or the time is over; passing faults of what is asked count as "not yet"."""
+    retrying = Retrying(
+        stop=stop_after_delay(seconds),
+        wait=wait_fixed(POLL_SECONDS),
+        retry=retry_if_result(lambda answer: not answer)
+        | retry_if_exception(lambda error: isinstance(error, OutsideSystemError) and error.retryable),
+    )
+    try:
+        return retrying(is_so)
+    except RetryError:
+        return False

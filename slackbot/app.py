@@ -1,0 +1,133 @@
+"""The Slack app as a process: Socket Mode by default, signed HTTP behind a proxy; and the reconciler's thread beside it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from slack_bolt import App
+from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
+from slack_bolt.adapter.wsgi import SlackRequestHandler
+from waitress.server import create_server
+
+from slackbot.publisher import slack_errors
+from slackbot.routes import add_routes
+from slackbot.settings import load_bot_settings
+from slackbot.wiring import build_bot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from slackbot.bot import Bot
+
+logger = logging.getLogger(__name__)
+
+LISTENER_THREADS = 64  # acknowledgements wait for a free one: a listener that waits for Kubernetes must not hold them up
+DELIVERY_THREADS = 32
+MAX_BODY_BYTES = 1_000_000
+REQUEST_PATH = "/slack/events"
+PING_SECONDS = 10
+
+
+def build_app(bot: Bot, *, signing_secret: str = "", executor: ThreadPoolExecutor | None = None) -> App:
+    """The Bolt app with all its routes; asks Slack once who it is.
+
+    Raises:
+        OutsideSystemError: Slack does not answer, or refuses the token.
+    """
+    listeners = executor or ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener")
+    with slack_errors("checking the app's token"):
+        bot.client.auth_test()
+        app = App(client=bot.client, signing_secret=signing_secret, listener_executor=listeners)
+    add_routes(app, bot)
+    return app
+
+
+@contextmanager
+def serving_socket_mode(app: App, app_token: str) -> Generator[None]:
+    """Receive over Socket Mode until the block ends."""
+    handler = SocketModeHandler(app, app_token, ping_interval=PING_SECONDS, concurrency=DELIVERY_THREADS)
+    try:
+        with slack_errors("opening Socket Mode"):
+            handler.connect()
+        yield
+    finally:
+        handler.close()
+
+
+@contextmanager
+def serving_http(app: App, *, host: str, port: int) -> Generator[int]:
+    """Receive signed requests on a threaded WSGI server until the block ends; gives the port (0 asks for a free one)."""
+    server: Any = create_server(
+        _only_text(SlackRequestHandler(app, path=REQUEST_PATH)),
+        host=host,
+        port=port,
+        threads=DELIVERY_THREADS,
+        max_request_body_size=MAX_BODY_BYTES,
+        channel_timeout=30,
+        ident=None,
+    )
+    thread = threading.Thread(target=server.run, name="http", daemon=True)
+    thread.start()
+    try:
+        yield int(server.effective_port)
+    finally:
+        server.close()
+        server.task_dispatcher.shutdown()
+        thread.join(timeout=5)
+
+
+def _only_text(application: SlackRequestHandler) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    """Bolt's handler answers 500 to a body that is no text; it is the sender's fault, so 400."""
+
+    def handle(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return application(environ, start_response)
+        except UnicodeDecodeError:
+            start_response("400 Bad Request", [("content-type", "text/plain")])
+            return [b"the body is not UTF-8"]
+
+    return handle
+
+
+def run(http_port: int | None = None) -> None:
+    """Serve until SIGTERM or Ctrl-C; what has been acknowledged by then is finished.
+
+    Args:
+        http_port: receive signed HTTP there instead of Socket Mode.
+
+    Raises:
+        SettingsInvalid: the environment lacks something.
+        OutsideSystemError: Slack cannot be reached at start.
+    """
+    settings = load_bot_settings(is_http=http_port is not None)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    bot, reconciler = build_bot(settings)
+    stopping = threading.Event()
+
+    def stop(_signal: int, _frame: object) -> None:
+        stopping.set()
+
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, stop)
+    secret = settings.slack_signing_secret.get_secret_value() if settings.slack_signing_secret else ""
+    token = settings.slack_app_token.get_secret_value() if settings.slack_app_token else ""
+    with ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener") as executor:
+        app = build_app(bot, signing_secret=secret, executor=executor)
+        serving = (
+            serving_socket_mode(app, token) if http_port is None else serving_http(app, host=settings.bot_host, port=http_port)
+        )
+        reconciler.start()
+        try:
+            with serving as port:
+                logger.info(
+                    "serving over %s", "Socket Mode" if port is None else f"http://{settings.bot_host}:{port}{REQUEST_PATH}"
+                )
+                stopping.wait()
+        finally:
+            reconciler.stop()

@@ -1,0 +1,48 @@
+"""The bot's only power over production: all traffic back to the baseline.
+
+Kubernetes is all that is needed here. The rest (registry, documents, notices, records) is the work of the flow
+`rollback-to-baseline`, which may come later; the SeldonDeployment itself keeps who reverted, when and why until it is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.adapters.serving_seldon import SeldonServing
+from flows.emergency_revert import RevertOutcome, revert_traffic
+
+if TYPE_CHECKING:
+    from flows.domain.serving_state import ServingState
+
+SLOW_SECONDS = 2.0
+FOLLOW_UP = "rollback-to-baseline/fraud"
+
+
+class Emergency:
+    """The SeldonDeployment of these settings, for reading and for reverting."""
+
+    def __init__(self, *, kubeconfig: Path | None, namespace: str, name: str) -> None:
+        self.namespace = namespace
+        self.name = name
+        self._serving = SeldonServing(kubeconfig=kubeconfig, namespace=namespace, name=name)
+
+    def read(self) -> ServingState:
+        return self._serving.read()
+
+    def revert(self, *, revert_id: str, actor: str, reason: str, when_slow: Callable[[], None]) -> RevertOutcome:
+        """Revert now; `when_slow` is called once if Kubernetes keeps silent for longer than a person likes to wait.
+
+        Raises:
+            Superseded: there is no rollback point.
+            OutsideSystemError: Kubernetes refused or did not answer in time.
+        """
+        at = datetime.now(UTC)
+        with ThreadPoolExecutor(1, thread_name_prefix="revert") as pool:
+            reverting = pool.submit(revert_traffic, self._serving, revert_id=revert_id, actor=actor, reason=reason, at=at)
+            if wait([reverting], timeout=SLOW_SECONDS).not_done:
+                when_slow()
+            return reverting.result()

@@ -1,0 +1,1 @@
+"""Slack listeners, one module per thing a person can do."""

@@ -1,0 +1,1 @@
+"""Pure builders: domain objects to Block Kit."""

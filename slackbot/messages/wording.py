@@ -1,0 +1,195 @@
+"""Every sentence that a person reads in Slack about a decision. Names and reasons of others come in escaped."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import assert_never
+
+from flows.domain.criteria import Criterion, CriterionName, CriterionStatus, points, signed
+from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Person
+from flows.domain.decision_record import RecordKind
+from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind
+from slackbot.messages.block_kit import escape, local_time, mention, plain, quote
+
+NOTHING_CHANGED = "Nothing has changed."
+EVIDENCE_CHANGED = (
+    "The evidence is no longer the one that this button was made for, so nothing has been done. "
+    "The message is redrawn: read it and decide on what it shows now."
+)
+BASELINE_BY_SILENCE = "if nobody decides, the baseline stays"
+STATUS = {
+    CriterionStatus.PASSED: "✓ passed",
+    CriterionStatus.FAILED: "✗ failed",
+    CriterionStatus.UNDECIDED: "… undecided",
+    CriterionStatus.NOT_CHECKED: "– not checked",
+}
+CRITERION = {
+    CriterionName.RECALL_IMPROVEMENT: "Recall",
+    CriterionName.PRECISION_STABILITY: "Precision",
+    CriterionName.RECALL_SIGNIFICANCE: "Significance",
+    CriterionName.LATENCY: "Latency, p95",
+    CriterionName.ERROR_RATE: "Errors",
+}
+CONFIRM_TITLE = {
+    VerdictKind.PROMOTE: "Promote the candidate",
+    VerdictKind.KEEP_BASELINE: "Keep the baseline",
+    VerdictKind.INCONCLUSIVE: "Extend the test",
+    VerdictKind.NOT_EVALUABLE: "End with the baseline",
+}
+CONFIRM_SUBMIT = {
+    VerdictKind.PROMOTE: "Promote",
+    VerdictKind.KEEP_BASELINE: "Keep baseline",
+    VerdictKind.INCONCLUSIVE: "Extend",
+    VerdictKind.NOT_EVALUABLE: "End the test",
+}
+
+
+class Cause(StrEnum):
+    """Preset causes of a rollback; the first is chosen already."""
+
+    MISBEHAVES = "the candidate misbehaves in production"
+    COMPLAINTS = "customers are blocked or complain"
+    LATENCY_OR_ERRORS = "latency or errors"
+    DATA = "data or features look wrong"
+    PRECAUTION = "precaution"
+
+
+def question(request: DecisionRequest) -> str:
+    """The header: plain text."""
+    candidate, baseline = plain(request.test.candidate.name), plain(request.test.baseline.name)
+    match request.verdict.kind:
+        case VerdictKind.PROMOTE:
+            return f"{candidate} wins. Promote it?"
+        case VerdictKind.KEEP_BASELINE:
+            return f"{candidate} does not win. Keep {baseline}?"
+        case VerdictKind.INCONCLUSIVE:
+            return f"{candidate}: too early to tell. Extend the test?"
+        case VerdictKind.NOT_EVALUABLE:
+            return f"{candidate} cannot be judged. End the test?"
+    assert_never(request.verdict.kind)
+
+
+def if_confirmed(request: DecisionRequest) -> str:
+    """What Confirm means for this verdict, before the exact changes."""
+    test = request.test
+    candidate, baseline = escape(test.candidate.name), escape(test.baseline.name)
+    match request.verdict.kind:
+        case VerdictKind.PROMOTE:
+            return f"*If you confirm:* {candidate} takes all traffic."
+        case VerdictKind.KEEP_BASELINE:
+            return f"*If you confirm:* {baseline} stays in charge with all traffic. The next steps are in the decision document."
+        case VerdictKind.INCONCLUSIVE:
+            when = f"on {local_time(request.next_look_at)}" if request.next_look_at else "at its next planned look"
+            return f"*If you confirm:* the test goes on unchanged and is evaluated again {when}."
+        case VerdictKind.NOT_EVALUABLE:
+            return (
+                f"*If you confirm:* the test ends and {baseline} stays in charge with all traffic. "
+                "*Postpone* means: it will be repaired, evaluate again then."
+            )
+    assert_never(request.verdict.kind)
+
+
+def measured(criterion: Criterion, verdict: Verdict) -> str:
+    """A criterion in numbers: before → after, and what is required."""
+    if criterion.observed is None:
+        return escape(criterion.reason)
+    baseline, candidate = verdict.metrics.baseline, verdict.metrics.candidate
+    match criterion.name:
+        case CriterionName.RECALL_IMPROVEMENT:
+            required = f"{signed(criterion.threshold)} required"
+            return f"{_arrow(baseline.recall, candidate.recall)} ({signed(criterion.observed)}; {required})"
+        case CriterionName.PRECISION_STABILITY:
+            limit = f"limit {criterion.threshold * 100:g}"
+            return f"{_arrow(baseline.precision, candidate.precision)} ({points(criterion.observed)}; {limit})"
+        case CriterionName.RECALL_SIGNIFICANCE:
+            return f"p = {criterion.observed:.2g} (below {criterion.threshold:.2g} required)"
+        case CriterionName.LATENCY:
+            return f"{criterion.observed:g} ms (limit {criterion.threshold:g} ms)"
+        case CriterionName.ERROR_RATE:
+            return f"{points(criterion.observed)} (limit {criterion.threshold * 100:g})"
+    assert_never(criterion.name)
+
+
+def _arrow(before: float | None, after: float | None) -> str:
+    return " → ".join("unknown" if share is None else f"{share:.3f}" for share in (before, after))
+
+
+def confusion(name: str, metrics: ModelMetrics) -> str:
+    """What a model caught, missed and flagged wrongly."""
+    return (
+        f"{escape(name)}: {metrics.true_positives:,} frauds caught, {metrics.false_negatives:,} missed, "
+        f"{metrics.false_positives:,} false alerts"
+    )
+
+
+def who(person: Person) -> str:
+    """A person as Slack shows them; others (`cli:…`, expiry) by their name."""
+    is_slack_id = person.id[:1] in ("U", "W") and person.id.isalnum()
+    return mention([person.id]) if is_slack_id else escape(person.name)
+
+
+def decided_title(request: DecisionRequest, claim: Claim, recorded: RecordKind | None) -> str:
+    """The header once it is answered: plain text; what has been recorded as done comes before what was decided."""
+    candidate, baseline = plain(request.test.candidate.name), plain(request.test.baseline.name)
+    done = {
+        RecordKind.PROMOTED: f"{candidate} is promoted",
+        RecordKind.BASELINE_KEPT: f"{baseline} stays in charge",
+        RecordKind.COMPENSATED: f"Undone: {baseline} is in charge",
+        RecordKind.SUPERSEDED: f"{candidate}: superseded",
+        RecordKind.EMERGENCY_REVERT: f"Rolled back: {baseline} is in charge",
+    }
+    if recorded is not None and recorded in done:
+        return done[recorded]
+    decided = {
+        Choice.CONFIRM: f"{candidate}: confirmed “{CONFIRM_TITLE[request.verdict.kind]}”",
+        Choice.POSTPONE: f"{candidate}: postponed",
+        Choice.FORCE_ROLLBACK: f"{candidate}: rollback forced",
+        Choice.EXPIRE: f"{candidate}: nobody decided in time",
+    }
+    return decided[claim.choice]
+
+
+def decided(request: DecisionRequest, claim: Claim, recorded: RecordKind | None) -> str:
+    """Who, when, what and why; then what has come of it so far."""
+    return f"{_answered(request, claim)}\n{_so_far(request, claim, recorded)}"
+
+
+def _answered(request: DecisionRequest, claim: Claim) -> str:
+    when, reason = local_time(claim.claimed_at), f" Reason: {quote(claim.reason)}" if claim.reason else ""
+    match claim.choice:
+        case Choice.CONFIRM:
+            return f"*Confirmed* by {who(claim.actor)}, {when}: {CONFIRM_TITLE[request.verdict.kind].lower()}.{reason}"
+        case Choice.POSTPONE:
+            return f"*Postponed* by {who(claim.actor)}, {when}.{reason}"
+        case Choice.FORCE_ROLLBACK:
+            return f"*Rollback forced* by {who(claim.actor)}, {when}.{reason}"
+        case Choice.EXPIRE:
+            return f"*Expired* {when}: nobody decided in time, so the baseline stays."
+    assert_never(claim.choice)
+
+
+def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None) -> str:
+    candidate, baseline = escape(request.test.candidate.name), escape(request.test.baseline.name)
+    match recorded:
+        case RecordKind.PROMOTED:
+            return f"Done: all traffic goes to {candidate}."
+        case RecordKind.BASELINE_KEPT:
+            return f"Done: all traffic goes to {baseline}."
+        case RecordKind.COMPENSATED:
+            return f"It could not be carried out in full and was undone: all traffic goes to {baseline}."
+        case RecordKind.SUPERSEDED:
+            return "A newer decision or an emergency rollback took over before this one was carried out."
+        case RecordKind.EMERGENCY_REVERT:
+            return f"All traffic was sent back to {baseline}."
+        case RecordKind.DECIDED | None:
+            again = f"The test is evaluated again on {local_time(claim.due_at)}." if claim.due_at else ""
+            return again or "The steps are reported in the thread, each when it is done."
+    assert_never(recorded)
+
+
+def already_decided(decision: Decision) -> str:
+    """For the one who came second."""
+    claim = decision.claim
+    if claim is None:
+        return f"The time to decide ended {local_time(decision.deadline)}: the baseline stays. Your press has changed nothing."
+    return f"Your press has changed nothing: this was decided before. {_answered(decision.request, claim)}"

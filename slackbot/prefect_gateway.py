@@ -1,0 +1,169 @@
+"""The little that is asked of Prefect's API: wake a waiting run, revive a dead one, start another, link to it.
+
+Prefect tells several racing callers of a resume that they won. What it does keep is that a run's input has one row, so a resume
+here always carries an input, and only the answer ACCEPT counts as a win. Whatever comes back, the decision log alone says whether
+an answer has arrived: the flow marks it there.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from flows.domain.errors import OutsideSystemError, SettingsInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from datetime import datetime
+
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.responses import OrchestrationResult
+
+CALL_SECONDS = 10.0
+REFUSED_ONCE_SECONDS = 3.0  # a run is Suspended a moment before it can be resumed
+
+
+class ResumeResult(StrEnum):
+    """What a guarded resume found and did."""
+
+    RESUMED = "resumed"
+    SOMEBODY_ELSE = "somebody_else"  # won the race for this resume
+    NOT_WAITING = "not_waiting"  # for this answer: it runs, is scheduled, or has ended otherwise
+    BLOCKED = "blocked"  # it waits, but Prefect refuses to resume it: reschedule it
+    DEAD = "dead"  # Failed or Crashed: reschedule it
+
+
+class PrefectGateway:
+    """Prefect's API at `PREFECT_API_URL`; each call has a timeout and a client of its own, so threads may share the gateway.
+
+    Args:
+        ui_url: base of links for people; empty: derived from the API's address.
+    """
+
+    def __init__(self, *, ui_url: str = "", call_seconds: float = CALL_SECONDS) -> None:
+        self._ui_url = ui_url.rstrip("/")
+        self._call_seconds = call_seconds
+
+    def guarded_resume(self, flow_run_id: str, *, key_prefix: str, decision_id: str) -> ResumeResult:
+        """Resume a run that is suspended under a key with this prefix; any other run is left alone.
+
+        Raises:
+            OutsideSystemError: Prefect cannot be reached, or knows no such run.
+        """
+        with self._client(f"resuming {flow_run_id}") as client:
+            run = client.read_flow_run(UUID(flow_run_id))
+            if _is_dead(run):
+                return ResumeResult.DEAD
+            if not _waits_under(run, key_prefix):
+                return ResumeResult.NOT_WAITING
+            return _resume(client, run, key_prefix, {"decision_id": decision_id})
+
+    def reschedule_if_dead(self, flow_run_id: str, *, blocked_key_prefix: str | None = None) -> bool:
+        """Let a Failed or Crashed run go on: finished steps come back from their results.
+
+        A run that is Running or Pending is never forced: a second process would start beside the first. Two callers must not do
+        this at the same time for the same reason; `DecisionLog.begin_repair` sees to it.
+
+        Args:
+            blocked_key_prefix: also a run that is suspended under such a key and cannot be resumed.
+
+        Returns:
+            whether the run was rescheduled.
+        """
+        from prefect.states import AwaitingRetry
+
+        with self._client(f"rescheduling {flow_run_id}") as client:
+            run = client.read_flow_run(UUID(flow_run_id))
+            is_blocked = blocked_key_prefix is not None and _waits_under(run, blocked_key_prefix)
+            if not (_is_dead(run) or is_blocked):
+                return False
+            # Forced, because the orderly way forgets which suspensions have fired.
+            return _is_accepted(client.set_flow_run_state(run.id, AwaitingRetry(), force=True))
+
+    def start_run(
+        self, deployment: str, parameters: Mapping[str, Any], *, idempotency_key: str, scheduled_time: datetime | None = None
+    ) -> str:
+        """Create a run of a deployment (`flow/name`), once per idempotency key; returns its address for people."""
+        from prefect.states import Scheduled
+
+        with self._client(f"starting {deployment}") as client:
+            found = client.read_deployment_by_name(deployment)
+            state = Scheduled(scheduled_time=scheduled_time)
+            run = client.create_flow_run_from_deployment(
+                found.id, parameters=dict(parameters), state=state, idempotency_key=idempotency_key
+            )
+        return self.run_url(str(run.id))
+
+    def run_url(self, flow_run_id: str) -> str:
+        """Where a person sees the run; empty when the address is not known."""
+        from prefect.utilities.urls import url_for
+
+        if self._ui_url:
+            return f"{self._ui_url}/runs/flow-run/{flow_run_id}"
+        return url_for("flow-run", flow_run_id) or ""
+
+    @contextmanager
+    def _client(self, doing: str) -> Generator[SyncPrefectClient]:
+        import httpx
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import ObjectNotFound
+        from prefect.settings import get_current_settings
+
+        if not get_current_settings().api.url:  # without an address Prefect would start a server of its own
+            raise SettingsInvalid("the environment", ["PREFECT_API_URL: say where the Prefect server is"])
+        try:
+            with get_client(sync_client=True, httpx_settings={"timeout": self._call_seconds}) as client:
+                yield client
+        except ObjectNotFound as error:
+            raise OutsideSystemError("Prefect", f"{doing}: it does not exist", retryable=False) from error
+        except httpx.HTTPStatusError as error:
+            raise OutsideSystemError("Prefect", doing, retryable=error.response.status_code >= 500) from error
+        except httpx.TransportError as error:
+            raise OutsideSystemError("Prefect", doing, retryable=True) from error
+
+
+def _resume(client: SyncPrefectClient, run: FlowRun, key_prefix: str, run_input: dict[str, Any]) -> ResumeResult:
+    """Try for a moment: a run that was suspended just now may refuse once."""
+    attempts = Retrying(
+        retry=retry_if_result(lambda result: result is ResumeResult.BLOCKED),
+        stop=stop_after_delay(REFUSED_ONCE_SECONDS),
+        wait=wait_fixed(0.3),
+    )
+    try:
+        return attempts(_resume_once, client, run, key_prefix, run_input)
+    except RetryError:
+        return ResumeResult.BLOCKED
+
+
+def _resume_once(client: SyncPrefectClient, run: FlowRun, key_prefix: str, run_input: dict[str, Any]) -> ResumeResult:
+    import httpx
+
+    try:
+        if _is_accepted(client.resume_flow_run(run.id, run_input=run_input)):
+            return ResumeResult.RESUMED
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != HTTPStatus.CONFLICT:
+            raise
+    is_still_waiting = _waits_under(client.read_flow_run(run.id), key_prefix)
+    return ResumeResult.BLOCKED if is_still_waiting else ResumeResult.SOMEBODY_ELSE
+
+
+def _is_accepted(result: OrchestrationResult[Any]) -> bool:
+    from prefect.client.schemas.responses import SetStateStatus
+
+    return result.status is SetStateStatus.ACCEPT
+
+
+def _is_dead(run: FlowRun) -> bool:
+    return run.state is not None and (run.state.is_failed() or run.state.is_crashed())
+
+
+def _waits_under(run: FlowRun, key_prefix: str) -> bool:
+    key = run.state.state_details.pause_key if run.state and run.state.is_paused() else None
+    return key is not None and key.startswith(key_prefix)

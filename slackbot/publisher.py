@@ -1,0 +1,188 @@
+"""Posts once, redraws from the decision log, adds thread lines. The flows and the app use the same publisher.
+
+What a message shows is always read from the log while its slot of the outbox is held, so the last redraw shows the latest truth,
+whoever draws. A post whose answer was lost is looked up by its metadata before anything is posted again: therefore the calls that
+post are the only ones which the client does not repeat by itself after a lost connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError, SlackClientError
+from slack_sdk.http_retry.builtin_handlers import (
+    ConnectionErrorRetryHandler,
+    RateLimitErrorRetryHandler,
+    ServerErrorRetryHandler,
+)
+from slack_sdk.http_retry.handler import RetryHandler
+
+from flows.domain.errors import OutsideSystemError
+from slackbot.messages.block_kit import Json, SlackMessage
+from slackbot.messages.verdict_message import verdict_message
+
+if TYPE_CHECKING:
+    from slack_sdk.web import SlackResponse
+
+    from flows.domain.policy import Policy
+    from flows.ports import DecisionLog, Outbox, OutboxSlot, PostedMessage
+
+TIMEOUT_SECONDS = 10
+RETRIES = 3
+LOOKUP_PAGES = 5
+METADATA_EVENT = "fraud_ab_message"
+_PASSING = {"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
+
+
+def passing_troubles() -> list[RetryHandler]:
+    """Waits out rate limits, server errors and lost connections."""
+    return [
+        ConnectionErrorRetryHandler(max_retry_count=RETRIES),
+        RateLimitErrorRetryHandler(max_retry_count=RETRIES),
+        ServerErrorRetryHandler(max_retry_count=RETRIES),
+    ]
+
+
+def slack_client(token: str, api_url: str) -> WebClient:
+    return WebClient(token, base_url=api_url, timeout=TIMEOUT_SECONDS, retry_handlers=passing_troubles())
+
+
+def _posting_client(client: WebClient) -> WebClient:
+    """A client for what must not happen twice: it repeats only what Slack has refused for the rate."""
+    handlers: list[RetryHandler] = [RateLimitErrorRetryHandler(max_retry_count=RETRIES)]
+    return WebClient(client.token, base_url=client.base_url, timeout=client.timeout, retry_handlers=handlers)
+
+
+@contextmanager
+def slack_errors(doing: str) -> Generator[None]:
+    """Turn the client's errors into ours."""
+    try:
+        yield
+    except SlackApiError as error:
+        status, code = error.response.status_code, str(error.response.get("error", ""))
+        retryable = status == 429 or status >= 500 or code in _PASSING
+        raise OutsideSystemError("Slack", f"{doing} ({code or f'HTTP {status}'})", retryable=retryable) from error
+    except (SlackClientError, OSError, HTTPException) as error:
+        raise OutsideSystemError("Slack", f"{doing} (no answer)", retryable=True) from error
+
+
+class Publisher:
+    """The messages of one channel."""
+
+    def __init__(self, client: WebClient, outbox: Outbox, decision_log: DecisionLog, policy: Policy, *, channel: str) -> None:
+        self._client = client
+        self._posting = _posting_client(client)
+        self._outbox = outbox
+        self._log = decision_log
+        self._policy = policy
+        self._channel = channel
+
+    @property
+    def channel(self) -> str:
+        return self._channel
+
+    def publish_decision(self, decision_id: str, *, redraw: bool = False) -> PostedMessage:
+        """Post the decision's message, or redraw it when what it shows is no longer so.
+
+        Args:
+            redraw: also when the outbox believes it to be up to date, because somebody was shown something else.
+
+        Raises:
+            OutsideSystemError: Slack or the database failed; calling again is safe.
+        """
+        with self._outbox.slot(message_key(decision_id), self._channel) as slot:
+            kinds = [record.kind for record in self._log.records(decision_id)]
+            message = verdict_message(self._log.read(decision_id), self._policy, recorded=kinds)
+            return self._bring_up_to_date(slot, message_key(decision_id), message, redraw=redraw)
+
+    def thread_line(self, decision_id: str, key: str, text: str, *, also_to_channel: bool = False) -> PostedMessage:
+        """Add a line below the decision's message, once per `key`.
+
+        Args:
+            text: mrkdwn; foreign parts escaped by the caller.
+            also_to_channel: for failures and rollbacks only.
+
+        Raises:
+            OutsideSystemError: as `publish_decision`.
+        """
+        parent = self._outbox.find(message_key(decision_id)) or self.publish_decision(decision_id)
+        where = {"thread_ts": parent.ts} | ({"reply_broadcast": True} if also_to_channel else {})
+        return self._post_once(f"{message_key(decision_id)}/{key}", SlackMessage(text), where)
+
+    def announce(self, key: str, text: str, blocks: Sequence[Json] | None = None) -> PostedMessage:
+        """Post a message of its own to the channel, once per `key`. Raises as `publish_decision`."""
+        return self._post_once(key, SlackMessage(text, tuple(blocks or ())), {})
+
+    def _post_once(self, key: str, message: SlackMessage, where: Json) -> PostedMessage:
+        with self._outbox.slot(key, self._channel) as slot:
+            return slot.posted or self._find_or_post(slot, key, message, where)
+
+    def _bring_up_to_date(self, slot: OutboxSlot, key: str, message: SlackMessage, *, redraw: bool) -> PostedMessage:
+        posted = slot.posted
+        if posted is None:
+            return self._find_or_post(slot, key, message, {})
+        if posted.content_digest == message.digest and not redraw:
+            return posted
+        return self._redraw(slot, key, posted.channel, posted.ts, message)
+
+    def _redraw(self, slot: OutboxSlot, key: str, channel: str, ts: str, message: SlackMessage) -> PostedMessage:
+        """Text and blocks in full: an update without blocks drops them."""
+        try:
+            with slack_errors(f"redrawing {key}"):
+                self._client.chat_update(channel=channel, ts=ts, text=message.text, blocks=list(message.blocks))
+        except OutsideSystemError as error:
+            if "message_not_found" not in str(error):
+                raise
+            return self._post(slot, key, message, {})  # somebody deleted it; the decision still needs a place
+        return slot.record(ts, message.digest)
+
+    def _find_or_post(self, slot: OutboxSlot, key: str, message: SlackMessage, where: Json) -> PostedMessage:
+        if not slot.attempted:
+            return self._post(slot, key, message, where)
+        ts = self._find(key, where.get("thread_ts"))
+        if ts is None:
+            return self._post(slot, key, message, where)
+        return self._redraw(slot, key, self._channel, ts, message)  # what it shows is not known
+
+    def _post(self, slot: OutboxSlot, key: str, message: SlackMessage, where: Json) -> PostedMessage:
+        with slack_errors(f"posting {key}"):
+            answer = self._posting.chat_postMessage(
+                channel=self._channel,
+                text=message.text,
+                blocks=list(message.blocks) or None,
+                metadata={"event_type": METADATA_EVENT, "event_payload": {"key": key}},
+                unfurl_links=False,
+                unfurl_media=False,
+                **where,
+            )
+        return slot.record(str(answer["ts"]), message.digest)
+
+    def _find(self, key: str, thread_ts: str | None) -> str | None:
+        """The `ts` of a message that an earlier attempt may have posted."""
+        cursor = ""
+        for _ in range(LOOKUP_PAGES):
+            with slack_errors(f"looking for {key}"):
+                page = self._page(thread_ts, cursor)
+            messages: list[dict[str, Any]] = page.get("messages") or []
+            for message in messages:
+                metadata = message.get("metadata") or {}
+                if metadata.get("event_type") == METADATA_EVENT and metadata.get("event_payload", {}).get("key") == key:
+                    return str(message["ts"])
+            cursor = str((page.get("response_metadata") or {}).get("next_cursor") or "")
+            if not cursor:
+                return None
+        return None
+
+    def _page(self, thread_ts: str | None, cursor: str) -> SlackResponse:
+        asked: dict[str, Any] = {"channel": self._channel, "include_all_metadata": True, "limit": 200, "cursor": cursor}
+        if thread_ts:
+            return self._client.conversations_replies(ts=thread_ts, **asked)
+        return self._client.conversations_history(**asked)
+
+
+def message_key(decision_id: str) -> str:
+    return f"decision:{decision_id}"

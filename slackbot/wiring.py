@@ -1,0 +1,39 @@
+"""Builds what the bot may touch: the decision log and its outbox, Slack, Prefect, and the emergency revert. Nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flows.adapters.decision_log_sql import SqlDecisionLog
+from flows.adapters.outbox_sql import SqlOutbox
+from flows.domain.policy import Policy, load_policy
+from slackbot.bot import Bot
+from slackbot.directory import Directory
+from slackbot.emergency import Emergency
+from slackbot.prefect_gateway import PrefectGateway
+from slackbot.publisher import Publisher, slack_client
+from slackbot.reconciler import Reconciler
+
+if TYPE_CHECKING:
+    from slackbot.settings import BotSettings
+
+
+def build_bot(settings: BotSettings) -> tuple[Bot, Reconciler]:
+    """The bot and the thread that delivers what is decided in it; neither is started."""
+    file = settings.policy_file
+    policy = load_policy(file.read_text(encoding="utf-8"), str(file)) if file else Policy()
+    decision_log = SqlDecisionLog(settings.decision_log_url)
+    client = slack_client(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
+    gateway = PrefectGateway(ui_url=settings.prefect_ui_url)
+    reconciler = Reconciler(decision_log, gateway)
+    bot = Bot(
+        client=client,
+        policy=policy,
+        decision_log=decision_log,
+        publisher=Publisher(client, SqlOutbox(settings.decision_log_url), decision_log, policy, channel=settings.slack_channel),
+        directory=Directory(client),
+        emergency=Emergency(kubeconfig=settings.kubeconfig, namespace=settings.namespace, name=settings.seldon_deployment),
+        gateway=gateway,
+        nudge=reconciler.nudge,
+    )
+    return bot, reconciler

@@ -1,0 +1,538 @@
+"""The real app on a real decision log, in Socket Mode and over signed HTTP, between the stand-ins of Slack and Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+import pytest
+import yaml
+from kubernetes import client, config
+
+from deployments.sandbox.kubernetes import SandboxKubernetes
+from deployments.sandbox.kubernetes.faults import Fault
+from deployments.sandbox.slack import NothingThere, SandboxSlack, SandboxUser
+from deployments.sandbox.slack.people import DEFAULT_USERS
+from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.action_plan import ActionPlan, Change
+from flows.domain.counts import Design, ModelCounts, Outcomes
+from flows.domain.decision import Choice, Decision, DecisionRequest, Links, Person
+from flows.domain.decision_record import RecordKind
+from flows.domain.errors import OutsideSystemError
+from flows.domain.evidence import Evidence
+from flows.domain.policy import Policy
+from flows.domain.serving_state import REVERT_TO
+from flows.domain.verdict import VerdictKind, decide_verdict
+from slackbot.app import REQUEST_PATH, build_app, serving_http, serving_socket_mode
+from slackbot.bot import Bot
+from slackbot.identifiers import Action, Field, View
+from slackbot.settings import load_bot_settings
+from slackbot.wiring import build_bot
+
+ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
+CHANNEL = "C0FRAUD"
+WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
+TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
+PROMOTERS = [ANA, "S0PROMOTERS", *(user.id for user in TEAM)]
+POLICY = f'promoters = {json.dumps(PROMOTERS)}\nrollbackers = ["U0CHI"]\n'
+MANIFEST = Path(__file__).parents[2] / "k8s" / "base" / "seldon-deployment.yaml"
+ANSWER_SECONDS = 20.0
+ONCE = pytest.mark.parametrize("running", ["socket mode"], indirect=True)
+"""What does not depend on the way in."""
+
+
+@dataclass
+class World:
+    """The app and what is around it; `nudges` counts how often the reconciler was asked to deliver."""
+
+    slack: SandboxSlack
+    kubernetes: SandboxKubernetes
+    api: client.CustomObjectsApi
+    bot: Bot
+    database: Path
+    nudges: list[float]
+    http_port: int | None
+
+    def ask(self, kind: VerdictKind = VerdictKind.PROMOTE, **more: Any) -> Decision:
+        """A new question in the log, posted."""
+        decision = self.bot.decision_log.open(question(kind, f"ab-{uuid.uuid4().hex[:8]}", **more))
+        self.bot.publisher.publish_decision(decision.decision_id)
+        return decision
+
+    def message(self) -> dict[str, Any]:
+        """The newest verdict message."""
+        found = [
+            one for one in self.slack.messages(CHANNEL) if str(one["metadata"]["event_payload"]["key"]).startswith("decision:")
+        ]
+        return found[-1]
+
+    def wait(self, look: Callable[[], Any]) -> Any:
+        return self.slack.wait_for(look, seconds=ANSWER_SECONDS)
+
+    def told(self, user: str, *parts: str) -> str:
+        """What this person was told, once it contains all parts."""
+
+        def look() -> str:
+            shown = [text_of(message) for message in self.slack.ephemerals(user)]
+            return next((text for text in shown if all(part in text for part in parts)), "")
+
+        return self.wait(look)
+
+    def answered(self, decision: Decision) -> Decision:
+        """The decision, once it is answered and its message has no buttons."""
+        self.wait(lambda: "actions" not in str(self.message()["blocks"]))
+        return self.bot.decision_log.read(decision.decision_id)
+
+    def traffic(self) -> dict[str, int]:
+        found: Any = self.api.get_namespaced_custom_object(*WHERE, "fraud-predictor")
+        return {predictor["name"]: predictor["traffic"] for predictor in found["spec"]["predictors"]}
+
+
+def text_of(message: dict[str, Any]) -> str:
+    return f"{message['text']} {json.dumps(message.get('blocks') or [], ensure_ascii=False)}"
+
+
+def question(kind: VerdictKind, test_id: str, **more: Any) -> DecisionRequest:
+    one, two = Model("fraud_v1", "1", "fraud-v1"), Model("fraud_v2", "2", "fraud-v2")
+    counts = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3516, 3200), ModelCounts(1000, 880, 967, 880))
+    changes = (Change("traffic", "fraud-v1 80 %, fraud-v2 20 %", "fraud-v1 0 %, fraud-v2 100 %"),)
+    plan = ActionPlan(Arm.CANDIDATE, (100,), changes)
+    soon = datetime.now(UTC) + timedelta(days=7)
+    request = DecisionRequest(
+        test=ABTest(test_id, one, two, datetime(2026, 1, 5, tzinfo=UTC), "run-1"),
+        round=1,
+        flow_run_id="0197b1f2-0000-7000-8000-000000000000",
+        verdict=replace(decide_verdict(Evidence(counted=counts), Policy()), verdict=kind),
+        plan=plan,
+        rollback_plan=plan,
+        epoch=1,
+        links=Links(prefect_run="http://127.0.0.1:4200/runs/1"),
+        decide_within_hours=72,
+        next_look_at=soon,
+        horizon_at=soon,
+    )
+    return replace(request, **more)
+
+
+@pytest.fixture(scope="module")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxKubernetes, Path]]:
+    with SandboxKubernetes(delay_seconds=0.05) as sandbox:
+        yield sandbox, sandbox.write_kubeconfig(tmp_path_factory.mktemp("kube") / "config")
+
+
+def deploy(api: client.CustomObjectsApi) -> None:
+    """The split of a running test, with its rollback point."""
+    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    one, two = manifest["spec"]["predictors"]
+    one["traffic"], two["traffic"] = 80, 20
+    revert_to = json.dumps({"predictor": "fraud-v1", "spec": one})
+    manifest["metadata"]["annotations"] = {REVERT_TO: revert_to, "fraud-ab/epoch": "1"}
+    api.create_namespaced_custom_object(*WHERE, manifest)
+
+
+def until_connected(slack: SandboxSlack) -> None:
+    deadline, pause = time.monotonic() + ANSWER_SECONDS, threading.Event()
+    while slack.sockets.count == 0:
+        assert time.monotonic() < deadline, "the app did not connect"
+        pause.wait(0.02)
+
+
+@pytest.fixture(scope="module", params=["socket mode", "signed http"])
+def running(
+    request: pytest.FixtureRequest, kubernetes: tuple[SandboxKubernetes, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """The app, once for each way in; built from its environment as the command builds it."""
+    sandbox, kubeconfig = kubernetes
+    folder = tmp_path_factory.mktemp("bot")
+    (folder / "policy.toml").write_text(POLICY, encoding="utf-8")
+    with ExitStack() as stack:
+        slack = stack.enter_context(SandboxSlack(users=(*DEFAULT_USERS, *TEAM)))
+        environment = {
+            "FRAUD_AB_POLICY_FILE": str(folder / "policy.toml"),
+            "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{folder / 'log.db'}",
+            "FRAUD_AB_SLACK_CHANNEL": CHANNEL,
+            "KUBECONFIG": str(kubeconfig),
+            "SLACK_API_URL": slack.api_url,
+            "SLACK_BOT_TOKEN": slack.bot_token,
+            "SLACK_APP_TOKEN": slack.app_token,
+            "SLACK_SIGNING_SECRET": slack.signing_secret,
+            "PREFECT_API_URL": "http://127.0.0.1:9/api",  # nobody is there: an emergency must not need it
+            "PREFECT_CLIENT_MAX_RETRIES": "0",
+        }
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        bot, _ = build_bot(load_bot_settings(is_http=request.param == "signed http"))
+        nudges: list[float] = []
+        bot = replace(bot, nudge=lambda: nudges.append(time.monotonic()))
+        app = build_app(bot, signing_secret=slack.signing_secret, executor=stack.enter_context(ThreadPoolExecutor(32)))
+        port = None
+        if request.param == "socket mode":
+            stack.enter_context(serving_socket_mode(app, slack.app_token))
+            until_connected(slack)
+        else:
+            port = stack.enter_context(serving_http(app, host="127.0.0.1", port=0))
+            slack.request_url = f"http://127.0.0.1:{port}{REQUEST_PATH}"
+        api = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
+        yield World(slack, sandbox, api, bot, folder / "log.db", nudges, port)
+
+
+@pytest.fixture
+def world(running: World) -> Iterator[World]:
+    """An empty workspace and a running test; each test asks its own question."""
+    with running.slack.workspace.lock:
+        running.slack.workspace.messages.clear()
+        for user in running.slack.workspace.stacks:
+            running.slack.workspace.stacks[user].clear()
+    running.nudges.clear()
+    running.kubernetes.faults.reset()
+    deploy(running.api)
+    yield running
+    running.kubernetes.faults.reset()
+    for fault in running.slack.web_api._faults.values():
+        fault.times = 0
+    running.api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
+
+
+@pytest.fixture
+def broken_database(world: World) -> Iterator[Callable[[], None]]:
+    """Call it to lose the table of decisions until the test ends."""
+
+    def rename(old: str, new: str) -> None:
+        with closing(sqlite3.connect(world.database)) as connection:
+            connection.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    yield lambda: rename("decisions", "elsewhere")
+    rename("elsewhere", "decisions")
+
+
+def confirm(world: World, user: str, **entered: str) -> Any:
+    assert world.slack.press(user, Action.CONFIRM).acked
+    world.wait(lambda: world.slack.open_view(user))
+    return world.slack.submit(user, entered)
+
+
+def test_a_confirmation_is_claimed_once_redrawn_and_delivered(world: World) -> None:
+    decision = world.ask()
+    outcome = confirm(world, ANA, **{Field.REASON: "looks *good* <!channel>"})
+    assert outcome.acked
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert (claim.choice, claim.actor, claim.reason) == (Choice.CONFIRM, Person(ANA, "ana"), "looks *good* <!channel>")
+    assert len(world.nudges) == 1
+    text = text_of(world.message())
+    assert "<@U0ANA>" in text
+    assert "<!channel>" not in text
+    assert len([one for one in world.slack.messages(CHANNEL) if one["metadata"]]) == 1
+
+
+def test_two_at_the_same_second_make_one_claim_and_the_other_is_told(world: World) -> None:
+    decision = world.ask()
+    for user in (ANA, CHI):
+        action = Action.CONFIRM if user == ANA else Action.FORCE_ROLLBACK
+        assert world.slack.press(user, action).acked
+        world.wait(lambda user=user: world.slack.open_view(user))
+    barrier = threading.Barrier(2)
+
+    def submit(user: str) -> Any:
+        barrier.wait()
+        return world.slack.submit(user)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(submit, [ANA, CHI]))
+    claim = world.answered(decision).claim
+    assert claim is not None
+    loser = CHI if claim.actor.id == ANA else ANA
+
+    def loser_knows() -> bool:
+        shown = [text_of(one) for one in world.slack.ephemerals(loser)] + [json.dumps(world.slack.open_view(loser) or {})]
+        return any("decided before" in text and f"<@{claim.actor.id}>" in text for text in shown)
+
+    world.wait(loser_knows)
+    kinds = [record.kind for record in world.bot.decision_log.records(decision.decision_id)]
+    assert kinds == [RecordKind.DECIDED]
+    assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}  # whoever won, who asked for safety got it
+
+
+def test_ten_at_once_make_one_claim_and_nine_are_told(world: World) -> None:
+    decision = world.ask()
+    people = [user.id for user in TEAM]
+    for user in people:
+        assert world.slack.press(user, Action.CONFIRM).acked
+    for user in people:
+        world.wait(lambda user=user: world.slack.open_view(user))
+    barrier = threading.Barrier(len(people))
+
+    def submit(user: str) -> Any:
+        barrier.wait()
+        return world.slack.submit(user)
+
+    with ThreadPoolExecutor(len(people)) as pool:
+        assert all(outcome.acked for outcome in pool.map(submit, people))
+    claim = world.answered(decision).claim
+    assert claim is not None
+
+    def told(user: str) -> bool:
+        shown = [text_of(one) for one in world.slack.ephemerals(user)] + [json.dumps(world.slack.open_view(user) or {})]
+        return any("decided before" in text and f"<@{claim.actor.id}>" in text for text in shown)
+
+    world.wait(lambda: sum(told(user) for user in people) == len(people) - 1)
+    assert not told(claim.actor.id)
+    assert len(world.nudges) == 1
+
+
+def test_a_press_after_the_decision_changes_nothing_and_says_who_decided(world: World) -> None:
+    decision = world.ask()
+    old = world.message()
+    claim_directly(world, decision, Choice.POSTPONE, until=datetime.now(UTC) + timedelta(hours=4))
+    outcome = world.slack.press(ANA, Action.CONFIRM, message_ts=old["ts"])  # the message still shows its buttons
+    assert outcome.acked
+    assert "*Postponed* by <@U0BEN>" in world.told(ANA, "decided before", "Your press has changed nothing")
+    assert world.answered(decision).claim is not None
+    assert world.slack.open_view(ANA) is None
+    with pytest.raises(NothingThere):  # redrawn: the buttons are gone
+        world.slack.press(ANA, Action.CONFIRM, message_ts=old["ts"])
+
+
+def test_a_modal_submitted_after_the_decision_says_so(world: World) -> None:
+    decision = world.ask()
+    world.slack.press(ANA, Action.CONFIRM)
+    world.wait(lambda: world.slack.open_view(ANA))
+    claim_directly(world, decision, Choice.FORCE_ROLLBACK)
+    world.slack.submit(ANA)
+    view = world.slack.open_view(ANA)
+    assert view is not None
+    assert view["title"]["text"] == "Nothing was done"
+    assert "<@U0BEN>" in str(view)
+
+
+def claim_directly(world: World, decision: Decision, choice: Choice, until: datetime | None = None) -> None:
+    """Somebody else decided, and the message has not been redrawn yet."""
+    digest = decision.request.verdict.evidence_digest
+    ben = Person(BEN, "ben")
+    world.bot.decision_log.claim(
+        decision.decision_id, evidence_digest=digest, choice=choice, actor=ben, reason="", postponed_until=until
+    )
+
+
+def test_nobody_unauthorised_can_decide_or_roll_back(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    decision = world.ask()
+    caplog.set_level("INFO", logger="slackbot")
+    for action in Action:
+        assert world.slack.press(BEN, action).acked
+    assert world.slack.slash(BEN, "/fraud-rollback now I want to").acked
+    assert world.slack.slash(BEN, "/fraud-rollback").acked
+    world.wait(lambda: len(world.slack.ephemerals(BEN)) == 5)
+    for message in world.slack.ephemerals(BEN):
+        assert "Nothing has changed." in message["text"]
+        assert "<@U0ANA>" in message["text"]
+    assert world.slack.open_view(BEN) is None
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+    assert world.traffic() == {"fraud-v1": 80, "fraud-v2": 20}
+    refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert len(refused) == 5
+    assert all("actor=U0BEN" in line and "NotAuthorized" in line for line in refused)
+
+
+def test_a_rollbacker_may_not_promote_but_reads_what_they_can_do(world: World) -> None:
+    decision = world.ask()
+    world.slack.press(CHI, Action.CONFIRM)
+    assert "roll back, with *Force rollback…*" in world.told(CHI, "You cannot answer the verdict")
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+
+
+@ONCE
+def test_rights_are_looked_at_again_when_the_modal_is_submitted(world: World) -> None:
+    """A modal opened by one who may, submitted by another: the same metadata under another name."""
+    decision = world.ask()
+    world.slack.press(ANA, Action.CONFIRM)
+    view = world.wait(lambda: world.slack.open_view(ANA))
+    with world.slack.workspace.lock:
+        world.slack.workspace.stacks[BEN].append(view["id"])
+    world.slack.submit(BEN)
+    assert "You cannot answer the verdict" in str(world.slack.open_view(BEN))
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+
+
+def test_a_button_of_other_evidence_does_nothing_and_the_message_is_redrawn(world: World) -> None:
+    decision = world.ask()
+    shown = world.message()
+    forged = json.loads(json.dumps(shown["blocks"]).replace(decision.request.verdict.evidence_digest, "sha256:" + "0" * 64))
+    world.bot.client.chat_update(channel=CHANNEL, ts=shown["ts"], text="as it was before", blocks=forged)
+    world.slack.press(ANA, Action.CONFIRM)
+    world.told(ANA, "nothing has been done")
+    assert "0" * 64 not in str(world.message()["blocks"])
+    assert decision.request.verdict.evidence_digest in str(world.message()["blocks"])
+    assert world.slack.open_view(ANA) is None
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+
+
+def test_a_malformed_button_is_refused_clearly(world: World) -> None:
+    world.ask()
+    shown = world.message()
+    for value in ("{}", "confirm", '{"v":2,"decision_id":"x","evidence":"y"}'):
+        forged = [block for block in shown["blocks"] if block["type"] == "actions"]
+        forged[0]["elements"][0]["value"] = value
+        world.bot.client.chat_update(channel=CHANNEL, ts=shown["ts"], text="forged", blocks=forged)
+        before = len(world.slack.ephemerals(ANA))
+        assert world.slack.press(ANA, Action.CONFIRM).acked
+        world.wait(lambda before=before: len(world.slack.ephemerals(ANA)) > before)
+        assert "was not made by this release" in world.slack.ephemerals(ANA)[-1]["text"]
+
+
+def test_a_postponement_is_in_the_persons_own_time(world: World) -> None:
+    decision = world.ask(VerdictKind.INCONCLUSIVE)
+    world.slack.press(ANA, Action.POSTPONE)
+    world.wait(lambda: world.slack.open_view(ANA))
+    assert world.slack.submit(ANA, {Field.UNTIL: "tomorrow 09:00"}).acked
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert claim.due_at is not None
+    lisbon = claim.due_at.astimezone(ZoneInfo("Europe/Lisbon"))
+    assert (lisbon.hour, lisbon.minute) == (9, 0)
+    assert "*Postponed* by <@U0ANA>" in text_of(world.message())
+
+
+def test_a_postponement_beyond_the_last_look_is_said_at_its_field(world: World) -> None:
+    decision = world.ask(VerdictKind.INCONCLUSIVE, horizon_at=datetime.now(UTC) + timedelta(hours=5))
+    world.slack.press(ANA, Action.POSTPONE)
+    world.wait(lambda: world.slack.open_view(ANA))
+    outcome = world.slack.submit(ANA, {Field.UNTIL: "3 days"})
+    assert "last look" in outcome.field_errors[Field.UNTIL]
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+    assert world.slack.submit(ANA, {Field.UNTIL: "4 hours"}).field_errors == {}
+    assert world.answered(decision).claim is not None
+
+
+def test_force_rollback_moves_the_traffic_and_answers_the_decision(world: World) -> None:
+    decision = world.ask()
+    world.slack.press(CHI, Action.FORCE_ROLLBACK)
+    world.wait(lambda: world.slack.open_view(CHI))
+    assert world.slack.submit(CHI, {Field.NOTE: "cards blocked"}).acked
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert claim.choice is Choice.FORCE_ROLLBACK
+    assert claim.reason == "the candidate misbehaves in production: cards blocked"
+    assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
+    world.told(CHI, "Rolled back: fraud-v1 has all traffic", "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 100 %, fraud-v2 0 %")
+
+
+def test_fraud_rollback_now_moves_traffic_and_tells_the_channel_and_what_remains(world: World) -> None:
+    assert world.slack.slash(CHI, "/fraud-rollback now fraud losses *rise*").acked
+    world.told(CHI, "Rolled back: fraud-v1 has all traffic")
+    assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
+    world.told(CHI, "Still to be done", "Prefect failed")  # Prefect is down in these tests
+    announced = world.wait(lambda: [one for one in world.slack.messages(CHANNEL) if "fraud losses" in one["text"]])
+    assert "<@U0CHI>" in text_of(announced[0])
+    assert "fraud losses ∗rise∗" in text_of(announced[0])
+    state = world.bot.emergency.read()
+    assert state.epoch == 2
+    assert [entry["actor"] for entry in state.unrecorded] == ["chiara (U0CHI)"]
+    assert world.slack.slash(CHI, "/fraud-rollback now").acked
+    world.told(CHI, "fraud-v1 had all traffic already", "is still being recorded")
+
+
+def test_fraud_rollback_opens_a_preset_modal(world: World) -> None:
+    assert world.slack.slash(CHI, "/fraud-rollback").acked
+    view = world.wait(lambda: world.slack.open_view(CHI))
+    assert view["callback_id"] == View.FRAUD_ROLLBACK
+    assert world.slack.submit(CHI).acked  # nothing has to be filled in
+    world.told(CHI, "Rolled back", "the candidate misbehaves in production")
+    assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
+
+
+def test_preview_and_help_change_nothing(world: World) -> None:
+    for line, part in (
+        ("/fraud-rollback preview", "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 100 %, fraud-v2 0 %"),
+        ("/fraud-rollback help", "opens a form with the cause preset"),
+        ("/fraud-rollback frobnicate", "I do not know “frobnicate”; nothing has changed"),
+    ):
+        assert world.slack.slash(BEN, line).acked
+        world.told(BEN, part)
+    assert world.traffic() == {"fraud-v1": 80, "fraud-v2": 20}
+
+
+@ONCE
+def test_kubernetes_down_is_said_with_what_to_do_by_hand(world: World) -> None:
+    world.kubernetes.faults.plan(Fault.SERVER_ERROR, times=1000)
+    started = time.monotonic()
+    assert world.slack.slash(CHI, "/fraud-rollback now").acked
+    world.told(CHI, "Kubernetes is slow to answer", "kubectl -n models edit sdep fraud-predictor")
+    assert time.monotonic() - started < 5
+    world.told(CHI, "Kubernetes did not do it", "fraud-ab rollback --reason")
+    world.kubernetes.faults.reset()
+    assert world.traffic() == {"fraud-v1": 80, "fraud-v2": 20}
+
+
+@ONCE
+def test_without_the_database_a_forced_rollback_still_moves_the_traffic(
+    world: World, broken_database: Callable[[], None]
+) -> None:
+    world.ask()
+    world.slack.press(CHI, Action.FORCE_ROLLBACK)
+    world.wait(lambda: world.slack.open_view(CHI))
+    broken_database()
+    assert world.slack.submit(CHI).acked
+    world.told(CHI, "Rolled back: fraud-v1 has all traffic")
+    world.told(CHI, "Still to be done", "is not answered")
+    assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
+
+
+def test_without_the_database_a_confirmation_says_that_it_did_not_work(world: World, broken_database: Callable[[], None]) -> None:
+    world.ask()
+    broken_database()
+    assert world.slack.press(ANA, Action.CONFIRM).acked
+    assert "Reference" in world.told(ANA, "That did not work", "the decision log failed")
+
+
+@ONCE
+def test_an_answer_reaches_a_person_where_the_app_is_not(world: World) -> None:
+    world.slack.fail_next("chat.postEphemeral", "server_error", times=100)
+    assert world.slack.slash(BEN, "/fraud-rollback help").acked
+    world.told(BEN, "opens a form")
+
+
+@ONCE
+def test_a_lost_reply_posts_no_second_message(world: World) -> None:
+    request = question(VerdictKind.PROMOTE, f"ab-{uuid.uuid4().hex[:8]}")
+    decision = world.bot.decision_log.open(request)
+    world.slack.fail_next("chat.postMessage", "lost_reply")
+    with pytest.raises(OutsideSystemError):
+        world.bot.publisher.publish_decision(decision.decision_id)
+    first = world.bot.publisher.publish_decision(decision.decision_id)
+    assert world.bot.publisher.publish_decision(decision.decision_id) == first
+    assert len(world.slack.messages(CHANNEL)) == 1
+    world.slack.fail_next("chat.postMessage", "lost_reply")
+    with pytest.raises(OutsideSystemError):
+        world.bot.publisher.thread_line(decision.decision_id, "step", "archived")
+    for _ in range(2):
+        world.bot.publisher.thread_line(decision.decision_id, "step", "archived")
+    assert [one["text"] for one in world.slack.thread(first.ts)] == ["archived"]
+    assert len(world.slack.messages(CHANNEL)) == 1  # not echoed to the channel
+
+
+@pytest.mark.parametrize("running", ["signed http"], indirect=True)
+def test_over_http_nothing_unsigned_is_believed(world: World) -> None:
+    decision = world.ask()
+    press = {"type": "block_actions", "user": {"id": ANA}, "actions": []}
+    for body in (urlencode({"payload": json.dumps(press)}).encode(), b"\xff\xfe", b""):
+        headers = {"X-Slack-Request-Timestamp": str(int(time.time())), "X-Slack-Signature": "v0=" + "0" * 64}
+        address = f"http://127.0.0.1:{world.http_port}{REQUEST_PATH}"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=5)
+        assert refused.value.code in (400, 401)
+    assert world.bot.decision_log.read(decision.decision_id).is_pending

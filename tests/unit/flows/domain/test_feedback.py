@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flows.domain.feedback import next_look_due, window_due
+from flows.domain.policy import Policy
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("known_days", "exposure", "next_due"), [(10, 0, 44), (37, 7, 44), (44, 14, 51), (50.9, 14, 51), (51, 21, 58), (99, 28, None)]
+)
+def test_a_look_is_due_when_its_labels_have_matured(known_days: float, exposure: int, next_due: int | None) -> None:
+    window = window_due(START, START + timedelta(days=known_days), Policy())
+    assert window.exposure_days == exposure
+    assert window.end == START + timedelta(days=exposure)
+    assert window.matured_until(30) == window.as_of - timedelta(days=30)
+    assert next_look_due(window, Policy()) == (None if next_due is None else START + timedelta(days=next_due))

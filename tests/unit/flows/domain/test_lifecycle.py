@@ -1,0 +1,122 @@
+"""What the decision records and the deployment say about each model's life."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.action_plan import ActionPlan
+from flows.domain.counts import Design, ModelCounts, Outcomes
+from flows.domain.decision import Decision, DecisionRequest, Links
+from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
+from flows.domain.evidence import Evidence
+from flows.domain.lifecycle import LifecycleStatus, arm_in_charge, model_lives
+from flows.domain.policy import Policy
+from flows.domain.serving_state import Predictor, ServingState
+from flows.domain.verdict import decide_verdict
+
+V1, V2, V3 = (Model(f"fraud_v{n}", str(n), f"fraud-v{n}") for n in (1, 2, 3))
+BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
+POINT = '{"predictor": "fraud-v1", "spec": {}}'
+
+
+def decision(test_id: str, baseline: Model, candidate: Model, days: int = 0) -> Decision:
+    evidence = Evidence(counted=Outcomes(Design.SPLIT, ModelCounts(100, 80, 88, 80), ModelCounts(100, 85, 94, 85)))
+    plan = ActionPlan(Arm.CANDIDATE, (100,), ())
+    at = BEGIN + timedelta(days=days)
+    request = DecisionRequest(
+        test=ABTest(test_id, baseline, candidate, at, "run"),
+        round=1,
+        flow_run_id="run",
+        verdict=decide_verdict(evidence, Policy()),
+        plan=plan,
+        rollback_plan=replace(plan, target=Arm.BASELINE),
+        epoch=1,
+        links=Links(),
+        decide_within_hours=1,
+        next_look_at=None,
+        evidence=evidence,
+    )
+    return Decision(request, at, at + timedelta(hours=1))
+
+
+def record(kind: RecordKind, decision_id: str, day: int, /, **payload: object) -> DecisionRecord:
+    return DecisionRecord(day, kind, decision_id, BEGIN + timedelta(days=day), payload, GENESIS, GENESIS)
+
+
+FIRST = decision("a", V1, V2)
+LATER = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+def statuses(records: list[DecisionRecord], in_charge: Model | None = None, *decisions: Decision) -> list[LifecycleStatus]:
+    return [life.status for life in model_lives(decisions or (FIRST,), records, in_charge, LATER)]
+
+
+def test_while_nothing_is_decided_one_is_in_charge_and_one_in_test() -> None:
+    assert statuses([]) == [LifecycleStatus.IN_CHARGE, LifecycleStatus.IN_TEST]
+    assert statuses([], V1) == [LifecycleStatus.IN_CHARGE, LifecycleStatus.IN_TEST]
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (RecordKind.PROMOTED, [LifecycleStatus.ARCHIVED, LifecycleStatus.PROMOTED]),
+        (RecordKind.BASELINE_KEPT, [LifecycleStatus.RETAINED, LifecycleStatus.ARCHIVED]),
+        (RecordKind.COMPENSATED, [LifecycleStatus.RETAINED, LifecycleStatus.IN_TEST]),
+        (RecordKind.DECIDED, [LifecycleStatus.IN_CHARGE, LifecycleStatus.IN_TEST]),
+        (RecordKind.SUPERSEDED, [LifecycleStatus.IN_CHARGE, LifecycleStatus.IN_TEST]),
+    ],
+)
+def test_what_came_of_a_decision_sets_both_models(kind: RecordKind, expected: list[LifecycleStatus]) -> None:
+    assert statuses([record(kind, "a-1", 21)]) == expected
+
+
+def test_an_emergency_is_told_of_the_decision_that_it_names() -> None:
+    records = [record(RecordKind.PROMOTED, "a-1", 21), record(RecordKind.EMERGENCY_REVERT, "revert-7", 22, decision_id="a-1")]
+    baseline, candidate = model_lives([FIRST], records, V1, LATER)
+    assert (baseline.status, candidate.status) == (LifecycleStatus.RESTORED, LifecycleStatus.ARCHIVED)
+    assert [item.status for item in candidate.history] == ["In test (Staging)", "Promoted (Production)", "Archived"]
+    assert baseline.history[-1].because == "emergency_revert (revert-7)"
+    assert baseline.last_updated == BEGIN + timedelta(days=22)
+
+
+def test_an_emergency_without_a_known_decision_changes_no_model() -> None:
+    assert statuses([record(RecordKind.EMERGENCY_REVERT, "revert-7", 22)]) == [LifecycleStatus.IN_CHARGE, LifecycleStatus.IN_TEST]
+
+
+def test_what_serves_has_the_last_word_over_records_that_lag_behind() -> None:
+    lives = model_lives([FIRST], [record(RecordKind.PROMOTED, "a-1", 21)], V1, LATER)
+    assert [life.status for life in lives] == [LifecycleStatus.RESTORED, LifecycleStatus.ARCHIVED]
+    assert {life.last_updated for life in lives} == {LATER}
+
+
+def test_a_promoted_model_keeps_its_history_as_the_next_tests_baseline() -> None:
+    second = decision("b", V2, V3, days=60)
+    records = [record(RecordKind.PROMOTED, "a-1", 21), record(RecordKind.BASELINE_KEPT, "b-1", 81)]
+    lives = model_lives([second, FIRST], records, V2, LATER)
+    assert [life.model for life in lives] == [V1, V2, V3]
+    assert [life.status for life in lives] == [LifecycleStatus.ARCHIVED, LifecycleStatus.RETAINED, LifecycleStatus.ARCHIVED]
+    assert len(lives[1].history) == 3
+
+
+def state(v1: int, v2: int, **annotations: str) -> ServingState:
+    predictors = (Predictor("fraud-v1", v1), Predictor("fraud-v2", v2))
+    return ServingState("f", "models", "1", 1, predictors, {f"fraud-ab/{key}": value for key, value in annotations.items()})
+
+
+@pytest.mark.parametrize(
+    ("found", "arm"),
+    [
+        (state(100, 0), Arm.BASELINE),
+        (state(0, 100, **{"revert-to": POINT}), Arm.CANDIDATE),
+        (state(80, 20, **{"revert-to": POINT}), Arm.BASELINE),
+        (state(80, 20), None),
+        (state(100, 0, operation="a-1"), None),
+        (state(0, 100, intent="revert:fraud-v1"), None),
+    ],
+)
+def test_who_is_in_charge_of_what_serves(found: ServingState, arm: Arm | None) -> None:
+    assert arm_in_charge(found, FIRST.request.test) is arm

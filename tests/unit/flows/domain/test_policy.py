@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from flows.domain.errors import PolicyInvalid
+from flows.domain.policy import Policy, load_policy
+
+DOCS = Path(__file__).resolve().parents[4] / "docs"
+
+
+def test_the_documented_policy_holds_every_setting_with_its_default() -> None:
+    text = (DOCS / "policy.toml").read_text(encoding="utf-8")
+    assert load_policy(text, "policy.toml") == Policy()
+    written = set(re.findall(r"^\[?(\w+)", text, flags=re.MULTILINE))
+    assert set(Policy.model_fields) <= written
+
+
+def test_numbers_are_exact_however_they_are_written() -> None:
+    for text in ('relative = "0.05"', "relative = 0.05", 'relative = "1/20"'):
+        assert load_policy(f"[recall_improvement]\n{text}", "p").recall_improvement.relative == Fraction(1, 20)
+    assert load_policy("[latency]\np95_ms = 100", "p").digest == Policy().digest
+
+
+def test_all_problems_are_told_together() -> None:
+    with pytest.raises(PolicyInvalid) as caught:
+        load_policy('alpha = 2\nfoo = 1\npostponements = ["later"]\npromoters = ["bob"]\nlooks = [14, "x", 28]', "policy.toml")
+    assert len(caught.value.problems) == 5
+    assert str(caught.value).startswith("policy.toml: ")
+    assert "foo is no setting" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[traffic]\nbaseline = 70", "sum to 100"),
+        ("looks = []", "looks"),
+        ("looks = [21, 14, 28]", "looks must rise"),
+        ("looks = [14, 21]", "last look"),
+        ("looks = [7, 28]", "window_days.min"),
+        ("window_days = {min = 30, max = 28}", "must not exceed"),
+        ("traffic_steps = [50, 20]", "traffic_steps"),
+        ('[columns]\narm = "event_time"', "different names"),
+        ("[recall_improvement]\nrelative = true", "must be a number"),
+        ('[recall_improvement]\nrelative = "five"', "no number"),
+        ('[recall_improvement]\nrelative = "1/0"', "no number"),
+        ("[recall_improvement]\nrelative = -1", "negative"),
+        ("alpha = 0", "above 0"),
+        ("alpha = nan", "number"),
+        ("alpha = ", "TOML"),
+    ],
+)
+def test_a_wrong_policy_is_refused_by_name(text: str, named: str) -> None:
+    with pytest.raises(PolicyInvalid, match=named):
+        load_policy(text, "policy.toml")
+
+
+def test_the_digest_names_the_rules() -> None:
+    assert Policy().digest == load_policy("alpha = 0.05", "p").digest
+    assert Policy().digest != load_policy("alpha = 0.01", "p").digest

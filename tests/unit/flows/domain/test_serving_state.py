@@ -1,0 +1,268 @@
+"""Each change of the deployment as one patch, and every state in which it must not be made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flows.domain.errors import Superseded
+from flows.domain.serving_state import (
+    EPOCH,
+    INTENT,
+    OPERATION,
+    OUTCOME,
+    REVERT_TO,
+    UNRECORDED,
+    Predictor,
+    ServingChange,
+    ServingState,
+    acknowledge_recorded,
+    close_operation,
+    compensate_operation,
+    emergency_revert,
+    finish_revert,
+    finished_outcome,
+    open_operation,
+    require_operation,
+    shift_traffic,
+    start_test,
+)
+
+AT = datetime(2026, 11, 3, 4, 5, tzinfo=UTC)
+SPEC = {"name": "fraud-v1", "graph": {"name": "fraud-v1"}, "traffic": 80}
+POINT = json.dumps({"predictor": "fraud-v1", "spec": SPEC})
+
+
+def state(v1: int | None = 80, v2: int = 20, **annotations: str) -> ServingState:
+    baseline = () if v1 is None else (Predictor("fraud-v1", v1, spec=SPEC),)
+    keys = {
+        "epoch": EPOCH,
+        "operation": OPERATION,
+        "outcome": OUTCOME,
+        "revert_to": REVERT_TO,
+        "intent": INTENT,
+        "unrecorded": UNRECORDED,
+    }
+    return ServingState(
+        name="fraud-predictor",
+        namespace="models",
+        resource_version="7",
+        generation=1,
+        predictors=(*baseline, Predictor("fraud-v2", v2), Predictor("fraud-v3", 30, shadow=True)),
+        annotations={keys[key]: value for key, value in annotations.items()},
+    )
+
+
+def after(before: ServingState, change: ServingChange) -> ServingState:
+    """What the cluster makes of a change."""
+    annotations = {**before.annotations, **change.annotations}
+    predictors = [replace(one, traffic=(change.traffic or {}).get(one.name, one.traffic)) for one in before.predictors]
+    predictors += [Predictor(str(spec["name"]), int(str(spec["traffic"])), spec=spec) for spec in change.restore]
+    kept = {key: value for key, value in annotations.items() if value is not None}
+    return replace(before, predictors=tuple(predictors), annotations=kept)
+
+
+def revert(of: ServingState, revert_id: str = "r1") -> ServingChange:
+    return emergency_revert(of, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=AT)
+
+
+def test_a_deployment_without_annotations_is_at_epoch_zero_and_says_nothing() -> None:
+    bare = state()
+    assert (bare.epoch, bare.operation, bare.outcome, bare.intent, bare.unrecorded, bare.revert_to) == (
+        0,
+        None,
+        None,
+        None,
+        (),
+        None,
+    )
+
+
+def test_a_shadow_is_no_live_traffic() -> None:
+    assert state().traffic == {"fraud-v1": 80, "fraud-v2": 20}
+    assert state(100, 0).serves_alone("fraud-v1")
+    assert not state(80, 20).serves_alone("fraud-v1")
+    assert not state(100, 10).serves_alone("fraud-v1")
+
+
+def test_starting_a_test_writes_rollback_point_and_split_in_one_patch() -> None:
+    started = after(
+        state(100, 0, epoch="4", outcome="old:accepted@4"),
+        start_test(state(100, 0, epoch="4"), "fraud-v1", {"fraud-v1": 80, "fraud-v2": 20}),
+    )
+    assert started.traffic == {"fraud-v1": 80, "fraud-v2": 20}
+    assert started.revert_to == {"predictor": "fraud-v1", "spec": SPEC}
+    assert (started.epoch, started.outcome) == (5, None)
+
+
+@pytest.mark.parametrize("busy", [{"operation": "d-1"}, {"intent": "revert:fraud-v1"}])
+def test_no_test_starts_while_something_is_open(busy: dict[str, str]) -> None:
+    with pytest.raises(Superseded, match="when that has ended"):
+        start_test(state(**busy), "fraud-v1", {})
+
+
+def test_no_test_starts_without_the_baselines_predictor() -> None:
+    with pytest.raises(Superseded, match="deploy the baseline"):
+        start_test(state(None), "fraud-v1", {})
+
+
+def test_opening_raises_the_epoch_and_so_does_taking_over() -> None:
+    opened = after(state(epoch="4"), open_operation(state(epoch="4"), "d-1", 4))
+    assert (opened.operation, opened.epoch) == ("d-1", 5)
+    taken = after(opened, open_operation(opened, "d-1", 4))
+    assert (taken.operation, taken.epoch) == ("d-1", 6)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (state(epoch="5"), "somebody changed it since"),
+        (state(epoch="4", operation="d-2"), "changed by d-2"),
+        (state(epoch="4", intent="revert:fraud-v1"), "changed by revert:fraud-v1"),
+    ],
+)
+def test_an_older_decision_is_superseded(found: ServingState, words: str) -> None:
+    with pytest.raises(Superseded, match=words):
+        open_operation(found, "d-1", 4)
+
+
+def test_traffic_moves_only_under_the_fence() -> None:
+    opened = state(epoch="5", operation="d-1")
+    assert after(opened, shift_traffic(opened, "d-1", 5, {"fraud-v2": 100})).traffic == {"fraud-v1": 0, "fraud-v2": 100}
+    with pytest.raises(Superseded, match="epoch 5, changed by d-1"):
+        shift_traffic(opened, "d-1", 4, {"fraud-v2": 100})
+    with pytest.raises(Superseded, match="no operation open"):
+        require_operation(state(epoch="5"), "d-1", 5)
+
+
+def test_closing_leaves_the_outcome_and_clears_the_operation() -> None:
+    opened = state(0, 100, epoch="5", operation="d-1")
+    closed = after(opened, close_operation(opened, "d-1", 5))
+    assert (closed.epoch, closed.operation, closed.outcome) == (6, None, "d-1:accepted@6")
+    assert finished_outcome(closed, "d-1") == "accepted"
+    assert finished_outcome(closed, "d") is None
+    assert finished_outcome(opened, "d-1") is None
+
+
+def test_compensation_is_one_patch_back_to_the_rollback_point() -> None:
+    opened = state(0, 100, epoch="5", operation="d-1", revert_to=POINT)
+    back = after(opened, compensate_operation(opened, "d-1", 5))
+    assert back.traffic == {"fraud-v1": 100, "fraud-v2": 0}
+    assert (back.epoch, back.operation, back.intent, finished_outcome(back, "d-1")) == (6, None, None, "compensated")
+    assert back.annotations[REVERT_TO] == POINT
+
+
+def test_compensation_without_the_baselines_predictor_restores_it_first() -> None:
+    opened = state(None, 100, epoch="5", operation="d-1", revert_to=POINT)
+    back = after(opened, compensate_operation(opened, "d-1", 5))
+    assert back.traffic == {"fraud-v1": 0, "fraud-v2": 100}
+    assert back.intent == "revert:fraud-v1"
+
+
+def test_an_emergency_supersedes_an_open_operation_and_keeps_the_rollback_point() -> None:
+    opened = state(40, 60, epoch="5", operation="d-1", revert_to=POINT)
+    back = after(opened, revert(opened))
+    assert back.serves_alone("fraud-v1")
+    assert (back.epoch, back.operation, back.annotations[REVERT_TO]) == (6, None, POINT)
+    assert back.unrecorded == ({"id": "r1", "actor": "U0CHI", "reason": "wrong alerts", "at": AT.isoformat()},)
+    with pytest.raises(Superseded):
+        close_operation(back, "d-1", 5)
+
+
+def test_an_emergency_writes_also_when_the_traffic_is_right_already() -> None:
+    right = state(100, 0, epoch="5", revert_to=POINT)
+    again = after(after(right, revert(right)), revert(after(right, revert(right)), "r2"))
+    assert again.epoch == 7
+    assert [entry["id"] for entry in again.unrecorded] == ["r1", "r2"]
+
+
+def test_a_removed_baseline_is_restored_at_weight_zero_and_takes_over_when_ready() -> None:
+    gone = state(None, 100, epoch="5", revert_to=POINT)
+    restored = after(gone, revert(gone))
+    assert restored.traffic == {"fraud-v1": 0, "fraud-v2": 100}
+    assert restored.intent == "revert:fraud-v1"
+    change = finish_revert(restored)
+    assert change is not None
+    done = after(restored, change)
+    assert done.serves_alone("fraud-v1")
+    assert (done.intent, done.epoch) == (None, 7)
+    assert finish_revert(done) is None
+
+
+def test_a_second_emergency_sends_no_traffic_to_a_baseline_that_is_still_starting() -> None:
+    gone = state(None, 100, epoch="5", revert_to=POINT)
+    restored = after(gone, revert(gone))
+    twice = after(restored, revert(restored, "r2"))
+    assert twice.traffic == {"fraud-v1": 0, "fraud-v2": 100}
+    assert twice.intent == "revert:fraud-v1"
+    assert len(twice.unrecorded) == 2
+
+
+def test_without_a_rollback_point_the_message_says_what_to_do_by_hand() -> None:
+    with pytest.raises(Superseded, match="kubectl edit"):
+        revert(state())
+
+
+def test_a_rollback_point_without_a_spec_cannot_restore() -> None:
+    with pytest.raises(Superseded, match="without its spec"):
+        revert(state(None, revert_to='{"predictor": "fraud-v1", "spec": null}'))
+
+
+def test_recorded_reverts_are_taken_off_and_others_stay() -> None:
+    start = state(revert_to=POINT)
+    first = after(start, revert(start))
+    both = after(first, revert(first, "r2"))
+    one = acknowledge_recorded(both, frozenset({"r1", "elsewhere"}))
+    assert one is not None
+    assert [entry["id"] for entry in after(both, one).unrecorded] == ["r2"]
+    none = acknowledge_recorded(after(both, one), frozenset({"r2"}))
+    assert none is not None
+    assert UNRECORDED not in after(after(both, one), none).annotations
+    assert acknowledge_recorded(both, frozenset({"elsewhere"})) is None
+
+
+ACTIONS = st.lists(
+    st.sampled_from(["open", "shift-10", "shift-50", "shift-100", "close", "compensate", "revert", "finish", "acknowledge"]),
+    max_size=25,
+)
+
+
+@given(ACTIONS)
+def test_live_traffic_sums_to_100_and_the_epoch_never_falls_whatever_happens(actions: list[str]) -> None:
+    now, held = state(80, 20, epoch="1", revert_to=POINT), 1
+    for action in actions:
+        try:
+            change = _act(action, now, held)
+        except Superseded:
+            continue
+        if change is None:
+            continue
+        new = after(now, change)
+        assert sum(new.traffic.values()) == 100
+        assert new.epoch >= now.epoch
+        assert new.revert_to == now.revert_to
+        held = new.epoch if action == "open" else held
+        now = new
+
+
+def _act(action: str, now: ServingState, held: int) -> ServingChange | None:
+    match action.split("-"):
+        case ["open"]:
+            return open_operation(now, "d-1", now.epoch)
+        case ["shift", share]:
+            return shift_traffic(now, "d-1", held, {"fraud-v2": int(share), "fraud-v1": 100 - int(share)})
+        case ["close"]:
+            return close_operation(now, "d-1", held)
+        case ["compensate"]:
+            return compensate_operation(now, "d-1", held)
+        case ["revert"]:
+            return revert(now, f"r{now.epoch}")
+        case ["finish"]:
+            return finish_revert(now)
+        case _:
+            return acknowledge_recorded(now, frozenset(entry["id"] for entry in now.unrecorded))

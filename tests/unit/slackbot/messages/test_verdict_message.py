@@ -1,0 +1,210 @@
+"""The message of a decision in every state and of every verdict: what it says, its buttons, and Slack's limits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from slack_sdk.models.blocks import Block
+
+from deployments.sandbox.slack.block_kit import block_problems
+from flows.domain.action_plan import Change
+from flows.domain.decision import Choice, Decision
+from flows.domain.decision_record import RecordKind
+from flows.domain.policy import Policy
+from flows.domain.verdict import VerdictKind
+from slackbot.identifiers import Action
+from slackbot.messages.block_kit import ExceedsSlackLimit, SlackMessage
+from slackbot.messages.verdict_message import verdict_message
+from slackbot.payloads import Question
+
+Asking = Callable[..., Decision]
+
+POLICY = Policy(promoters=("U0ANA", "S0PROMOTERS"), rollbackers=("U0CHI",))
+STATES = list(
+    product(VerdictKind, [None, *Choice], [(), (RecordKind.DECIDED,), *((RecordKind.DECIDED, one) for one in RecordKind)])
+)
+
+
+def shown(message: SlackMessage) -> str:
+    return json.dumps(message.blocks, ensure_ascii=False)
+
+
+def buttons(message: SlackMessage) -> dict[str, str]:
+    elements = [item for block in message.blocks if block["type"] == "actions" for item in block["elements"]]
+    return {item["action_id"]: item["value"] for item in elements}
+
+
+def accepted_by_slack(message: SlackMessage) -> bool:
+    blocks = list(message.blocks)
+    assert block_problems(blocks) == []
+    for block in Block.parse_all(blocks):
+        block.validate_json()
+    assert len(json.dumps({"text": message.text, "blocks": blocks}, ensure_ascii=False).encode()) <= 6000
+    assert 0 < len(message.text) <= 3000
+    return True
+
+
+@pytest.mark.parametrize(("kind", "choice", "recorded"), STATES)
+def test_every_state_of_every_verdict_is_within_slacks_limits(
+    decision: Asking, kind: VerdictKind, choice: Choice | None, recorded: tuple[RecordKind, ...]
+) -> None:
+    assert accepted_by_slack(verdict_message(decision(kind, choice), POLICY, recorded=recorded))
+
+
+@pytest.mark.parametrize("kind", VerdictKind)
+def test_a_pending_message_has_three_buttons_that_name_decision_and_evidence(decision: Asking, kind: VerdictKind) -> None:
+    values = buttons(verdict_message(decision(kind), POLICY))
+    assert list(values) == [Action.CONFIRM, Action.POSTPONE, Action.FORCE_ROLLBACK]
+    assert {Question.parse(value) for value in values.values()} == {
+        Question(decision_id="ab-2026-03-1", evidence="sha256:" + "a" * 64)
+    }
+
+
+def test_without_postponements_left_there_is_no_such_button(decision: Asking) -> None:
+    assert Action.POSTPONE not in buttons(verdict_message(decision(postponements_left=0), POLICY))
+
+
+@pytest.mark.parametrize(("kind", "choice"), list(product(VerdictKind, Choice)))
+def test_an_answered_message_has_no_buttons_and_says_who_and_why(decision: Asking, kind: VerdictKind, choice: Choice) -> None:
+    message = verdict_message(decision(kind, choice), POLICY)
+    assert buttons(message) == {}
+    assert "<!date^1772449200^" in shown(message)  # when
+    if choice is not Choice.EXPIRE:
+        assert "<@U0ANA>" in shown(message)
+        assert "“checked with the analysts”" in shown(message)
+        assert "<@U0ANA>" in message.text
+
+
+def test_the_four_verdicts_ask_four_questions(decision: Asking) -> None:
+    titles = {kind: verdict_message(decision(kind), POLICY).blocks[0]["text"]["text"] for kind in VerdictKind}
+    assert titles == {
+        VerdictKind.PROMOTE: "fraud_v2 wins. Promote it?",
+        VerdictKind.KEEP_BASELINE: "fraud_v2 does not win. Keep fraud_v1?",
+        VerdictKind.INCONCLUSIVE: "fraud_v2: too early to tell. Extend the test?",
+        VerdictKind.NOT_EVALUABLE: "fraud_v2 cannot be judged. End the test?",
+    }
+
+
+def test_a_pending_message_shows_numbers_plan_people_deadline_and_default(decision: Asking) -> None:
+    text = shown(verdict_message(decision(), POLICY))
+    for part in (
+        "0.800 → 0.850 (+6.3 %; +5.0 % required)",
+        "interval +2.1 % to +10 %",
+        "0.910 → 0.912 (+0.2 points; limit 1)",
+        "p = 0.00041 (below 0.014 required)",
+        "83 ms (limit 100 ms)",
+        "– not checked",
+        "Not checked: without entity_id cards",
+        "fraud-v1 80 %, fraud-v2 20 % → fraud-v2 100 %, fraud-v1 0 %",
+        "traffic in steps: 50 % → 100 %",
+        "<@U0ANA> or <!subteam^S0PROMOTERS>",
+        "<!date^1772701200^",
+        "if nobody decides, the baseline stays",
+        "<https://prefect.example/runs/1|Prefect run>",
+        "12,346 EUR a month",
+        "240 frauds caught, 60 missed, 24 false alerts",
+    ):
+        assert part in text, part
+
+
+def test_keeping_the_baseline_promises_no_investigation(decision: Asking) -> None:
+    text = shown(verdict_message(decision(VerdictKind.KEEP_BASELINE), POLICY))
+    assert "investigat" not in text.lower()
+    assert "stays in charge with all traffic" in text
+    assert "decision document" in text
+
+
+def test_nothing_can_be_promoted_against_a_verdict(decision: Asking) -> None:
+    for kind in (VerdictKind.KEEP_BASELINE, VerdictKind.INCONCLUSIVE, VerdictKind.NOT_EVALUABLE):
+        assert "takes all traffic" not in shown(verdict_message(decision(kind), POLICY))
+
+
+def test_what_happened_is_said_only_when_it_is_recorded(decision: Asking) -> None:
+    confirmed = decision(VerdictKind.PROMOTE, Choice.CONFIRM)
+    before = verdict_message(confirmed, POLICY, recorded=[RecordKind.DECIDED])
+    after = verdict_message(confirmed, POLICY, recorded=[RecordKind.DECIDED, RecordKind.PROMOTED])
+    assert "Done" not in shown(before)
+    assert "is promoted" not in shown(before)
+    assert after.blocks[0]["text"]["text"] == "fraud_v2 is promoted"
+    assert "Done: all traffic goes to fraud_v2." in shown(after)
+    assert before.digest != after.digest
+
+
+def test_superseded_and_undone_read_so(decision: Asking) -> None:
+    confirmed = decision(VerdictKind.PROMOTE, Choice.CONFIRM)
+    assert "took over before" in shown(verdict_message(confirmed, POLICY, recorded=[RecordKind.SUPERSEDED]))
+    assert "was undone" in shown(verdict_message(confirmed, POLICY, recorded=[RecordKind.COMPENSATED]))
+
+
+def test_a_postponed_message_says_until_when(decision: Asking) -> None:
+    text = shown(verdict_message(decision(VerdictKind.INCONCLUSIVE, Choice.POSTPONE), POLICY))
+    assert "evaluated again on <!date^1772528400^" in text
+
+
+def test_the_same_truth_has_the_same_digest(decision: Asking) -> None:
+    assert verdict_message(decision(), POLICY).digest == verdict_message(decision(), POLICY).digest
+
+
+def test_a_policy_without_promoters_says_so(decision: Asking) -> None:
+    assert "the policy names no promoters" in shown(verdict_message(decision(), Policy()))
+
+
+ODD = st.text(max_size=300) | st.sampled_from(
+    [
+        "<!channel>",
+        "*bold* _it_ ~no~ `x`",
+        "<https://evil.example|click>",
+        "a\nb",
+        "\u202eevil",
+        "ﬁ" * 250,
+        "模型" * 120,
+        "x" * 256,
+        "",
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(kind=st.sampled_from(list(VerdictKind)), choice=st.sampled_from([None, *Choice]), name=ODD, reason=ODD, other=ODD)
+def test_odd_names_and_reasons_are_escaped_and_fit(
+    decision: Asking, kind: VerdictKind, choice: Choice | None, name: str, reason: str, other: str
+) -> None:
+    try:
+        message = verdict_message(decision(kind, choice, candidate=name, baseline=other, reason=reason), POLICY)
+    except ExceedsSlackLimit:
+        assert len(name) + len(other) > 150  # only many words of a name make it too long, and then nothing is cut
+        return
+    assert accepted_by_slack(message)
+    for text in _mrkdwn(message.blocks):
+        for token in text.split("<")[1:]:
+            assert token.startswith(("@U0ANA>", "@U0CHI>", "!subteam^S0PROMOTERS>", "!date^", "https://")), token
+            assert not token.startswith("https://evil")
+
+
+def _mrkdwn(value: Any) -> list[str]:
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in _mrkdwn(item)]
+    if isinstance(value, dict):
+        own = [value["text"]] if value.get("type") == "mrkdwn" else []
+        return own + [text for item in value.values() for text in _mrkdwn(item)]
+    return []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
+@given(number=st.integers(min_value=0, max_value=10**40), repeated=st.integers(min_value=1, max_value=400))
+def test_a_number_is_shown_whole_or_not_at_all(decision: Asking, number: int, repeated: int) -> None:
+    asked = decision(VerdictKind.PROMOTE)
+    change = Change("traffic", " ".join([f"{number} %"] * repeated), f"{number} %")
+    asked = replace(asked, request=replace(asked.request, plan=replace(asked.request.plan, changes=(change,))))
+    try:
+        message = verdict_message(asked, POLICY)
+    except ExceedsSlackLimit:
+        return
+    assert shown(message).count(f"{number} %") >= repeated + 1

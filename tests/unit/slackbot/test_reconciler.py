@@ -1,0 +1,73 @@
+"""The reconciler's thread outlives whatever its checks do."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flows.adapters.decision_log_sql import SqlDecisionLog
+from flows.domain.errors import OutsideSystemError
+from slackbot.prefect_gateway import PrefectGateway
+from slackbot.reconciler import Reconciler
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Flaky:
+    """A check that fails until it is repaired, and says when it was made."""
+
+    def __init__(self) -> None:
+        self.is_broken = True
+        self.made = threading.Semaphore(0)
+
+    def __call__(self) -> None:
+        self.made.release()
+        if self.is_broken:
+            raise OutsideSystemError("Kubernetes", "reading", retryable=True)
+
+    def wait(self) -> None:
+        assert self.made.acquire(timeout=10), "the check was not made"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> SqlDecisionLog:
+    return SqlDecisionLog(f"sqlite:///{tmp_path / 'decisions.db'}")
+
+
+def test_an_outage_is_told_once_and_so_is_its_end(log: SqlDecisionLog, caplog: pytest.LogCaptureFixture) -> None:
+    check = Flaky()
+    reconciler = Reconciler(log, PrefectGateway(), further_checks={"registry": check})
+    with caplog.at_level(logging.INFO, logger="slackbot.reconciler"):
+        reconciler.reconcile_once()
+        reconciler.reconcile_once()
+        check.is_broken = False
+        reconciler.reconcile_once()
+        reconciler.reconcile_once()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "check=registry" in told[0]
+    assert "Kubernetes failed while reading" in told[0]
+    assert told[1].endswith("works again")
+
+
+def test_one_broken_check_does_not_keep_the_others_from_being_made() -> None:
+    check = Flaky()
+    away = SqlDecisionLog("postgresql://nobody@127.0.0.1:9/nothing")
+    Reconciler(away, PrefectGateway(), further_checks={"broken": check, "after": check}).reconcile_once()
+    check.wait()
+    check.wait()
+
+
+def test_the_thread_goes_on_after_failures_hears_nudges_and_stops(log: SqlDecisionLog) -> None:
+    check = Flaky()
+    reconciler = Reconciler(log, PrefectGateway(), period_seconds=3600, further_checks={"flaky": check})
+    reconciler.start()
+    check.wait()
+    reconciler.nudge()
+    check.wait()
+    reconciler.stop()
+    assert not any(thread.name == "reconciler" for thread in threading.enumerate())
