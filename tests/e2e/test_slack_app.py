@@ -22,6 +22,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import yaml
 from kubernetes import client, config
+from prefect.context import refresh_global_settings_context
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.kubernetes.faults import Fault
@@ -173,9 +174,11 @@ def running(
             "PREFECT_API_URL": "http://127.0.0.1:9/api",  # nobody is there: an emergency must not need it
             "PREFECT_CLIENT_MAX_RETRIES": "0",
         }
+        stack.callback(refresh_global_settings_context)  # called after the environment is put back
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in environment.items():
             patch.setenv(name, value)
+        refresh_global_settings_context()  # Prefect reads the environment once per process, and another test may have come first
         bot, _ = build_bot(load_bot_settings(is_http=request.param == "signed http"))
         nudges: list[float] = []
         bot = replace(bot, nudge=lambda: nudges.append(time.monotonic()))
