@@ -227,12 +227,12 @@ def _error_difference_low(before: RequestBucket, after: RequestBucket) -> float:
 
 def signed(share: Fraction | float, digits: int = 1) -> str:
     """A relative change in words, such as +6.3 %."""
-    return f"{float(share) * 100:+.{digits}f} %"
+    return f"{float(share) * 100:+z.{digits}f} %"
 
 
 def points(share: Fraction | float, digits: int = 1) -> str:
     """An absolute change of a share in words, such as -0.4 points."""
-    return f"{float(share) * 100:+.{digits}f} points"
+    return f"{float(share) * 100:+z.{digits}f} points"
 
 
 def _duration(buckets: int, seconds: int | None) -> str:

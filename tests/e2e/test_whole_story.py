@@ -210,7 +210,7 @@ def test_fraud_rollback_now_puts_the_baseline_back_and_the_registry_follows(stor
     assert kinds.count(RecordKind.EMERGENCY_REVERT) == 1
 
 
-def test_a_person_confirms_in_the_page(story: Story, chromium: str) -> None:
+def test_a_person_confirms_in_the_page_and_prefect_shows_the_run(story: Story, chromium: str) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     story.world.restart(f"second-{uuid.uuid4().hex[:6]}", story.systems)
@@ -231,6 +231,11 @@ def test_a_person_confirms_in_the_page(story: Story, chromium: str) -> None:
         expect(decided.filter(has_text="Ana Costa").first).to_be_visible(timeout=20_000)
         story.until(story.world.flow_ended, 120)
         assert story.traffic() == {"fraud-v1": 0, "fraud-v2": 100}
+        page.goto(f"{story.stack.prefect_url}/runs/flow-run/{story.run_id}")
+        expect(page.get_by_text(story.world.test.test_id).first).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Shift traffic").first).to_be_visible(timeout=20_000)
+        page.get_by_role("tab", name="Artifacts").click()
+        expect(page.get_by_text(f"{decision.decision_id}-traffic-candidate-100").first).to_be_visible(timeout=20_000)
         browser.close()
     claim = story.systems.decision_log.read(decision.decision_id).claim
     assert claim is not None
