@@ -13,6 +13,7 @@ from prefect.types.entrypoint import EntrypointType
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from flows.domain.errors import OutsideSystemError
+from flows.emergency_revert import finish_restore
 from flows.finalize_ab_test import finalize_ab_test
 from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
@@ -39,7 +40,13 @@ def run() -> None:
     settings = get_current_settings()
     wait_for_prefect(settings.api.url)
     gateway = PrefectGateway(ui_url=systems().settings.prefect_ui_url)
-    reconciler = Reconciler(systems().decision_log, gateway, further_checks={"catch-up": lambda: catch_up(gateway)})
+    reconciler = Reconciler(
+        systems().decision_log,
+        systems().executions,
+        systems().publisher,
+        gateway,
+        further_checks={"restore": lambda: finish_restore(systems().serving), "catch-up": lambda: catch_up(gateway)},
+    )
     reconciler.start()
     try:
         serve(*map(_deployment, flows_served()), limit=RUNS_AT_ONCE, pause_on_shutdown=False, print_starting_message=False)

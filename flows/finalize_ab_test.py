@@ -23,6 +23,8 @@ from flows.domain.evidence import Evidence
 from flows.domain.feedback import next_look_due
 from flows.domain.verdict import Verdict
 from flows.evaluate_ab_test import evaluate
+from flows.execution import leased_run, tell_failure
+from flows.production_steps import redraw
 from flows.promote_candidate import promote_candidate
 from flows.rollback_to_baseline import keep_baseline
 from flows.steps import step
@@ -39,13 +41,18 @@ Json = dict[str, Any]
 _TEST = TypeAdapter(ABTest)
 
 
-@flow(name="finalize-ab-test", persist_result=True, flow_run_name="{test.test_id}")
+@flow(name="finalize-ab-test", persist_result=True, flow_run_name="{test.test_id}", on_failure=[tell_failure])
 def finalize_ab_test(test: ABTest) -> dict[str, object]:
     """Decide the A/B test and carry the decision out.
 
     Returns:
         the last decision's id, verdict, choice and what became of it, and the number of rounds.
     """
+    with leased_run():
+        return _decide(test)
+
+
+def _decide(test: ABTest) -> dict[str, object]:
     carried_out = None
     for round_number in count(1):
         evaluation = evaluate_round(_TEST.dump_python(test, mode="json"), round_number)
@@ -103,6 +110,7 @@ def open_decision(evaluation: Json, round_number: int) -> str:
         plan=plan_model_in_charge(test, _in_charge_after(verdict), serving, registry, (*policy.traffic_steps, 100)),
         rollback_plan=plan_model_in_charge(test, Arm.BASELINE, serving, registry, (100,)),
         epoch=serving.epoch,
+        policy=policy,
         links=_links(test),
         decide_within_hours=policy.decide_within_hours,
         next_look_at=next_look_at,
@@ -114,14 +122,15 @@ def open_decision(evaluation: Json, round_number: int) -> str:
 
 
 @step("Post the verdict")
-def post_verdict(decision_id: str) -> str:
-    """Returns the message's `ts`."""
-    return systems().publisher.publish_decision(decision_id).ts
+def post_verdict(decision_id: str) -> None:
+    """If Slack is down the reconciler posts it; reminders and expiry must not wait for that."""
+    redraw(decision_id)
 
 
 @step("Redraw the message with the answer")
-def redraw_answered(decision_id: str) -> str:
-    return systems().publisher.publish_decision(decision_id).ts
+def redraw_answered(decision_id: str) -> None:
+    """What was decided is carried out, whether Slack can show it or not."""
+    redraw(decision_id)
 
 
 def _in_charge_after(verdict: Verdict) -> Arm:

@@ -230,6 +230,22 @@ class DecisionLog(Protocol):
         ...
 
 
+class Executions(Protocol):
+    """Leases on flow runs: each is renewed by the process that executes the run, and lapses when that process is gone."""
+
+    def renew(self, flow_run_id: str) -> None: ...
+
+    def end(self, flow_run_id: str) -> None: ...
+
+    def is_leased(self, flow_run_id: str) -> bool:
+        """Whether a process executes the run, or did until a moment ago."""
+        ...
+
+    def take_lapsed(self) -> Sequence[str]:
+        """The runs whose lease has lapsed. Whoever takes one has a lease's time to bring the run back before another may."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PostedMessage:
     """Where a message of the outbox is in Slack, and the digest of what it shows now."""

@@ -10,7 +10,7 @@ from flows.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from flows.evaluate_ab_test import WindowTelemetry
-    from flows.ports import Archive, DecisionLog, FeedbackSource, LifecycleDocs, Outbox, Registry, Serving, Telemetry
+    from flows.ports import Archive, DecisionLog, Executions, FeedbackSource, LifecycleDocs, Outbox, Registry, Serving, Telemetry
     from slackbot.publisher import Publisher
 
 
@@ -79,6 +79,12 @@ class Systems:
         from flows.adapters.decision_log_sql import SqlDecisionLog
 
         return SqlDecisionLog(self.settings.decision_log_url)
+
+    @cached_property
+    def executions(self) -> Executions:
+        from flows.adapters.executions_sql import SqlExecutions
+
+        return SqlExecutions(self.settings.decision_log_url)
 
     @cached_property
     def outbox(self) -> Outbox:

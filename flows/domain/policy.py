@@ -190,8 +190,6 @@ class Policy(_Part):
     traffic: Traffic = Traffic()
     traffic_steps: tuple[Annotated[int, Field(ge=1, le=99)], ...] = ()
     watch_minutes: float = Field(default=10, ge=0)
-    bake_hours: float = Field(default=24, ge=0)
-    auto_revert: bool = True
     max_postponements: int = Field(default=3, ge=0)
     postponements: tuple[Annotated[str, AfterValidator(_postponement)], ...] = (
         "4 hours",
@@ -205,8 +203,6 @@ class Policy(_Part):
     promoters: tuple[SlackId, ...] = ()
     rollbackers: tuple[SlackId, ...] = ()
     escalation: tuple[SlackId, ...] = ()
-    two_person: bool = False
-    initiator_may_promote: bool = False
     columns: FeedbackColumns = FeedbackColumns()
 
     @model_validator(mode="after")

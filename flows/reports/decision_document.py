@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flows.domain.ab_test import Arm
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.evidence import plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from flows.domain.decision import Decision
-    from flows.domain.decision_record import DecisionRecord
     from flows.domain.verdict import ModelMetrics, Verdict
 
 DOCUMENT_SCHEMA = 1
@@ -29,12 +29,37 @@ def decision_json(decision: Decision, ending: DecisionRecord) -> str:
         "outcome": str(ending.kind),
         "outcome_text": outcome_sentence(decision, ending.kind),
         "verdict": request.verdict.to_json(),
+        "evidence": plain(request.evidence),
+        "policy": request.policy.model_dump(mode="json") if request.policy else None,
         "decision": plain(claim) if claim else None,
         "business_impact": business_impact(decision, ending.kind),
         "actions": ending.payload,
-        "record": {"sequence": ending.sequence, "at": ending.at.isoformat(), "hash": ending.hash},
+        "record": {
+            "sequence": ending.sequence,
+            "at": ending.at.isoformat(),
+            "previous_hash": ending.previous_hash,
+            "hash": ending.hash,
+        },
     }
     return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def parse_record(body: Mapping[str, Any]) -> DecisionRecord:
+    """The record that `decision_json` wrote.
+
+    Raises:
+        KeyError, ValueError, TypeError: it is no such document.
+    """
+    record = body["record"]
+    return DecisionRecord(
+        sequence=record["sequence"],
+        kind=RecordKind(body["outcome"]),
+        decision_id=body["decision_id"],
+        at=datetime.fromisoformat(record["at"]),
+        payload=body["actions"],
+        previous_hash=record["previous_hash"],
+        hash=record["hash"],
+    )
 
 
 def decision_document(decision: Decision, ending: DecisionRecord) -> str:
