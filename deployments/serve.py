@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from flows.finalize_ab_test import finalize_ab_test
 from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
 from flows.wiring import systems
+from slackbot.emergency import FOLLOW_UP
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.reconciler import Reconciler
 
@@ -60,10 +62,15 @@ def _deployment(flow: Flow[..., Any]) -> RunnerDeployment:
 
 
 def catch_up(gateway: PrefectGateway) -> None:
-    """Start the catch-up of every emergency revert that no record tells of yet: from a shell, or in an outage."""
+    """Start the catch-up of every emergency revert that is still noted on the deployment: from a shell, or in an outage.
+
+    Once, and again after every hour in which it did not succeed.
+    """
     for entry in systems().serving.read().unrecorded:
         parameters = {"revert_id": entry["id"], "actor": entry["actor"], "reason": entry["reason"]}
-        gateway.start_run(f"rollback-to-baseline/{DEPLOYMENT}", parameters, idempotency_key=entry["id"])
+        hours = (datetime.now(UTC) - datetime.fromisoformat(entry["at"])) // timedelta(hours=1)
+        key = f"{entry['id']}-{hours}" if hours > 0 else entry["id"]
+        gateway.start_run(FOLLOW_UP, parameters, idempotency_key=key)
 
 
 def wait_for_prefect(api_url: str | None) -> None:

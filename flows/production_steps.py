@@ -258,8 +258,8 @@ def record_superseded(decision_id: str, why: str) -> str:
         raise Superseded(f"another process carries out {decision_id}; this one stops: {why}")
     test = _decision(decision_id).request.test
     details = {"test_id": test.test_id, "why": why, "now": describe_traffic(state.traffic), "epoch": state.epoch}
-    tell(decision_id, "superseded", f"stopped, a newer change came first: {why}", also_to_channel=True)
     digest = append_record(RecordKind.SUPERSEDED, decision_id, details)
+    tell(decision_id, "superseded", f"stopped, a newer change came first: {why}", also_to_channel=True)
     redraw(decision_id)
     return digest
 
