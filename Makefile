@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test coverage lint format lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ demo: setup  ## the whole story on the embedded stack; ARGS="win --decide confir
 
 test: setup  ## all tests; those that need Chromium, Prometheus or the shared API server skip by name where these are missing
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+coverage: setup  ## the unit tests alone must take every branch of the domain
+	$(BIN)/python -m pytest -q tests/unit/flows tests/unit/slackbot --cov=flows.domain --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered
 
 lint: setup  ## ruff, pyright, the import contracts
 	$(BIN)/ruff check .

@@ -89,9 +89,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             patch.setenv(name, value)
         stack.start_product()
         assert stack.slack is not None
-        from flows.settings import load_settings
+        from flows.settings import Settings, load_settings
 
-        systems = Systems(load_settings())
+        systems = Systems(load_settings(Settings))
         world = install_test(simulate_test("win", 7, cache=ROOT / ".cache" / "simulator"), systems, stack)
         world.start_live_traffic()
         yield Story(stack, stack.slack, systems, world, world.start_flow())
