@@ -199,8 +199,7 @@ def world(running: World) -> Iterator[World]:
     """An empty workspace and a running test; each test asks its own question."""
     with running.slack.workspace.lock:
         running.slack.workspace.messages.clear()
-        for user in running.slack.workspace.stacks:
-            running.slack.workspace.stacks[user].clear()
+        running.slack.workspace.modals.clear()
     running.nudges.clear()
     running.kubernetes.faults.reset()
     deploy(running.api)
@@ -365,7 +364,7 @@ def test_rights_are_looked_at_again_when_the_modal_is_submitted(world: World) ->
     world.slack.press(ANA, Action.CONFIRM)
     view = world.wait(lambda: world.slack.open_view(ANA))
     with world.slack.workspace.lock:
-        world.slack.workspace.stacks[BEN].append(view["id"])
+        world.slack.workspace.modals[BEN] = view
     world.slack.submit(BEN)
     assert "You cannot answer the verdict" in str(world.slack.open_view(BEN))
     assert world.bot.decision_log.read(decision.decision_id).is_pending

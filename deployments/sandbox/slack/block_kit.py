@@ -168,7 +168,7 @@ _SHAPES: dict[str, _Shape] = {
         },
     ),
     "context": _Shape({"elements": _list(10, _shape("plain_text", "mrkdwn", "image"))}, _BLOCK),
-    "actions": _Shape({"elements": _list(25, _shape("button", *_CHOICES))}, _BLOCK),
+    "actions": _Shape({"elements": _list(25, _shape("button"))}, _BLOCK),
     "input": _Shape(
         {"label": _text(2000, plain=True), "element": _shape(*_STATEFUL)},
         {"hint": _text(2000, plain=True), "optional": _flag, "dispatch_action": _flag, **_BLOCK},
@@ -176,12 +176,12 @@ _SHAPES: dict[str, _Shape] = {
     # views
     "modal": _Shape(
         {"title": _text(24, plain=True)},
-        {"submit": _text(24, plain=True), "close": _text(24, plain=True), "clear_on_close": _flag, "notify_on_close": _flag},
+        {"submit": _text(24, plain=True), "close": _text(24, plain=True)},
     ),
     "home": _Shape({}),
 }
 _ANY_BLOCK = _shape("section", "header", "divider", "context", "actions", "image", "input")
-_VIEW = {"callback_id": _string(255), "external_id": _string(255), "private_metadata": _string(3000)}
+_VIEW = {"callback_id": _string(255), "private_metadata": _string(3000)}
 
 
 def elements_of(block: Json) -> list[Json]:
@@ -249,8 +249,8 @@ def as_slack_keeps(blocks: list[Json]) -> list[Json]:
     return kept
 
 
-def find_element(blocks: list[Json], action_id: str, block_id: str | None) -> tuple[Json, Json] | None:
-    """The block and the element with that action id, in any block unless one is named."""
+def find_button(blocks: list[Json], action_id: str, block_id: str | None) -> tuple[Json, Json] | None:
+    """The block and the button with that action id, in any block unless one is named."""
     for block in blocks:
         for element in elements_of(block):
             if element["action_id"] == action_id and block_id in (None, block["block_id"]):

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 from deployments.sandbox.http_server import ThreadedServer
@@ -83,7 +83,7 @@ class SandboxSlack:
         )
         self.act = Interactions(self.workspace, self._deliveries, verification_token=secrets.token_hex(8))
         self.press, self.slash, self.submit = self.act.press, self.act.slash, self.act.submit
-        self.close_view, self.open_home, self.say = self.act.close_view, self.act.open_home, self.act.say
+        self.close_modal, self.open_home, self.say = self.act.close_modal, self.act.open_home, self.act.say
         self.web_api = WebApi(
             self.workspace, bot_token=self.bot_token, app_token=self.app_token, open_connection=self._connection_url
         )
@@ -141,13 +141,12 @@ class SandboxSlack:
             return [self.workspace.as_slack(m, with_metadata=True) for m in self.workspace.messages.values() if wanted(m)]
 
     def open_view(self, user: str) -> Json | None:
-        """The person's topmost modal."""
-        return self.workspace.top_view(user)
+        """The person's modal."""
+        return self.workspace.modals.get(user)
 
     def home(self, user: str) -> Json | None:
         """The person's published App Home."""
-        with self.workspace.lock:
-            return self.workspace.views.get(self.workspace.homes.get(user, ""))
+        return self.workspace.homes.get(user)
 
     def wait_for(self, look: Callable[[], Seen], *, seconds: float = 10.0) -> Seen:
         """Look again whenever the workspace changes until something is there; AssertionError after `seconds`."""
@@ -183,10 +182,12 @@ class SandboxSlack:
             files = [upload.about for upload in space.uploads.values() if upload.about]
             return {
                 "revision": space.revision,
-                "me": person.as_slack(),
-                "users": [one.as_slack() for one in space.users.values()],
-                "groups": [group.as_slack(with_users=True) for group in space.groups.values()],
-                "channels": [c.as_slack() for c in space.channels.values() if c.id[0] == "C" or c.id == person.direct_channel],
+                "me": dataclasses.asdict(person),
+                "users": [dataclasses.asdict(one) for one in space.users.values()],
+                "groups": [dataclasses.asdict(group) for group in space.groups.values()],
+                "channels": [
+                    dataclasses.asdict(c) for c in space.channels.values() if c.id[0] == "C" or c.id == person.direct_channel
+                ],
                 "messages": shown,
                 "files": files,
                 "view": self.open_view(user),
@@ -221,7 +222,6 @@ class _Routes:
         routes = [
             Route("/", self._asset),
             Route("/page/{name}", self._asset),
-            Route("/archives/{channel}/{ts}", self._archive),
             Route("/api/{method}", self._api, methods=["GET", "POST"]),
             WebSocketRoute("/link/", self._slack.sockets.serve),
             Route("/actions/{team}/{name}", self._respond, methods=["POST"]),
@@ -239,9 +239,6 @@ class _Routes:
         if name not in ("page.html", "page.css", "page.js", "block_kit.js"):
             return PlainTextResponse("not found", 404)
         return FileResponse(PAGE_FOLDER / name, headers={"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store"})
-
-    async def _archive(self, request: Request) -> Response:
-        return RedirectResponse(f"/#{request.path_params['channel']}/{request.path_params['ts']}")
 
     async def _api(self, request: Request) -> Response:
         method = request.path_params["method"]
@@ -291,18 +288,18 @@ class _Routes:
         return Response(upload.content, media_type=kind, headers=headers)
 
     async def _state(self, request: Request) -> Response:
-        user = request.query_params.get("user") or next(iter(self._slack.workspace.stacks))
-        if user not in self._slack.workspace.stacks:
+        user = request.query_params.get("user") or next(iter(self._slack.workspace.people))
+        if user not in self._slack.workspace.people:
             return JSONResponse({"error": f"no person {user}"}, 404)
         return JSONResponse(self._slack.state(user), headers={"Cache-Control": "no-store"})
 
     async def _act(self, request: Request) -> Response:
-        """What a person does, as JSON: press, slash, submit_view, close_view, open_home, say; and fail_next for tests."""
+        """What a person does, as JSON: press, slash, submit, close_modal, open_home, say; and fail_next for tests."""
         acts: dict[str, Callable[..., Any]] = {
             "press": self._slack.press,
             "slash": self._slack.slash,
-            "submit_view": self._slack.submit,
-            "close_view": self._slack.close_view,
+            "submit": self._slack.submit,
+            "close_modal": self._slack.close_modal,
             "open_home": self._slack.open_home,
             "say": self._slack.say,
             "fail_next": self._slack.fail_next,

@@ -102,14 +102,14 @@ function image(block, world) {
 function element(item, block, place, world) {
   const names = {"data-action-id": item.action_id, "data-block-id": block.block_id, ...place.where};
   const current = place.entered(block, item);
-  const changed = (value) => { place.enter(block, item, value); if (block.type !== "input" || block.dispatch_action) place.press(block, item, value); };
+  const changed = (value) => place.enter(block, item, value);
   const many = item.type === "checkboxes", initial = many ? (item.initial_options ?? []).map((one) => one.value) : [item.initial_option?.value];
   const chosen = many ? current ?? initial : [current ?? initial[0]];
   const collect = (event) => [...event.target.closest("fieldset").querySelectorAll("input:checked")].map((one) => one.value);
   switch (item.type) {
     case "button":
       return el("button", {...names, type: "button", class: item.style ?? "", "aria-label": item.accessibility_label,
-        onclick: (event) => place.press(block, item, null, event.currentTarget)}, emojied(item.text.text));
+        onclick: (event) => place.press(block, item, event.currentTarget)}, emojied(item.text.text));
     case "static_select":
       return el("select", {...names, onchange: (event) => changed(event.target.value)},
         el("option", {value: "", disabled: true, selected: !chosen[0]}, item.placeholder?.text ?? "Choose an option"),
