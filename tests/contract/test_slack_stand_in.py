@@ -35,6 +35,7 @@ from slack_sdk.models.views import View
 from slack_sdk.webhook import WebhookClient
 from werkzeug.serving import make_server
 
+from deployments.sandbox.faults import Fault
 from deployments.sandbox.slack import NothingThere, SandboxSlack
 
 ACK_SECONDS = 0.7  # Slack's three, shortened where an app stays silent on purpose
@@ -250,7 +251,7 @@ def test_a_view_that_is_not_there_cannot_be_updated(server: Server) -> None:
 
 @pytest.fixture
 def slack() -> Iterator[SandboxSlack]:
-    with SandboxSlack(ack_seconds=ACK_SECONDS, event_retry_seconds=(0.0, 0.05, 0.05)) as started:
+    with SandboxSlack(ack_seconds=ACK_SECONDS) as started:
         yield started
 
 
@@ -284,25 +285,25 @@ def test_an_app_token_opens_connections_and_nothing_else(slack: SandboxSlack, we
 
 
 def test_a_rate_limited_call_is_retried_by_the_real_client(slack: SandboxSlack, web: WebClient) -> None:
-    slack.fail_next("chat.postMessage", "ratelimited", times=2, retry_after_seconds=0)
+    slack.faults.plan(Fault.TOO_MANY_REQUESTS, times=2, of="chat.postMessage")
     with pytest.raises(SlackApiError) as caught:
         web.chat_postMessage(channel="C0FRAUD", text="x")
-    assert caught.value.response.headers["Retry-After"] == "0"
+    assert caught.value.response.headers["Retry-After"] == "1"
     web.retry_handlers.append(RateLimitErrorRetryHandler(max_retry_count=1))
     web.chat_postMessage(channel="C0FRAUD", text="x")
     assert len(slack.messages("C0FRAUD")) == 1
 
 
 def test_a_server_error_is_retried_by_the_real_client(slack: SandboxSlack, web: WebClient) -> None:
-    slack.fail_next("chat.postMessage", "server_error")
+    slack.faults.plan(Fault.SERVER_ERROR, of="chat.postMessage")
     web.retry_handlers.append(ServerErrorRetryHandler(max_retry_count=1))
     web.chat_postMessage(channel="C0FRAUD", text="x")
     assert len(slack.messages("C0FRAUD")) == 1
 
 
-@pytest.mark.parametrize(("kind", "messages"), [("lost_request", 1), ("lost_reply", 2)])
-def test_a_lost_reply_makes_the_real_client_post_twice(slack: SandboxSlack, web: WebClient, kind: Any, messages: int) -> None:
-    slack.fail_next("chat.postMessage", kind)
+@pytest.mark.parametrize(("fault", "messages"), [(Fault.LOST_BEFORE, 1), (Fault.LOST_AFTER, 2)])
+def test_a_lost_reply_makes_the_real_client_post_twice(slack: SandboxSlack, web: WebClient, fault: Fault, messages: int) -> None:
+    slack.faults.plan(fault, of="chat.postMessage")
     web.chat_postMessage(channel="C0FRAUD", text="x")
     assert len(slack.messages("C0FRAUD")) == messages
 
@@ -634,7 +635,7 @@ def test_an_envelope_whose_connection_dies_goes_to_another_at_once() -> None:
 def test_an_app_asked_to_reconnect_does_so_and_goes_on(slack: SandboxSlack, verdict: str, transport: str) -> None:
     with running(slack, transport):
         before = list(slack.sockets._connections)
-        slack.disconnect_apps()
+        slack.sockets.disconnect("refresh_requested")
         wait_until(lambda: slack.sockets._connections and not set(before) & set(slack.sockets._connections))
         assert slack.press("U0ANA", "seen").acked
 
@@ -654,36 +655,6 @@ def test_an_app_with_another_signing_secret_rejects_every_delivery(slack: Sandbo
         assert slack.press("U0ANA", "confirm").error == "dispatch_failed"
         assert slack.slash("U0ANA", "/fraud-rollback now").error == "dispatch_failed"
         assert not bot.bodies
-
-
-@pytest.mark.parametrize("over_http", [True, False])
-def test_an_unacknowledged_event_is_retried_three_times_and_says_so(*, over_http: bool) -> None:
-    attempts: list[Any] = []
-
-    def refuse_all(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        attempts.append(int(environ.get("HTTP_X_SLACK_RETRY_NUM", "0")))
-        start_response("500 Internal Server Error", [])
-        return [b""]
-
-    with SandboxSlack(ack_seconds=0.1, event_retry_seconds=(0.0, 0.0, 0.0)) as slack:
-        if over_http:
-            http = make_server("127.0.0.1", 0, refuse_all, threaded=True)
-            thread = threading.Thread(target=http.serve_forever, daemon=True)
-            thread.start()
-            slack.request_url = f"http://127.0.0.1:{http.server_port}/"
-            assert not slack.open_home("U0ANA").acked
-            wait_until(lambda: len(attempts) == 4)
-            http.shutdown()
-            http.server_close()
-            thread.join()
-        else:
-            web = WebClient(slack.bot_token, base_url=slack.api_url)
-            mute = websocket.create_connection(web.apps_connections_open(app_token=slack.app_token)["url"], timeout=5)
-            mute.recv()
-            assert not slack.open_home("U0ANA").acked
-            attempts = [json.loads(mute.recv())["retry_attempt"] for _ in range(4)]
-            mute.close()
-    assert attempts == [0, 1, 2, 3]
 
 
 # The page

@@ -16,11 +16,13 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.responses import JSONResponse
 
+from deployments.sandbox.faults import Fault, FaultGate
 from deployments.sandbox.http_server import ThreadedServer
 from deployments.sandbox.kubernetes.access import User
 from deployments.sandbox.kubernetes.api import KubernetesApi
-from deployments.sandbox.kubernetes.faults import FaultGate
+from deployments.sandbox.kubernetes.responses import ApiError
 from deployments.sandbox.kubernetes.router import Router
 from deployments.sandbox.kubernetes.seldon_operator import SeldonOperator
 from deployments.sandbox.kubernetes.store import ObjectStore
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 PROMOTER_ROLE = Path(__file__).parents[3] / "k8s" / "base" / "promoter-role.yaml"
 DEFAULT_NAMESPACE, DEFAULT_NAME = "models", "fraud-predictor"
+BUSY = ApiError(429, "TooManyRequests", "too many requests, please try again later")
+BROKEN = ApiError(500, "InternalError", "Internal error occurred: planned by a test")
+REFUSALS = {
+    Fault.TOO_MANY_REQUESTS: JSONResponse(BUSY.as_status(), 429, {"Retry-After": "1"}),
+    Fault.SERVER_ERROR: JSONResponse(BROKEN.as_status(), 500),
+}
 
 
 def _write_certificate(folder: Path) -> tuple[Path, Path]:
@@ -54,8 +62,8 @@ def _write_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 class _TlsServer(ThreadedServer):
-    def __init__(self, app: ASGIApp, *, port: int, certificate: Path, key: Path) -> None:
-        super().__init__(app, port=port, name="kubernetes-api")
+    def __init__(self, app: ASGIApp, *, certificate: Path, key: Path) -> None:
+        super().__init__(app, name="kubernetes-api")
         self._server.config.ssl_certfile = certificate
         self._server.config.ssl_keyfile = key
         self.url = f"https://127.0.0.1:{self.port}"
@@ -68,19 +76,19 @@ class SandboxKubernetes:
     predictions and `/prometheus` are, `faults` lets the next API requests go wrong.
     """
 
-    def __init__(self, port: int = 0, *, delay_seconds: float = 0.5, promoter_role: Path = PROMOTER_ROLE) -> None:
+    def __init__(self, *, delay_seconds: float = 0.5) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fraud-ab-kubernetes-")
         self._certificate, key = _write_certificate(Path(self._folder.name))
         self._tokens = {user: secrets.token_urlsafe(24) for user in ("admin", "promoter")}
         users = [
             User("admin", self._tokens["admin"]),
-            User("promoter", self._tokens["promoter"], yaml.safe_load(promoter_role.read_text(encoding="utf-8"))),
+            User("promoter", self._tokens["promoter"], yaml.safe_load(PROMOTER_ROLE.read_text(encoding="utf-8"))),
         ]
         self.store = ObjectStore()
         self.operator = SeldonOperator(self.store, delay_seconds=delay_seconds)
         self.router = Router(self.store)
-        self.faults = FaultGate(KubernetesApi(self.store, users).application())
-        self._api = _TlsServer(self.faults, port=port, certificate=self._certificate, key=key)
+        self.faults = FaultGate(KubernetesApi(self.store, users).application(), REFUSALS)
+        self._api = _TlsServer(self.faults, certificate=self._certificate, key=key)
         self._ingress = ThreadedServer(self.router.application(), name="ingress")
         self.url = self._api.url
         self.ingress_url = self._ingress.url

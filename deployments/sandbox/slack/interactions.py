@@ -145,7 +145,7 @@ class Interactions:
             "authorizations": [{**authorization, "is_enterprise_install": False}],
             "is_ext_shared_channel": False,
         }
-        return self._deliveries.deliver_event(payload)
+        return self._deliveries.deliver("events_api", payload)
 
     def say(self, user: str, text: str, *, channel: str = "C0FRAUD", thread_ts: str | None = None) -> Message:
         """Write a plain message as a person."""

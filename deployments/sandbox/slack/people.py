@@ -49,9 +49,9 @@ DEFAULT_USERS = (
     SandboxUser("U0BEN", "ben", "Ben Okafor", "America/New_York"),
     SandboxUser("U0CHI", "chiara", "Chiara Rossi", "Europe/Rome"),
 )
-DEFAULT_GROUPS = (
+GROUPS = (
     SandboxGroup("S0PROMOTERS", "fraud-promoters", ("U0ANA",)),
     SandboxGroup("S0ONCALL", "fraud-on-call", ("U0CHI",)),
 )
-DEFAULT_CHANNELS = (SandboxChannel("C0FRAUD", "fraud-models"), SandboxChannel("C0BUSINESS", "fraud-business"))
+CHANNELS = (SandboxChannel("C0FRAUD", "fraud-models"), SandboxChannel("C0BUSINESS", "fraud-business"))
 APP_USER = SandboxUser(BOT_USER_ID, "fraud_ab", "Fraud A/B", "Etc/UTC", is_bot=True)

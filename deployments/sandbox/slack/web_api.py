@@ -6,7 +6,7 @@ import json
 import mimetypes
 import secrets
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from deployments.sandbox.slack import people
@@ -15,17 +15,7 @@ from deployments.sandbox.slack.workspace import Message, SlackRefusal, Upload, W
 if TYPE_CHECKING:
     from deployments.sandbox.slack.block_kit import Json
 
-FaultKind = Literal["ratelimited", "server_error", "lost_request", "lost_reply"]
 PAGE_SIZE = 100
-
-
-@dataclass(slots=True)
-class Fault:
-    """What is to go wrong with the next `times` calls of a method."""
-
-    kind: FaultKind
-    times: int
-    retry_after_seconds: int = 1
 
 
 class WebApi:
@@ -35,7 +25,6 @@ class WebApi:
         self._space = workspace
         self._tokens = {bot_token: "bot", app_token: "app"}
         self._open_connection = open_connection
-        self._faults: dict[str, Fault] = {}
         self._methods: dict[str, Callable[[Json], Json]] = {
             "auth.test": self._auth_test,
             "apps.connections.open": lambda _: {"url": self._open_connection()},
@@ -52,21 +41,6 @@ class WebApi:
             "files.getUploadURLExternal": self._upload_url,
             "files.completeUploadExternal": self._complete_upload,
         }
-
-    def fail_next(self, method: str, fault: Fault) -> None:
-        if method not in self._methods:
-            raise ValueError(f"{method} is no method of the stand-in; it knows {', '.join(self._methods)}")
-        with self._space.lock:
-            self._faults[method] = fault
-
-    def due_fault(self, method: str) -> Fault | None:
-        """The fault that the next call of this method suffers; counted down."""
-        with self._space.lock:
-            fault = self._faults.get(method)
-            if fault is None or fault.times == 0:
-                return None
-            fault.times -= 1
-            return fault
 
     def call(self, method: str, token: str | None, args: Json) -> Json:
         """The body of Slack's answer; Slack says 200 also when it refuses."""

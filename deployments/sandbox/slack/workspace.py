@@ -18,6 +18,7 @@ from deployments.sandbox.slack.block_kit import Json, as_slack_keeps, block_prob
 TEXT_LIMIT = 40_000
 BLOCKS_JSON_LIMIT = 13_000  # undocumented: Slack refuses messages of about this size that keep every documented limit
 METADATA_LIMIT = 8_000
+TRIGGER_SECONDS = 3.0
 RESPONSE_URL_USES = 5
 RESPONSE_URL_SECONDS = 30 * 60
 
@@ -86,33 +87,23 @@ class ResponseUrl:
 class Workspace:
     """The state; every method takes the lock, `changed` is a condition of the same lock."""
 
-    def __init__(
-        self,
-        users: Sequence[people.SandboxUser],
-        groups: Sequence[people.SandboxGroup],
-        channels: Sequence[people.SandboxChannel],
-        *,
-        clock: Callable[[], float],
-        trigger_seconds: float,
-    ) -> None:
+    def __init__(self, users: Sequence[people.SandboxUser], *, clock: Callable[[], float]) -> None:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.revision = 0
-        self.on_change: Callable[[], None] = lambda: None
         self.clock = clock
         self.url = ""  # known once the server has its port
         self.people = {user.id: user for user in users}
         self.users = {**self.people, people.BOT_USER_ID: people.APP_USER}
-        self.groups = {group.id: group for group in groups}
+        self.groups = {group.id: group for group in people.GROUPS}
         directs = [people.SandboxChannel(user.direct_channel, "directmessage") for user in users]
-        self.channels = {channel.id: channel for channel in (*channels, *directs)}
+        self.channels = {channel.id: channel for channel in (*people.CHANNELS, *directs)}
         self.messages: dict[tuple[str, str], Message] = {}
         self.modals: dict[str, Json] = {}
         self.homes: dict[str, Json] = {}
         self.uploads: dict[str, Upload] = {}
         self.triggers: dict[str, Trigger] = {}
         self.response_urls: dict[str, ResponseUrl] = {}
-        self._trigger_seconds = trigger_seconds
         self._last_micros = 0
 
     def touch(self) -> None:
@@ -120,7 +111,6 @@ class Workspace:
         with self.lock:
             self.revision += 1
             self.changed.notify_all()
-        self.on_change()
 
     def new_ts(self) -> str:
         with self.lock:
@@ -215,7 +205,7 @@ class Workspace:
     def new_trigger(self, user: str) -> str:
         with self.lock:
             name = f"{secrets.randbelow(10**12)}.{secrets.randbelow(10**12)}.{secrets.token_hex(16)}"
-            self.triggers[name] = Trigger(user, self.clock() + self._trigger_seconds)
+            self.triggers[name] = Trigger(user, self.clock() + TRIGGER_SECONDS)
             return name
 
     def spend_trigger(self, name: Any) -> str:

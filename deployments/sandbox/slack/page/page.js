@@ -1,4 +1,4 @@
-// The page: what one person sees, redrawn whenever the workspace changes, and what they press, sent as that person.
+// The page: what one person sees, asked for anew several times a second, and what they press, sent as that person.
 import {blocks, el, localTime, mrkdwn} from "/page/block_kit.js";
 
 const $ = (id) => document.getElementById(id);
@@ -167,4 +167,7 @@ $("composer").onsubmit = async (event) => {
 $("line").onkeydown = (event) => { if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); $("composer").requestSubmit(); } };
 $("list").onscroll = ({target}) => { now.atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 80; };
 await refresh();
-new EventSource("/ui/live").onmessage = refresh;
+for (;;) {
+  await new Promise((wake) => setTimeout(wake, 400));
+  await refresh().catch(() => {});  // the server may be away for a moment
+}
