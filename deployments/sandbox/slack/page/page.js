@@ -23,17 +23,6 @@ function toast(text, quiet = false) {
   toast.timer = setTimeout(() => { $("toast").className = ""; }, quiet ? 1500 : 5000);
 }
 
-function confirmed(dialog) {
-  return new Promise((answer) => {
-    const close = (yes) => () => { $("confirm").close(); answer(yes); };
-    $("confirm").replaceChildren(el("h2", {}, dialog.title.text), mrkdwn(dialog.text.text, now.world), el("footer", {},
-      el("button", {"data-confirm-deny": true, onclick: close(false)}, dialog.deny?.text ?? "Cancel"),
-      el("button", {"data-confirm-accept": true, class: dialog.style ?? "primary", onclick: close(true)}, dialog.confirm?.text ?? "Yes")));
-    $("confirm").oncancel = close(false);
-    $("confirm").showModal();
-  });
-}
-
 // Where the elements of one message or view stand, and what is entered in them
 function place(key, where, target, errors) {
   const entered = now.entered[key] ??= {};
@@ -42,12 +31,11 @@ function place(key, where, target, errors) {
     entered: (block, item) => entered[block.block_id]?.[item.action_id],
     enter: (block, item, value) => { (entered[block.block_id] ??= {})[item.action_id] = value; },
     press: async (block, item, button) => {
-      if (item.confirm && !await confirmed(item.confirm)) return;
-      if (item.url && /^https?:/.test(item.url)) open(item.url, "_blank", "noopener");
-      button?.setAttribute("aria-busy", "true");
-      if (button) button.disabled = true;
+      button.setAttribute("aria-busy", "true");
+      button.disabled = true;
       await act("press", {...target, action_id: item.action_id, block_id: block.block_id});
-      if (button) { button.disabled = false; button.removeAttribute("aria-busy"); }
+      button.disabled = false;
+      button.removeAttribute("aria-busy");
     },
   };
 }

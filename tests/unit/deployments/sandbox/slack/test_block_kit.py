@@ -99,8 +99,25 @@ def test_a_list_is_accepted_up_to_its_limit_and_not_beyond(count: int, make: Any
         "text",
     ],
 )
-def test_a_wrong_block_is_refused(block: Any) -> None:
-    assert block_problems([block])
+def test_a_wrong_block_is_refused_in_one_sentence_that_points_at_it(block: Any) -> None:
+    (problem,) = block_problems([block])
+    assert "[json-pointer:/blocks/0" in problem
+
+
+@pytest.mark.parametrize(
+    ("blocks", "problem"),
+    [
+        ([{"type": "banner"}], "unsupported type: banner [json-pointer:/blocks/0/type]"),
+        ([{}], "missing required field: type [json-pointer:/blocks/0]"),
+        ([{"type": "section"}], "must define one of text or fields [json-pointer:/blocks/0]"),
+        ([actions(button(colour="red"))], "invalid additional property: colour [json-pointer:/blocks/0/elements/0]"),
+        ([actions(button(style="green"))], "must be one of primary, danger [json-pointer:/blocks/0/elements/0/style]"),
+        ([{"type": "divider", "block_id": 7}], "must be of type string [json-pointer:/blocks/0/block_id]"),
+        ("text", "must be of type array [json-pointer:/blocks]"),
+    ],
+)
+def test_a_refusal_says_what_and_where(blocks: Any, problem: str) -> None:
+    assert block_problems(blocks) == [problem]
 
 
 def test_the_same_action_id_may_stand_in_two_blocks_but_a_block_id_only_once() -> None:
