@@ -1,4 +1,4 @@
-"""The sandbox's cluster in one object: API server, operator and ingress, started and stopped together."""
+"""The sandbox's cluster in one object: API server, operator, router and metrics, started and stopped together."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class _TlsServer(ThreadedServer):
 class SandboxKubernetes:
     """A small cluster that behaves as a real one does for what the product uses; nothing is kept when it stops.
 
-    `url` is the API server (TLS, bearer tokens of `admin` and the restricted `promoter`), `ingress_url` is where
-    predictions and `/prometheus` are, `faults` lets the next API requests go wrong.
+    `url` is the API server (TLS, bearer tokens of `admin` and the restricted `promoter`), `metrics_url` is where
+    `/prometheus` is, `route` and `observe` are the traffic of the one deployment, `faults` lets the next API requests go wrong.
     """
 
     def __init__(self, *, delay_seconds: float = 0.5) -> None:
@@ -86,22 +86,23 @@ class SandboxKubernetes:
         ]
         self.store = ObjectStore()
         self.operator = SeldonOperator(self.store, delay_seconds=delay_seconds)
-        self.router = Router(self.store)
+        router = Router(self.store, DEFAULT_NAMESPACE, DEFAULT_NAME)
+        self.route, self.observe = router.route, router.observe
         self.faults = FaultGate(KubernetesApi(self.store, users).application(), REFUSALS)
         self._api = _TlsServer(self.faults, certificate=self._certificate, key=key)
-        self._ingress = ThreadedServer(self.router.application(), name="ingress")
+        self._metrics = ThreadedServer(router.application(), name="executor-metrics")
         self.url = self._api.url
-        self.ingress_url = self._ingress.url
+        self.metrics_url = self._metrics.url
 
     def start(self) -> Self:
         self._api.start()
-        self._ingress.start()
+        self._metrics.start()
         self.operator.start()
         return self
 
     def stop(self) -> None:
         self.operator.stop()
-        self._ingress.stop()
+        self._metrics.stop()
         self._api.stop()
         self._folder.cleanup()
 
@@ -125,13 +126,3 @@ class SandboxKubernetes:
         path.touch(mode=0o600)
         path.write_text(json.dumps(config, indent=2), encoding="utf-8")  # JSON is YAML
         return path
-
-    def route(self, entity_id: str, namespace: str = DEFAULT_NAMESPACE, name: str = DEFAULT_NAME) -> str:
-        """The predictor that serves this card now."""
-        return self.router.route(entity_id, namespace, name)
-
-    def observe(
-        self, predictor: str, seconds: float, code: int = 200, namespace: str = DEFAULT_NAMESPACE, name: str = DEFAULT_NAME
-    ) -> None:
-        """Count one answered prediction in the executor's metrics."""
-        self.router.observe(namespace, name, predictor, seconds, code)
