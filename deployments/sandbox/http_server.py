@@ -18,10 +18,9 @@ START_SECONDS = 10.0
 class ThreadedServer:
     """Serve `app` until `stop`; the port is bound before `start` returns, so no request is ever refused."""
 
-    def __init__(self, app: ASGIApp, *, port: int = 0, name: str) -> None:
+    def __init__(self, app: ASGIApp, *, name: str) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", port))
+        self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(

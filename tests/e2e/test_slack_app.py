@@ -24,8 +24,8 @@ import yaml
 from kubernetes import client, config
 from prefect.context import refresh_global_settings_context
 
+from deployments.sandbox.faults import Fault
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from deployments.sandbox.kubernetes.faults import Fault
 from deployments.sandbox.slack import NothingThere, SandboxSlack, SandboxUser
 from deployments.sandbox.slack.people import DEFAULT_USERS
 from flows.domain.ab_test import ABTest, Arm, Model
@@ -199,15 +199,13 @@ def world(running: World) -> Iterator[World]:
     """An empty workspace and a running test; each test asks its own question."""
     with running.slack.workspace.lock:
         running.slack.workspace.messages.clear()
-        for user in running.slack.workspace.stacks:
-            running.slack.workspace.stacks[user].clear()
+        running.slack.workspace.modals.clear()
     running.nudges.clear()
     running.kubernetes.faults.reset()
     deploy(running.api)
     yield running
     running.kubernetes.faults.reset()
-    for fault in running.slack.web_api._faults.values():
-        fault.times = 0
+    running.slack.faults.reset()
     running.api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
 
 
@@ -365,7 +363,7 @@ def test_rights_are_looked_at_again_when_the_modal_is_submitted(world: World) ->
     world.slack.press(ANA, Action.CONFIRM)
     view = world.wait(lambda: world.slack.open_view(ANA))
     with world.slack.workspace.lock:
-        world.slack.workspace.stacks[BEN].append(view["id"])
+        world.slack.workspace.modals[BEN] = view
     world.slack.submit(BEN)
     assert "You cannot answer the verdict" in str(world.slack.open_view(BEN))
     assert world.bot.decision_log.read(decision.decision_id).is_pending
@@ -504,7 +502,7 @@ def test_without_the_database_a_confirmation_says_that_it_did_not_work(world: Wo
 
 @ONCE
 def test_an_answer_reaches_a_person_where_the_app_is_not(world: World) -> None:
-    world.slack.fail_next("chat.postEphemeral", "server_error", times=100)
+    world.slack.faults.plan(Fault.SERVER_ERROR, times=100, of="chat.postEphemeral")
     assert world.slack.slash(BEN, "/fraud-rollback help").acked
     world.told(BEN, "opens a form")
 
@@ -513,13 +511,13 @@ def test_an_answer_reaches_a_person_where_the_app_is_not(world: World) -> None:
 def test_a_lost_reply_posts_no_second_message(world: World) -> None:
     request = question(VerdictKind.PROMOTE, f"ab-{uuid.uuid4().hex[:8]}")
     decision = world.bot.decision_log.open(request)
-    world.slack.fail_next("chat.postMessage", "lost_reply")
+    world.slack.faults.plan(Fault.LOST_AFTER, of="chat.postMessage")
     with pytest.raises(OutsideSystemError):
         world.bot.publisher.publish_decision(decision.decision_id)
     first = world.bot.publisher.publish_decision(decision.decision_id)
     assert world.bot.publisher.publish_decision(decision.decision_id) == first
     assert len(world.slack.messages(CHANNEL)) == 1
-    world.slack.fail_next("chat.postMessage", "lost_reply")
+    world.slack.faults.plan(Fault.LOST_AFTER, of="chat.postMessage")
     with pytest.raises(OutsideSystemError):
         world.bot.publisher.thread_line(decision.decision_id, "step", "archived")
     for _ in range(2):

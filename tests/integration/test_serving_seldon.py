@@ -16,7 +16,8 @@ import pytest
 import yaml
 from kubernetes import client, config
 
-from deployments.sandbox.kubernetes import Fault, SandboxKubernetes
+from deployments.sandbox.faults import Fault
+from deployments.sandbox.kubernetes import SandboxKubernetes
 from flows.adapters.serving_seldon import SeldonServing
 from flows.domain.errors import Conflict, OutsideSystemError, SettingsInvalid
 from flows.domain.serving_state import (
@@ -167,12 +168,12 @@ def test_a_forbidden_name_and_a_missing_one_are_clear(cluster: SandboxKubernetes
 @pytest.mark.parametrize("fault", list(Fault))
 def test_a_passing_fault_is_survived(cluster: SandboxKubernetes, serving: SeldonServing, fault: Fault) -> None:
     before = serving.read()
-    cluster.faults.plan(fault, times=2, method="GET")
+    cluster.faults.plan(fault, times=2, of="GET")
     began = time.monotonic()
     assert serving.read() == before
     if fault is Fault.TOO_MANY_REQUESTS:
         assert time.monotonic() - began >= 2, "two times Retry-After: 1"
-    cluster.faults.plan(fault, times=1, method="PATCH")
+    cluster.faults.plan(fault, times=1, of="PATCH")
     state = serving.apply(before, change(**{EPOCH: "1"}))  # meets the rehearsal, which has no effect to lose
     assert state.epoch == 1
 
@@ -181,7 +182,7 @@ def test_a_change_whose_reply_was_lost_is_a_conflict_and_was_made_once(
     cluster: SandboxKubernetes, serving: SeldonServing
 ) -> None:
     before = serving.read()
-    cluster.faults.plan(Fault.LOST_AFTER, method="PATCH", skip=1)  # the rehearsal goes well
+    cluster.faults.plan(Fault.LOST_AFTER, of="PATCH", skip=1)  # the rehearsal goes well
     with pytest.raises(Conflict):
         serving.apply(before, change(**{EPOCH: "1"}))
     assert len(patches(cluster)) == 3

@@ -46,7 +46,7 @@ def telemetry(cluster: SandboxKubernetes, tmp_path_factory: pytest.TempPathFacto
     if binary is None:
         pytest.skip("needs prometheus")
     folder: Path = tmp_path_factory.mktemp("prometheus")
-    (folder / "prometheus.yml").write_text(CONFIGURATION.format(target=cluster.ingress_url.removeprefix("http://")))
+    (folder / "prometheus.yml").write_text(CONFIGURATION.format(target=cluster.metrics_url.removeprefix("http://")))
     port = free_port()
     options = [
         f"--config.file={folder}/prometheus.yml",

@@ -67,6 +67,15 @@ _METADATA = _object(
     labels=_STRINGS,
 )
 _VALIDATOR = Draft202012Validator(_object("", "status", apiVersion=_STRING, kind=_STRING, metadata=_METADATA, spec=_SPEC))
+_WITHOUT_TENSORFLOW = {"SKLEARN_SERVER", "XGBOOST_SERVER", "MLFLOW_SERVER", "HUGGINGFACE_SERVER"}
+_WITHOUT_MODEL = {
+    "UNKNOWN_IMPLEMENTATION",
+    "SIMPLE_MODEL",
+    "SIMPLE_ROUTER",
+    "RANDOM_ABTEST",
+    "AVERAGE_COMBINER",
+    "HUGGINGFACE_SERVER",
+}
 _GO_TYPES = {str: "string", bool: "boolean", int: "integer", float: "float64", list: "array", dict: "object"}
 
 
@@ -121,12 +130,7 @@ def _broken_protocol_rules(spec: JSON) -> Iterator[str]:
     if spec.get("transport", "") not in ("", "rest", "grpc"):
         yield "Invalid transport"
     servers = {predictor["graph"].get("implementation") for predictor in spec["predictors"]}
-    if spec.get("protocol") == "tensorflow" and servers & {
-        "SKLEARN_SERVER",
-        "XGBOOST_SERVER",
-        "MLFLOW_SERVER",
-        "HUGGINGFACE_SERVER",
-    }:
+    if spec.get("protocol") == "tensorflow" and servers & _WITHOUT_TENSORFLOW:
         yield "Prepackaged server does not handle tensorflow protocol"
 
 
@@ -137,15 +141,7 @@ def _broken_predictor_rules(predictor: JSON) -> Iterator[str]:
     containers = [container["name"] for pod in pods for container in pod.get("containers", [])]
     if server == "UNKNOWN_IMPLEMENTATION" and graph["name"] not in containers:
         yield "Can't find container for Predictive Unit"
-    without_model = (
-        "UNKNOWN_IMPLEMENTATION",
-        "SIMPLE_MODEL",
-        "SIMPLE_ROUTER",
-        "RANDOM_ABTEST",
-        "AVERAGE_COMBINER",
-        "HUGGINGFACE_SERVER",
-    )
-    if server not in without_model and not graph.get("modelUri"):
+    if server not in _WITHOUT_MODEL and not graph.get("modelUri"):
         yield "Predictive unit modelUri required when using standalone servers"
     if predictor.get("shadow") and not 0 <= predictor.get("traffic", 0) <= 100:
         yield "shadow traffic is illegal, the traffic number should be between [0, 100]"

@@ -1,4 +1,4 @@
-"""The sandbox's cluster in one object: API server, operator and ingress, started and stopped together."""
+"""The sandbox's cluster in one object: API server, operator, router and metrics, started and stopped together."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.responses import JSONResponse
 
+from deployments.sandbox.faults import Fault, FaultGate
 from deployments.sandbox.http_server import ThreadedServer
 from deployments.sandbox.kubernetes.access import User
 from deployments.sandbox.kubernetes.api import KubernetesApi
-from deployments.sandbox.kubernetes.faults import FaultGate
+from deployments.sandbox.kubernetes.responses import ApiError
 from deployments.sandbox.kubernetes.router import Router
 from deployments.sandbox.kubernetes.seldon_operator import SeldonOperator
 from deployments.sandbox.kubernetes.store import ObjectStore
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 PROMOTER_ROLE = Path(__file__).parents[3] / "k8s" / "base" / "promoter-role.yaml"
 DEFAULT_NAMESPACE, DEFAULT_NAME = "models", "fraud-predictor"
+BUSY = ApiError(429, "TooManyRequests", "too many requests, please try again later")
+BROKEN = ApiError(500, "InternalError", "Internal error occurred: planned by a test")
+REFUSALS = {
+    Fault.TOO_MANY_REQUESTS: JSONResponse(BUSY.as_status(), 429, {"Retry-After": "1"}),
+    Fault.SERVER_ERROR: JSONResponse(BROKEN.as_status(), 500),
+}
 
 
 def _write_certificate(folder: Path) -> tuple[Path, Path]:
@@ -54,8 +62,8 @@ def _write_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 class _TlsServer(ThreadedServer):
-    def __init__(self, app: ASGIApp, *, port: int, certificate: Path, key: Path) -> None:
-        super().__init__(app, port=port, name="kubernetes-api")
+    def __init__(self, app: ASGIApp, *, certificate: Path, key: Path) -> None:
+        super().__init__(app, name="kubernetes-api")
         self._server.config.ssl_certfile = certificate
         self._server.config.ssl_keyfile = key
         self.url = f"https://127.0.0.1:{self.port}"
@@ -64,36 +72,37 @@ class _TlsServer(ThreadedServer):
 class SandboxKubernetes:
     """A small cluster that behaves as a real one does for what the product uses; nothing is kept when it stops.
 
-    `url` is the API server (TLS, bearer tokens of `admin` and the restricted `promoter`), `ingress_url` is where
-    predictions and `/prometheus` are, `faults` lets the next API requests go wrong.
+    `url` is the API server (TLS, bearer tokens of `admin` and the restricted `promoter`), `metrics_url` is where
+    `/prometheus` is, `route` and `observe` are the traffic of the one deployment, `faults` lets the next API requests go wrong.
     """
 
-    def __init__(self, port: int = 0, *, delay_seconds: float = 0.5, promoter_role: Path = PROMOTER_ROLE) -> None:
+    def __init__(self, *, delay_seconds: float = 0.5) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fraud-ab-kubernetes-")
         self._certificate, key = _write_certificate(Path(self._folder.name))
         self._tokens = {user: secrets.token_urlsafe(24) for user in ("admin", "promoter")}
         users = [
             User("admin", self._tokens["admin"]),
-            User("promoter", self._tokens["promoter"], yaml.safe_load(promoter_role.read_text(encoding="utf-8"))),
+            User("promoter", self._tokens["promoter"], yaml.safe_load(PROMOTER_ROLE.read_text(encoding="utf-8"))),
         ]
         self.store = ObjectStore()
         self.operator = SeldonOperator(self.store, delay_seconds=delay_seconds)
-        self.router = Router(self.store)
-        self.faults = FaultGate(KubernetesApi(self.store, users).application())
-        self._api = _TlsServer(self.faults, port=port, certificate=self._certificate, key=key)
-        self._ingress = ThreadedServer(self.router.application(), name="ingress")
+        router = Router(self.store, DEFAULT_NAMESPACE, DEFAULT_NAME)
+        self.route, self.observe = router.route, router.observe
+        self.faults = FaultGate(KubernetesApi(self.store, users).application(), REFUSALS)
+        self._api = _TlsServer(self.faults, certificate=self._certificate, key=key)
+        self._metrics = ThreadedServer(router.application(), name="executor-metrics")
         self.url = self._api.url
-        self.ingress_url = self._ingress.url
+        self.metrics_url = self._metrics.url
 
     def start(self) -> Self:
         self._api.start()
-        self._ingress.start()
+        self._metrics.start()
         self.operator.start()
         return self
 
     def stop(self) -> None:
         self.operator.stop()
-        self._ingress.stop()
+        self._metrics.stop()
         self._api.stop()
         self._folder.cleanup()
 
@@ -117,13 +126,3 @@ class SandboxKubernetes:
         path.touch(mode=0o600)
         path.write_text(json.dumps(config, indent=2), encoding="utf-8")  # JSON is YAML
         return path
-
-    def route(self, entity_id: str, namespace: str = DEFAULT_NAMESPACE, name: str = DEFAULT_NAME) -> str:
-        """The predictor that serves this card now."""
-        return self.router.route(entity_id, namespace, name)
-
-    def observe(
-        self, predictor: str, seconds: float, code: int = 200, namespace: str = DEFAULT_NAMESPACE, name: str = DEFAULT_NAME
-    ) -> None:
-        """Count one answered prediction in the executor's metrics."""
-        self.router.observe(namespace, name, predictor, seconds, code)

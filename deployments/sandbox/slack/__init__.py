@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deployments.sandbox.slack.delivery import Outcome
 from deployments.sandbox.slack.interactions import NothingThere
-from deployments.sandbox.slack.people import SandboxChannel, SandboxGroup, SandboxUser
+from deployments.sandbox.slack.people import SandboxUser
 from deployments.sandbox.slack.server import SandboxSlack
 
-__all__ = ["NothingThere", "Outcome", "SandboxChannel", "SandboxGroup", "SandboxSlack", "SandboxUser"]
+__all__ = ["NothingThere", "Outcome", "SandboxSlack", "SandboxUser"]

@@ -1,233 +1,158 @@
-"""Slack's rules for Block Kit as tables: what is refused, what Slack fills in, and what a person's entries look like.
+"""Slack's rules for Block Kit: what is refused, what Slack fills in, and what a person's entries look like.
 
-Only the types that the page can show are known: one that nobody would see is refused, as Slack refuses what it does not know.
+Only what the page can show is known: anything else is refused, as Slack refuses what it does not know.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jsonschema import Draft202012Validator
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 Json = dict[str, Any]
-Check = Callable[[Any, str, list[str]], None]
-
-BLOCKS_IN_A_MESSAGE = 50
-BLOCKS_IN_A_VIEW = 100
 
 
-def _problem(out: list[str], what: str, at: str) -> None:
-    out.append(f"{what} [json-pointer:{at}]")
+def _string(limit: int) -> Json:
+    return {"type": "string", "minLength": 1, "maxLength": limit}
 
 
-def _string(limit: int) -> Check:
-    def check(value: Any, at: str, out: list[str]) -> None:
-        if not isinstance(value, str):
-            _problem(out, "must be a string", at)
-        elif not value:
-            _problem(out, "must be more than 0 characters", at)
-        elif len(value) > limit:
-            _problem(out, f"must be less than {limit + 1} characters", at)
-
-    return check
+def _list(limit: int, item: Json) -> Json:
+    return {"type": "array", "minItems": 1, "maxItems": limit, "items": item}
 
 
-def _text(limit: int, *, plain: bool = False) -> Check:
-    def check(value: Any, at: str, out: list[str]) -> None:
-        kinds = ("plain_text",) if plain else ("plain_text", "mrkdwn")
-        if not isinstance(value, dict) or value.get("type") not in kinds:
-            _problem(out, f"must be a text object of type {' or '.join(kinds)}", at)
-            return
-        allowed = {"plain_text": _string(limit), "mrkdwn": _string(limit)}
-        _SHAPES[value["type"]].check(value, at, out, text=allowed[value["type"]])
-
-    return check
+def _object(required: str, **properties: Json) -> Json:
+    return {"required": required.split(), "properties": {"type": {}, **properties}, "additionalProperties": False}
 
 
-def _flag(value: Any, at: str, out: list[str]) -> None:
-    if not isinstance(value, bool):
-        _problem(out, "must be a boolean", at)
+def _one_of(**shapes: Json) -> Json:
+    """An object of one of these types; chosen by its `type`, so that a wrong one is told what is wrong with that type alone."""
+    chosen = [{"if": {"properties": {"type": {"const": kind}}}, "then": shape} for kind, shape in shapes.items()]
+    is_known = {"type": "object", "required": ["type"], "properties": {"type": {"enum": list(shapes)}}}
+    return {"if": is_known, "then": {"allOf": chosen}, "else": is_known}
 
 
-def _whole_number(value: Any, at: str, out: list[str]) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        _problem(out, "must be an integer", at)
+def _plain(limit: int) -> Json:
+    return _one_of(plain_text=_object("text", text=_string(limit), emoji=_FLAG))
 
 
-def _one_of(*allowed: str) -> Check:
-    def check(value: Any, at: str, out: list[str]) -> None:
-        if value not in allowed:
-            _problem(out, f"must be one of {', '.join(allowed)}", at)
-
-    return check
+def _text(limit: int) -> Json:
+    text = _string(limit)
+    return _one_of(plain_text=_object("text", text=text, emoji=_FLAG), mrkdwn=_object("text", text=text, verbatim=_FLAG))
 
 
-def _list(limit: int, each: Check) -> Check:
-    def check(value: Any, at: str, out: list[str]) -> None:
-        if not isinstance(value, list) or not value:
-            _problem(out, "no less than 1 items required", at)
-        elif len(value) > limit:
-            _problem(out, f"no more than {limit} items allowed", at)
-        else:
-            for index, item in enumerate(value):
-                each(item, f"{at}/{index}", out)
-
-    return check
-
-
-def _shape(*names: str) -> Check:
-    def check(value: Any, at: str, out: list[str]) -> None:
-        only = names[0] if len(names) == 1 else ""
-        kind = str(value.get("type", only)) if isinstance(value, dict) else ""
-        if kind not in names:
-            _problem(out, f"unsupported type: {kind}", f"{at}/type")
-        else:
-            _SHAPES[kind].check(value, at, out)
-
-    return check
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    required: Mapping[str, Check]
-    optional: Mapping[str, Check] = field(default_factory=dict[str, Check])
-
-    def check(self, value: Json, at: str, out: list[str], **instead: Check) -> None:
-        known = {**self.required, **self.optional, **instead}
-        for name in self.required:
-            if name not in value:
-                _problem(out, f"missing required field: {name}", at)
-        for name, item in value.items():
-            if name in known:
-                known[name](item, f"{at}/{name}", out)
-            elif name != "type":
-                _problem(out, f"invalid additional property: {name}", at)
-
-
-_ID = {"action_id": _string(255)}
-_BLOCK = {"block_id": _string(255)}
-_PICKED = {"confirm": _shape("confirm"), "focus_on_load": _flag, **_ID}
-_IMAGE = {"image_url": _string(3000), "slack_file": _shape("slack_file")}
-_CHOICES = ("static_select", "radio_buttons", "checkboxes", "datepicker")
-_STATEFUL = (*_CHOICES, "plain_text_input")
-_SHAPES: dict[str, _Shape] = {
-    "plain_text": _Shape({"text": _string(3000)}, {"emoji": _flag}),
-    "mrkdwn": _Shape({"text": _string(3000)}, {"verbatim": _flag}),
-    "confirm": _Shape(
-        {"title": _text(100, plain=True), "text": _text(300)},
-        {"confirm": _text(30, plain=True), "deny": _text(30, plain=True), "style": _one_of("primary", "danger")},
+_FLAG: Json = {"type": "boolean"}
+_NUMBER: Json = {"type": "integer"}
+_ID = _string(255)
+_OPTION: Json = {"type": "object", **_object("text value", text=_text(75), value=_string(150))}
+_FILE: Json = {"type": "object", **_object("", id=_ID, url=_string(3000))}
+_BUTTON = _object("text", action_id=_ID, text=_plain(75), value=_string(2000), style={"enum": ["primary", "danger"]})
+_SELECT = _object("options", action_id=_ID, options=_list(100, _OPTION), initial_option=_OPTION, placeholder=_plain(150))
+_INPUT = _object(
+    "",
+    action_id=_ID,
+    placeholder=_plain(150),
+    initial_value=_string(3000),
+    multiline=_FLAG,
+    min_length=_NUMBER,
+    max_length=_NUMBER,
+)
+_IMAGE = _object("alt_text", block_id=_ID, alt_text=_string(2000), title=_plain(2000), image_url=_string(3000), slack_file=_FILE)
+_BLOCK = _one_of(
+    header=_object("text", block_id=_ID, text=_plain(150)),
+    divider=_object("", block_id=_ID),
+    section=_object("", block_id=_ID, text=_text(3000), fields=_list(10, _text(2000)))
+    | {"anyOf": [{"required": ["text"]}, {"required": ["fields"]}]},
+    context=_object("elements", block_id=_ID, elements=_list(10, _text(3000))),
+    actions=_object("elements", block_id=_ID, elements=_list(25, _one_of(button=_BUTTON))),
+    image=_IMAGE | {"oneOf": [{"required": ["image_url"]}, {"required": ["slack_file"]}]},
+    input=_object(
+        "label element",
+        block_id=_ID,
+        label=_plain(2000),
+        element=_one_of(static_select=_SELECT, plain_text_input=_INPUT),
+        hint=_plain(2000),
+        optional=_FLAG,
     ),
-    "option": _Shape({"text": _text(75), "value": _string(150)}, {"description": _text(75)}),
-    "slack_file": _Shape({}, {"id": _string(255), "url": _string(3000)}),
-    "dispatch": _Shape({}, {"trigger_actions_on": _list(2, _one_of("on_enter_pressed", "on_character_entered"))}),
-    # elements
-    "button": _Shape(
-        {"text": _text(75, plain=True)},
-        {
-            "value": _string(2000),
-            "url": _string(3000),
-            "style": _one_of("primary", "danger"),
-            "confirm": _shape("confirm"),
-            "accessibility_label": _string(75),
-            **_ID,
-        },
-    ),
-    "static_select": _Shape(
-        {"options": _list(100, _shape("option"))},
-        {"placeholder": _text(150, plain=True), "initial_option": _shape("option"), **_PICKED},
-    ),
-    "radio_buttons": _Shape({"options": _list(10, _shape("option"))}, {"initial_option": _shape("option"), **_PICKED}),
-    "checkboxes": _Shape({"options": _list(10, _shape("option"))}, {"initial_options": _list(10, _shape("option")), **_PICKED}),
-    "datepicker": _Shape({}, {"placeholder": _text(150, plain=True), "initial_date": _string(10), **_PICKED}),
-    "plain_text_input": _Shape(
-        {},
-        {
-            "placeholder": _text(150, plain=True),
-            "initial_value": _string(3000),
-            "multiline": _flag,
-            "min_length": _whole_number,
-            "max_length": _whole_number,
-            "dispatch_action_config": _shape("dispatch"),
-            "focus_on_load": _flag,
-            **_ID,
-        },
-    ),
-    # blocks; an image is both
-    "image": _Shape({"alt_text": _string(2000)}, {"title": _text(2000, plain=True), **_IMAGE, **_BLOCK}),
-    "header": _Shape({"text": _text(150, plain=True)}, _BLOCK),
-    "divider": _Shape({}, _BLOCK),
-    "section": _Shape(
-        {},
-        {
-            "text": _text(3000),
-            "fields": _list(10, _text(2000)),
-            "accessory": _shape("button", "image", *_CHOICES),
-            "expand": _flag,
-            **_BLOCK,
-        },
-    ),
-    "context": _Shape({"elements": _list(10, _shape("plain_text", "mrkdwn", "image"))}, _BLOCK),
-    "actions": _Shape({"elements": _list(25, _shape("button", *_CHOICES))}, _BLOCK),
-    "input": _Shape(
-        {"label": _text(2000, plain=True), "element": _shape(*_STATEFUL)},
-        {"hint": _text(2000, plain=True), "optional": _flag, "dispatch_action": _flag, **_BLOCK},
-    ),
-    # views
-    "modal": _Shape(
-        {"title": _text(24, plain=True)},
-        {"submit": _text(24, plain=True), "close": _text(24, plain=True), "clear_on_close": _flag, "notify_on_close": _flag},
-    ),
-    "home": _Shape({}),
+)
+_VIEW: Json = {"blocks": _list(100, _BLOCK), "callback_id": _ID, "private_metadata": _string(3000)}
+_MODAL = _object("title blocks", title=_plain(24), submit=_plain(24), close=_plain(24), **_VIEW)
+_WORDS = {
+    "type": "must be of type {}",
+    "minLength": "must be more than 0 characters",
+    "minItems": "no less than {} items required",
+    "maxItems": "no more than {} items allowed",
 }
-_ANY_BLOCK = _shape("section", "header", "divider", "context", "actions", "image", "input")
-_VIEW = {"callback_id": _string(255), "external_id": _string(255), "private_metadata": _string(3000)}
+_A_MESSAGES_BLOCKS = Draft202012Validator(_list(50, _BLOCK))
+_A_VIEW = Draft202012Validator(_one_of(modal=_MODAL, home=_object("blocks", **_VIEW)))
 
 
-def elements_of(block: Json) -> list[Json]:
-    """The elements of a block that a person can press or fill."""
-    found = [*block.get("elements", []), block.get("accessory"), block.get("element")]
-    return [item for item in found if isinstance(item, dict) and item.get("type") in (*_STATEFUL, "button")]
-
-
-def block_problems(blocks: Any, *, limit: int = BLOCKS_IN_A_MESSAGE, at: str = "/blocks") -> list[str]:
-    """What Slack would refuse about these blocks, in its words; empty if nothing."""
-    if not isinstance(blocks, list) or any(not isinstance(block, dict) for block in blocks):
-        return [f"must be an array of blocks [json-pointer:{at}]"]
-    out: list[str] = []
-    if blocks:
-        _list(limit, _ANY_BLOCK)(blocks, at, out)
-    seen: set[str] = set()
-    for index, block in enumerate([] if out else blocks):
-        where = f"{at}/{index}"
-        if block["type"] == "section" and "text" not in block and "fields" not in block:
-            _problem(out, "missing required field: text or fields", where)
-        if block["type"] == "image" and ("image_url" in block) == ("slack_file" in block):
-            _problem(out, "must define exactly one of image_url and slack_file", where)
-        if block.get("block_id") in seen:
-            _problem(out, f"`block_id` {block['block_id']} already exists", f"{where}/block_id")
-        seen.update([block["block_id"]] if "block_id" in block else [])
-        ids = [element["action_id"] for element in elements_of(block) if "action_id" in element]
-        for repeated in sorted({one for one in ids if ids.count(one) > 1}):
-            _problem(out, f"`action_id` {repeated} already exists in this block", where)
-    return out
+def block_problems(blocks: Any) -> list[str]:
+    """What Slack would refuse about a message's blocks, in its words; empty if nothing."""
+    if blocks == []:
+        return []
+    return _problems(_A_MESSAGES_BLOCKS, blocks, "/blocks") or _repeated_ids(blocks, "/blocks")
 
 
 def view_problems(view: Any) -> list[str]:
     """What Slack would refuse about a modal or home view, in its words; empty if nothing."""
-    if not isinstance(view, dict) or view.get("type") not in ("modal", "home"):
-        return ["must be a view of type modal or home [json-pointer:/view/type]"]
-    out: list[str] = []
-    blocks = view.get("blocks")
-    given = {name: value for name, value in view.items() if value not in (None, "") and name != "blocks"}
-    known = _SHAPES[view["type"]]
-    _Shape(known.required, {**known.optional, **_VIEW}).check(given, "/view", out)
-    out += block_problems(blocks, limit=BLOCKS_IN_A_VIEW, at="/view/blocks")
-    if not blocks:
-        _problem(out, "missing required field: blocks", "/view")
-    elif not out and view["type"] == "modal" and "submit" not in given and any(b["type"] == "input" for b in blocks):
-        _problem(out, 'must define "submit" to use an "input" block in modals', "/view")
-    return out
+    given = {name: value for name, value in view.items() if value not in (None, "")} if isinstance(view, dict) else view
+    problems = _problems(_A_VIEW, given, "/view") or _repeated_ids(given["blocks"], "/view/blocks")
+    if not problems and given["type"] == "modal" and "submit" not in given and any(_inputs(given["blocks"])):
+        return ['must define "submit" to use an "input" block in modals [json-pointer:/view]']
+    return problems
+
+
+def _problems(validator: Draft202012Validator, value: Any, at: str) -> list[str]:
+    found = validator.iter_errors(value)
+    return [f"{_said(error)} [json-pointer:{'/'.join(map(str, (at, *error.absolute_path)))}]" for error in found]
+
+
+def _said(error: ValidationError) -> str:
+    """A schema's complaint as Slack words it."""
+    limit: Any = error.validator_value
+    found: Any = error.instance
+    match error.validator:
+        case "enum":
+            is_type = list(error.path)[-1:] == ["type"]
+            return f"unsupported type: {found}" if is_type else f"must be one of {', '.join(limit)}"
+        case "required":
+            return f"missing required field: {error.message.split(chr(39))[1]}"
+        case "additionalProperties":
+            schema: Any = error.schema
+            return f"invalid additional property: {', '.join(sorted(found.keys() - schema['properties'].keys()))}"
+        case "maxLength":
+            return f"must be less than {limit + 1} characters"
+        case "anyOf" | "oneOf":
+            choices = " or ".join(name for choice in limit for name in choice["required"])
+            return f"must define {'exactly one' if error.validator == 'oneOf' else 'one'} of {choices}"
+        case other:
+            return _WORDS[str(other)].format(limit)
+
+
+def _repeated_ids(blocks: list[Json], at: str) -> list[str]:
+    """A block's id may stand once in a message or view, an action's id once in a block."""
+    blocks_by_id = [block["block_id"] for block in blocks if "block_id" in block]
+    repeated = [f"`block_id` {one} already exists [json-pointer:{at}]" for one in _repeated(blocks_by_id)]
+    for index, block in enumerate(blocks):
+        ids = [element["action_id"] for element in elements_of(block) if "action_id" in element]
+        repeated += [f"`action_id` {one} already exists [json-pointer:{at}/{index}]" for one in _repeated(ids)]
+    return repeated
+
+
+def _repeated(ids: list[str]) -> list[str]:
+    return sorted({one for one in ids if ids.count(one) > 1})
+
+
+def elements_of(block: Json) -> list[Json]:
+    """The elements of a block that a person can press or fill."""
+    if block["type"] == "input":
+        return [block["element"]]
+    return block["elements"] if block["type"] == "actions" else []
 
 
 def as_slack_keeps(blocks: list[Json]) -> list[Json]:
@@ -249,8 +174,8 @@ def as_slack_keeps(blocks: list[Json]) -> list[Json]:
     return kept
 
 
-def find_element(blocks: list[Json], action_id: str, block_id: str | None) -> tuple[Json, Json] | None:
-    """The block and the element with that action id, in any block unless one is named."""
+def find_button(blocks: list[Json], action_id: str, block_id: str | None) -> tuple[Json, Json] | None:
+    """The block and the button with that action id, in any block unless one is named."""
     for block in blocks:
         for element in elements_of(block):
             if element["action_id"] == action_id and block_id in (None, block["block_id"]):
@@ -259,36 +184,27 @@ def find_element(blocks: list[Json], action_id: str, block_id: str | None) -> tu
 
 
 def _inputs(blocks: list[Json]) -> Iterator[tuple[Json, Json]]:
-    for block in blocks:
-        for element in elements_of(block):
-            if element["type"] in _STATEFUL:
-                yield block, element
+    return ((block, block["element"]) for block in blocks if block["type"] == "input")
 
 
 def entry(element: Json, raw: Any) -> Json:
     """What Slack sends for an element in which a person chose or typed `raw`; its initial value if they touched nothing."""
-    options = {option["value"]: option for option in element.get("options", [])}
-    match element["type"]:
-        case "plain_text_input":
-            value = {"value": (element.get("initial_value") if raw is None else str(raw)) or None}
-        case "checkboxes":
-            chosen = element.get("initial_options", []) if raw is None else [options[one] for one in raw]
-            value = {"selected_options": chosen}
-        case "datepicker":
-            value = {"selected_date": (element.get("initial_date") if raw is None else raw) or None}
-        case _:
-            value = {"selected_option": element.get("initial_option") if raw is None else options.get(raw)}
-    return {"type": element["type"], **value}
+    if element["type"] == "plain_text_input":
+        return {"type": element["type"], "value": (element.get("initial_value") if raw is None else str(raw)) or None}
+    chosen = [option for option in element["options"] if option["value"] == raw]
+    return {
+        "type": element["type"],
+        "selected_option": element.get("initial_option") if raw is None else next(iter(chosen), None),
+    }
 
 
 def state_values(blocks: list[Json], entered: Mapping[str, Any]) -> dict[str, dict[str, Json]]:
     """`state.values` as Slack sends it; `entered` maps an action id, or a block id and then an action id, to what was entered."""
     values: dict[str, dict[str, Json]] = {}
     for block, element in _inputs(blocks):
-        name = element["action_id"]
-        inner = entered.get(block["block_id"])
+        name, inner = element["action_id"], entered.get(block["block_id"])
         raw = inner[name] if isinstance(inner, dict) and name in inner else entered.get(name)
-        values.setdefault(block["block_id"], {})[name] = entry(element, raw)
+        values[block["block_id"]] = {name: entry(element, raw)}
     return values
 
 
@@ -296,11 +212,12 @@ def unfilled_inputs(blocks: list[Json], values: Mapping[str, Mapping[str, Json]]
     """What Slack's own client says at fields before it sends anything, by block id."""
     said: dict[str, str] = {}
     for block, element in _inputs(blocks):
-        given = next(value for key, value in values[block["block_id"]][element["action_id"]].items() if key != "type")
-        if block["type"] == "input" and not given and not block.get("optional"):
-            said[block["block_id"]] = "Please complete this required field."
-        elif isinstance(given, str) and len(given) < element.get("min_length", 0):
+        entered = values[block["block_id"]][element["action_id"]]
+        text, most = entered.get("value") or "", element.get("max_length", 3000)
+        if not text and not entered.get("selected_option"):
+            said |= {} if block.get("optional") else {block["block_id"]: "Please complete this required field."}
+        elif text and len(text) < element.get("min_length", 0):
             said[block["block_id"]] = f"Enter at least {element['min_length']} characters."
-        elif isinstance(given, str) and len(given) > element.get("max_length", 3000):
-            said[block["block_id"]] = f"Enter at most {element.get('max_length', 3000)} characters."
+        elif len(text) > most:
+            said[block["block_id"]] = f"Enter at most {most} characters."
     return said

@@ -1,24 +1,23 @@
 """How what a person does reaches the app: over Socket Mode, or signed to a request URL.
 
-Slack gives an app three seconds to acknowledge. It tries an event again up to three times; of an interaction it tells the person.
+Slack gives an app three seconds to acknowledge, and tells the person if it does not. Each event is delivered once.
 Over Socket Mode an envelope goes to one of the open connections, and to another one if that closes, or stays silent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
 import secrets
 import threading
 import time
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlencode
 
+import httpx
 from slack_sdk.signature import SignatureVerifier
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -119,28 +118,19 @@ class SocketMode:
         for connection in retiring:
             connection.send({"type": "disconnect", "reason": reason, "debug_info": {"host": "sandbox"}})
 
-    def drop(self) -> None:
-        """Close every connection without a word."""
-        with self._lock:
-            dropped = list(self._connections)
-        for connection in dropped:
-            asyncio.run_coroutine_threadsafe(connection.socket.close(1001), connection.loop)
-
-    def deliver(self, kind: Kind, payload: Json, retry: Json) -> Outcome:
+    def deliver(self, kind: Kind, payload: Json) -> Outcome:
         """Give an envelope to one connection, then to another one if it is not acknowledged."""
-        envelope = {"envelope_id": secrets.token_hex(16), "type": kind, "payload": payload, **retry}
-        envelope["accepts_response_payload"] = kind != "events_api"
+        envelope: Json = {"envelope_id": secrets.token_hex(16), "type": kind, "payload": payload}
+        is_event = kind == "events_api"
+        envelope |= {"retry_attempt": 0, "retry_reason": ""} if is_event else {}
+        envelope["accepts_response_payload"] = not is_event
         tried: list[_Connection] = []
         started = time.monotonic()
         while (connection := self._next(tried)) is not None:
             tried.append(connection)
             try:
                 answer = self._offer(connection, envelope)
-            except CancelledError:
-                continue
-            except TimeoutError:
-                if kind == "events_api":  # tried again later, and marked as a retry
-                    break
+            except (CancelledError, TimeoutError):
                 continue
             return Outcome(True, _ms_since(started), len(tried), answer=answer)
         error = "operation_timeout" if tried else "dispatch_failed"
@@ -171,57 +161,41 @@ class SocketMode:
 class Deliveries:
     """The one way to the app: signed to `request_url` if there is one, else over Socket Mode."""
 
-    def __init__(
-        self, sockets: SocketMode, *, signing_secret: str, ack_seconds: float, event_retry_seconds: Sequence[float]
-    ) -> None:
+    def __init__(self, sockets: SocketMode, *, signing_secret: str, ack_seconds: float) -> None:
         self.request_url: str | None = None
-        self.stopping = threading.Event()
         self._sockets = sockets
         self._signer = SignatureVerifier(signing_secret)
-        self._ack_seconds = ack_seconds
-        self._event_retry_seconds = tuple(event_retry_seconds)
+        alone = httpx.Limits(max_keepalive_connections=0)  # each delivery on a connection of its own
+        self._http = httpx.Client(timeout=ack_seconds, trust_env=False, limits=alone)
 
-    def deliver(self, kind: Kind, payload: Json, *, attempt: int = 0) -> Outcome:
-        """One delivery and how it went; `attempt` counts the retries of an event."""
+    def deliver(self, kind: Kind, payload: Json) -> Outcome:
+        """One delivery and how it went."""
         if self.request_url is None:
-            retry: Json = {"retry_attempt": attempt, "retry_reason": "timeout" if attempt else ""} if kind == "events_api" else {}
-            return self._sockets.deliver(kind, payload, retry)
-        headers = {"X-Slack-Retry-Num": str(attempt), "X-Slack-Retry-Reason": "http_timeout"} if attempt else {}
-        return self._post(self.request_url, kind, payload, headers)
+            return self._sockets.deliver(kind, payload)
+        return self._post(self.request_url, kind, payload)
 
-    def deliver_event(self, payload: Json) -> Outcome:
-        """An event: the first attempt is waited for, the retries follow in the background on Slack's schedule."""
-        outcome = self.deliver("events_api", payload)
-        if not outcome.acked:
-            threading.Thread(target=self._try_again, args=(payload,), name="slack-event-retries", daemon=True).start()
-        return outcome
-
-    def _try_again(self, payload: Json) -> None:
-        for attempt, wait_seconds in enumerate(self._event_retry_seconds, start=1):
-            if self.stopping.wait(wait_seconds) or self.deliver("events_api", payload, attempt=attempt).acked:
-                return
-
-    def _post(self, url: str, kind: Kind, payload: Json, headers: dict[str, str]) -> Outcome:
+    def _post(self, url: str, kind: Kind, payload: Json) -> Outcome:
+        content_type = "application/json" if kind == "events_api" else "application/x-www-form-urlencoded"
         match kind:
             case "events_api":
-                body, content_type = json.dumps(payload), "application/json"
+                body = json.dumps(payload)
             case "interactive":
-                body, content_type = urlencode({"payload": json.dumps(payload)}), "application/x-www-form-urlencoded"
+                body = urlencode({"payload": json.dumps(payload)})
             case "slash_commands":
-                body, content_type = urlencode(payload), "application/x-www-form-urlencoded"
+                body = urlencode(payload)
         now = str(int(time.time()))
         signature = self._signer.generate_signature(timestamp=now, body=body) or ""
-        signed = {"Content-Type": content_type, "X-Slack-Request-Timestamp": now, "X-Slack-Signature": signature, **headers}
-        request = urllib.request.Request(url, body.encode(), signed)  # noqa: S310 - the address is set by the test or demo
-        started = time.monotonic()
+        signed = {"Content-Type": content_type, "X-Slack-Request-Timestamp": now, "X-Slack-Signature": signature}
+        started, error = time.monotonic(), "dispatch_failed"
         try:
-            with urllib.request.urlopen(request, timeout=self._ack_seconds) as reply:  # noqa: S310 - as above
-                return Outcome(True, _ms_since(started), answer=_answer(reply.read().decode()))
-        except TimeoutError:
-            return Outcome(False, _ms_since(started), error="operation_timeout")
-        except (OSError, http.client.HTTPException) as error:
-            error_code = "operation_timeout" if isinstance(getattr(error, "reason", None), TimeoutError) else "dispatch_failed"
-            return Outcome(False, _ms_since(started), error=error_code)
+            reply = self._http.post(url, content=body, headers=signed)
+            if reply.is_success:
+                return Outcome(True, _ms_since(started), answer=_answer(reply.text))
+        except httpx.TimeoutException:
+            error = "operation_timeout"
+        except httpx.HTTPError:
+            pass
+        return Outcome(False, _ms_since(started), error=error)
 
 
 def _answer(body: str) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from deployments.sandbox.slack import people
-from deployments.sandbox.slack.block_kit import Json, entry, find_element, state_values, unfilled_inputs
+from deployments.sandbox.slack.block_kit import Json, find_button, state_values, unfilled_inputs
 from deployments.sandbox.slack.delivery import Deliveries, Outcome
 from deployments.sandbox.slack.workspace import Message, SlackRefusal, Workspace
 
@@ -38,25 +38,24 @@ class Interactions:
         message_ts: str | None = None,
         view_id: str | None = None,
         block_id: str | None = None,
-        value: Any = None,
-        entered: Mapping[str, Any] | None = None,
     ) -> Outcome:
-        """Press a button or choose `value` in a select: in a message, else in the person's open modal or App Home.
+        """Press a button.
 
         Args:
-            message_ts: the message; without it the newest one that this person sees with such an element.
-            view_id: the modal or home view instead of a message.
-            entered: what stands in the other inputs, by action id (or block id and action id).
+            message_ts: the message; without it the newest one that this person sees with such a button.
+            view_id: the App Home instead of a message.
         """
         with self._space.lock:
-            where = self._view(user, view_id) if view_id else self._message(user, action_id, block_id, message_ts)
-            blocks: list[Json] = where.blocks if isinstance(where, Message) else where["blocks"]
-            found = find_element(blocks, action_id, block_id)
+            if view_id:
+                home = self._home(user, view_id)
+                where, blocks = {"container": {"type": "view", "view_id": view_id}, "view": home}, home["blocks"]
+            else:
+                message = self._message(user, action_id, block_id, message_ts)
+                where, blocks = self._in_message(message, user), message.blocks
+            found = find_button(blocks, action_id, block_id)
             if found is None:
-                raise NothingThere(f"no element {action_id} there; buttons vanish when a message is redrawn")
-            state = {"values": state_values(blocks, {**(entered or {}), **({action_id: value} if value is not None else {})})}
-            payload = self._payload("block_actions", user) | {"actions": [self._action(*found, value)]}
-            payload |= self._in_message(where, user, state) if isinstance(where, Message) else self._in_view(where, state)
+                raise NothingThere(f"no button {action_id} there; buttons vanish when a message is redrawn")
+            payload = self._payload("block_actions", user) | {"actions": [self._action(*found)], **where}
         return self._deliveries.deliver("interactive", payload)
 
     def slash(self, user: str, line: str, *, channel: str = "C0FRAUD") -> Outcome:
@@ -69,7 +68,7 @@ class Interactions:
                 "team_id": people.TEAM_ID,
                 "team_domain": people.TEAM_DOMAIN,
                 "channel_id": place.id,
-                "channel_name": "directmessage" if place.id.startswith("D") else place.name,
+                "channel_name": place.name,
                 "user_id": person.id,
                 "user_name": person.name,
                 "command": command,
@@ -87,10 +86,10 @@ class Interactions:
             self._space.post({**outcome.answer, "channel": place.id}, visible_to=visible_to)
         return outcome
 
-    def submit(self, user: str, entered: Mapping[str, Any] | None = None, *, view_id: str | None = None) -> Outcome:
-        """Fill and submit the person's open modal; the app may close it, show errors at fields, change it or add one on top."""
+    def submit(self, user: str, entered: Mapping[str, Any] | None = None) -> Outcome:
+        """Fill and submit the person's open modal; the app may close it, show errors at fields, or change it."""
         with self._space.lock:
-            view = self._view(user, view_id)
+            view = self._modal(user)
             values = state_values(view["blocks"], entered or {})
             missing = unfilled_inputs(view["blocks"], values)
             if missing:  # Slack's client does not even send it
@@ -108,24 +107,18 @@ class Interactions:
                     return replace(outcome, field_errors=answer["errors"])
                 case "update":
                     self._space.keep_view(answer["view"], user, instead_of=view)
-                case "push":
-                    self._space.keep_view(answer["view"], user, under=view)
-                case "clear":
-                    self._space.close_views(user, all_of_them=True)
-                case _:
-                    self._space.close_views(user)
+                case None:
+                    self._space.close_modal(user)
+                case other:
+                    raise SlackRefusal(f"the sandbox knows no response_action {other}")
         except SlackRefusal as refusal:  # the person reads that it did not work; the app's answer was wrong
             return replace(outcome, error=f"{refusal}: {refusal.body.get('errors', '')}")
         return outcome
 
-    def close_view(self, user: str, *, view_id: str | None = None, all_of_them: bool = False) -> Outcome | None:
-        """Cancel the person's open modal, or all of them with the cross; the app is told if the view asked for it."""
-        with self._space.lock:
-            view = self._view(user, view_id)
-            everything = all_of_them or bool(view["clear_on_close"])
-            payload = self._payload("view_closed", user) | {"view": view, "is_cleared": everything}
-            self._space.close_views(user, all_of_them=everything)
-        return self._deliveries.deliver("interactive", payload) if view["notify_on_close"] else None
+    def close_modal(self, user: str) -> None:
+        """Cancel the person's open modal; the app hears nothing of it."""
+        self._modal(user)
+        self._space.close_modal(user)
 
     def open_home(self, user: str) -> Outcome:
         """Open the App Home tab; the app hears of it as an event."""
@@ -139,7 +132,7 @@ class Interactions:
                 "event_ts": now,
             }
             if user in self._space.homes:
-                event["view"] = self._space.views[self._space.homes[user]]
+                event["view"] = self._space.homes[user]
         authorization = {"team_id": people.TEAM_ID, "user_id": people.BOT_USER_ID, "is_bot": True, "enterprise_id": None}
         payload = {
             "token": self._token,
@@ -152,30 +145,34 @@ class Interactions:
             "authorizations": [{**authorization, "is_enterprise_install": False}],
             "is_ext_shared_channel": False,
         }
-        return self._deliveries.deliver_event(payload)
+        return self._deliveries.deliver("events_api", payload)
 
     def say(self, user: str, text: str, *, channel: str = "C0FRAUD", thread_ts: str | None = None) -> Message:
         """Write a plain message as a person."""
         return self._space.post({"channel": channel, "text": text, "thread_ts": thread_ts}, author=self._person(user).id)
 
     def _person(self, user: str) -> people.SandboxUser:
-        if user not in self._space.stacks:
-            raise NothingThere(f"no person {user}; there are {', '.join(self._space.stacks)}")
-        return self._space.users[user]
+        if user not in self._space.people:
+            raise NothingThere(f"no person {user}; there are {', '.join(self._space.people)}")
+        return self._space.people[user]
 
-    def _view(self, user: str, view_id: str | None) -> Json:
-        self._person(user)
-        theirs = (*self._space.stacks[user][-1:], self._space.homes.get(user))
-        wanted = view_id or theirs[0]
-        if wanted is None or wanted not in theirs:
-            raise NothingThere(f"{user} has no such view open")
-        return self._space.views[wanted]
+    def _modal(self, user: str) -> Json:
+        view = self._space.modals.get(self._person(user).id)
+        if view is None:
+            raise NothingThere(f"{user} has no modal open")
+        return view
+
+    def _home(self, user: str, view_id: str) -> Json:
+        view = self._space.homes.get(self._person(user).id)
+        if view is None or view["id"] != view_id:
+            raise NothingThere(f"{user} has no such App Home")
+        return view
 
     def _message(self, user: str, action_id: str, block_id: str | None, ts: str | None) -> Message:
         self._person(user)
         for message in reversed(self._space.messages.values()):
             seen = message.visible_to in (None, user) and ts in (None, message.ts)
-            if seen and (ts or find_element(message.blocks, action_id, block_id)):
+            if seen and (ts or find_button(message.blocks, action_id, block_id)):
                 return message
         raise NothingThere(f"{user} sees no message {ts or ''} with {action_id}")
 
@@ -192,18 +189,10 @@ class Interactions:
             "is_enterprise_install": False,
         }
 
-    def _action(self, block: Json, element: Json, value: Any) -> Json:
-        action = {
-            "action_id": element["action_id"],
-            "block_id": block["block_id"],
-            "type": element["type"],
-            "action_ts": self._space.new_ts(),
-        }
-        if element["type"] == "button":
-            return action | {name: element[name] for name in ("text", "value", "style", "url", "confirm") if name in element}
-        return action | entry(element, value)
+    def _action(self, block: Json, button: Json) -> Json:
+        return {**button, "block_id": block["block_id"], "action_ts": self._space.new_ts()}
 
-    def _in_message(self, message: Message, user: str, state: Json) -> Json:
+    def _in_message(self, message: Message, user: str) -> Json:
         channel = self._space.channels[message.channel]
         ephemeral = message.visible_to is not None
         container: Json = {"type": "message", "message_ts": message.ts, "channel_id": channel.id, "is_ephemeral": ephemeral}
@@ -211,11 +200,8 @@ class Interactions:
             container["thread_ts"] = message.thread_ts
         return {
             "container": container,
-            "channel": {"id": channel.id, "name": "directmessage" if channel.id.startswith("D") else channel.name},
+            "channel": {"id": channel.id, "name": channel.name},
             **({} if ephemeral else {"message": self._space.as_slack(message)}),
-            "state": state,
+            "state": {"values": {}},
             "response_url": self._space.new_response_url(user, channel.id, message.ts),
         }
-
-    def _in_view(self, view: Json, state: Json) -> Json:
-        return {"container": {"type": "view", "view_id": view["id"]}, "view": {**view, "state": state}}

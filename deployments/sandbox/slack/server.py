@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -19,37 +17,29 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
+from deployments.sandbox.faults import Fault, FaultGate
 from deployments.sandbox.http_server import ThreadedServer
 from deployments.sandbox.slack.delivery import Deliveries, SocketMode
 from deployments.sandbox.slack.interactions import Interactions, NothingThere
-from deployments.sandbox.slack.people import (
-    DEFAULT_CHANNELS,
-    DEFAULT_GROUPS,
-    DEFAULT_USERS,
-    SandboxChannel,
-    SandboxGroup,
-    SandboxUser,
-)
-from deployments.sandbox.slack.web_api import Fault, FaultKind, WebApi
+from deployments.sandbox.slack.people import DEFAULT_USERS, SandboxUser
+from deployments.sandbox.slack.web_api import WebApi
 from deployments.sandbox.slack.workspace import SlackRefusal, Workspace
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
-
     from deployments.sandbox.slack.block_kit import Json
 
 ACK_SECONDS = 3.0
-TRIGGER_SECONDS = 3.0
-EVENT_RETRY_SECONDS = (0.0, 60.0, 300.0)
 SHOWN_MESSAGES = 300
-KEEP_ALIVE_SECONDS = 15.0
 PAGE_FOLDER = Path(__file__).parent / "page"
 PAGE_POLICY = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' https: data:; frame-ancestors 'none'"
 SHOWN_AS_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
-
+REFUSALS = {
+    Fault.TOO_MANY_REQUESTS: JSONResponse({"ok": False, "error": "ratelimited"}, 429, {"Retry-After": "1"}),
+    Fault.SERVER_ERROR: JSONResponse({"ok": False, "error": "internal_error"}, 500),
+}
 
 Seen = TypeVar("Seen")
 
@@ -59,35 +49,30 @@ class SandboxSlack:
 
     Point `slack_sdk.WebClient(base_url=…)` or SLACK_API_URL at `api_url`; open `url` in a browser to be one of the people.
     Deliveries go over Socket Mode until `request_url` is set. `act` is what the people do; the same calls are under `/ui/`.
+    `faults` lets the next requests go wrong.
     """
 
     def __init__(
         self,
         *,
         users: Sequence[SandboxUser] = DEFAULT_USERS,
-        groups: Sequence[SandboxGroup] = DEFAULT_GROUPS,
-        channels: Sequence[SandboxChannel] = DEFAULT_CHANNELS,
-        port: int = 0,
         ack_seconds: float = ACK_SECONDS,
-        trigger_seconds: float = TRIGGER_SECONDS,
-        event_retry_seconds: Sequence[float] = EVENT_RETRY_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.bot_token = f"xoxb-sandbox-{secrets.token_hex(8)}"
         self.app_token = f"xapp-sandbox-{secrets.token_hex(8)}"
         self.signing_secret = secrets.token_hex(16)
-        self.workspace = Workspace(users, groups, channels, clock=clock, trigger_seconds=trigger_seconds)
+        self.workspace = Workspace(users, clock=clock)
         self.sockets = SocketMode(ack_seconds=ack_seconds)
-        self._deliveries = Deliveries(
-            self.sockets, signing_secret=self.signing_secret, ack_seconds=ack_seconds, event_retry_seconds=event_retry_seconds
-        )
+        self._deliveries = Deliveries(self.sockets, signing_secret=self.signing_secret, ack_seconds=ack_seconds)
         self.act = Interactions(self.workspace, self._deliveries, verification_token=secrets.token_hex(8))
         self.press, self.slash, self.submit = self.act.press, self.act.slash, self.act.submit
-        self.close_view, self.open_home, self.say = self.act.close_view, self.act.open_home, self.act.say
+        self.close_modal, self.open_home, self.say = self.act.close_modal, self.act.open_home, self.act.say
         self.web_api = WebApi(
             self.workspace, bot_token=self.bot_token, app_token=self.app_token, open_connection=self._connection_url
         )
-        self._server = ThreadedServer(_DroppableConnections(_Routes(self).application()), port=port, name="sandbox-slack")
+        self.faults = FaultGate(_Routes(self).application(), REFUSALS)
+        self._server = ThreadedServer(self.faults, name="sandbox-slack")
         self.url = self.workspace.url = self._server.url
         self.api_url = f"{self.url}/api/"
 
@@ -96,8 +81,6 @@ class SandboxSlack:
         return self
 
     def stop(self) -> None:
-        self._deliveries.stopping.set()
-        self.workspace.touch()  # ends the pages' streams
         self._server.stop()
 
     def __enter__(self) -> Self:
@@ -105,10 +88,6 @@ class SandboxSlack:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
-
-    @property
-    def stopping(self) -> bool:
-        return self._deliveries.stopping.is_set()
 
     @property
     def request_url(self) -> str | None:
@@ -141,13 +120,12 @@ class SandboxSlack:
             return [self.workspace.as_slack(m, with_metadata=True) for m in self.workspace.messages.values() if wanted(m)]
 
     def open_view(self, user: str) -> Json | None:
-        """The person's topmost modal."""
-        return self.workspace.top_view(user)
+        """The person's modal."""
+        return self.workspace.modals.get(user)
 
     def home(self, user: str) -> Json | None:
         """The person's published App Home."""
-        with self.workspace.lock:
-            return self.workspace.views.get(self.workspace.homes.get(user, ""))
+        return self.workspace.homes.get(user)
 
     def wait_for(self, look: Callable[[], Seen], *, seconds: float = 10.0) -> Seen:
         """Look again whenever the workspace changes until something is there; AssertionError after `seconds`."""
@@ -155,20 +133,6 @@ class SandboxSlack:
             if not self.workspace.changed.wait_for(look, timeout=seconds):
                 raise AssertionError(f"Slack did not show what was waited for within {seconds} s")
             return look()
-
-    # what a test breaks
-
-    def fail_next(self, method: str, kind: FaultKind, *, times: int = 1, retry_after_seconds: int = 1) -> None:
-        """Let the next calls of a Web API method fail; `lost_reply` takes effect and then drops the connection."""
-        self.web_api.fail_next(method, Fault(kind, times, retry_after_seconds))
-
-    def disconnect_apps(self, reason: str = "refresh_requested") -> None:
-        """Ask the app to replace its Socket Mode connections."""
-        self.sockets.disconnect(reason)
-
-    def drop_apps(self) -> None:
-        """Close the app's Socket Mode connections without notice."""
-        self.sockets.drop()
 
     def state(self, user: str) -> Json:
         """Everything the page shows to one person."""
@@ -183,10 +147,12 @@ class SandboxSlack:
             files = [upload.about for upload in space.uploads.values() if upload.about]
             return {
                 "revision": space.revision,
-                "me": person.as_slack(),
-                "users": [one.as_slack() for one in space.users.values()],
-                "groups": [group.as_slack(with_users=True) for group in space.groups.values()],
-                "channels": [c.as_slack() for c in space.channels.values() if c.id[0] == "C" or c.id == person.direct_channel],
+                "me": dataclasses.asdict(person),
+                "users": [dataclasses.asdict(one) for one in space.users.values()],
+                "groups": [dataclasses.asdict(group) for group in space.groups.values()],
+                "channels": [
+                    dataclasses.asdict(c) for c in space.channels.values() if c.id[0] == "C" or c.id == person.direct_channel
+                ],
                 "messages": shown,
                 "files": files,
                 "view": self.open_view(user),
@@ -195,40 +161,22 @@ class SandboxSlack:
             }
 
 
-class _DroppableConnections:
-    """Lets a handler drop its connection without an answer, which no ASGI message can say: the lost reply of a real network."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        cycle = getattr(send, "__self__", None)  # uvicorn's request, which holds the socket
-        if scope["type"] == "http" and cycle is not None:
-            scope["drop_connection"] = cycle.transport.close
-        await self._app(scope, receive, send)
-
-
 class _Routes:
     """The HTTP face of the stand-in. Web API calls are short and stay on the event loop; a person's acts wait in threads."""
 
     def __init__(self, slack: SandboxSlack) -> None:
         self._slack = slack
-        self._pages: set[asyncio.Event] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        slack.workspace.on_change = self._wake_pages
 
     def application(self) -> Starlette:
         routes = [
             Route("/", self._asset),
             Route("/page/{name}", self._asset),
-            Route("/archives/{channel}/{ts}", self._archive),
             Route("/api/{method}", self._api, methods=["GET", "POST"]),
             WebSocketRoute("/link/", self._slack.sockets.serve),
             Route("/actions/{team}/{name}", self._respond, methods=["POST"]),
             Route("/upload/v1/{file}", self._upload, methods=["POST"]),
             Route("/files/{file}/{name}", self._file),
             Route("/ui/state", self._state),
-            Route("/ui/live", self._live),
             Route("/ui/{act}", self._act, methods=["POST"]),
         ]
         only_here = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
@@ -240,30 +188,11 @@ class _Routes:
             return PlainTextResponse("not found", 404)
         return FileResponse(PAGE_FOLDER / name, headers={"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-store"})
 
-    async def _archive(self, request: Request) -> Response:
-        return RedirectResponse(f"/#{request.path_params['channel']}/{request.path_params['ts']}")
-
     async def _api(self, request: Request) -> Response:
         method = request.path_params["method"]
-        fault = self._slack.web_api.due_fault(method)
-        match fault.kind if fault else None:
-            case "ratelimited":
-                retry_after = str(fault.retry_after_seconds) if fault else ""
-                return JSONResponse({"ok": False, "error": "ratelimited"}, 429, {"Retry-After": retry_after})
-            case "server_error":
-                return JSONResponse({"ok": False, "error": "internal_error"}, 500)
-            case "lost_request":
-                return self._drop(request)
-            case _:
-                pass
         args = await _arguments(request)
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        body = self._slack.web_api.call(method, token if scheme == "Bearer" else args.pop("token", None), args)
-        return self._drop(request) if fault else JSONResponse(body)
-
-    def _drop(self, request: Request) -> Response:
-        request.scope["drop_connection"]()
-        return Response()  # written to nobody
+        return JSONResponse(self._slack.web_api.call(method, token if scheme == "Bearer" else args.pop("token", None), args))
 
     async def _respond(self, request: Request) -> Response:
         try:
@@ -291,21 +220,20 @@ class _Routes:
         return Response(upload.content, media_type=kind, headers=headers)
 
     async def _state(self, request: Request) -> Response:
-        user = request.query_params.get("user") or next(iter(self._slack.workspace.stacks))
-        if user not in self._slack.workspace.stacks:
+        user = request.query_params.get("user") or next(iter(self._slack.workspace.people))
+        if user not in self._slack.workspace.people:
             return JSONResponse({"error": f"no person {user}"}, 404)
         return JSONResponse(self._slack.state(user), headers={"Cache-Control": "no-store"})
 
     async def _act(self, request: Request) -> Response:
-        """What a person does, as JSON: press, slash, submit_view, close_view, open_home, say; and fail_next for tests."""
+        """What a person does, as JSON: press, slash, submit, close_modal, open_home, say."""
         acts: dict[str, Callable[..., Any]] = {
             "press": self._slack.press,
             "slash": self._slack.slash,
-            "submit_view": self._slack.submit,
-            "close_view": self._slack.close_view,
+            "submit": self._slack.submit,
+            "close_modal": self._slack.close_modal,
             "open_home": self._slack.open_home,
             "say": self._slack.say,
-            "fail_next": self._slack.fail_next,
         }
         act = acts.get(request.path_params["act"])
         if act is None:
@@ -319,26 +247,6 @@ class _Routes:
         except (TypeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse(dataclasses.asdict(done) if done else {})
-
-    async def _live(self, _: Request) -> Response:
-        return StreamingResponse(self._changes(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-
-    async def _changes(self) -> AsyncIterator[str]:
-        """A line for each change, for the page's EventSource."""
-        self._loop, changed = asyncio.get_running_loop(), asyncio.Event()
-        self._pages.add(changed)
-        try:
-            while not self._slack.stopping:
-                yield f"data: {self._slack.workspace.revision}\n\n"
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), KEEP_ALIVE_SECONDS)
-                changed.clear()
-        finally:
-            self._pages.discard(changed)
-
-    def _wake_pages(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(lambda: [page.set() for page in self._pages])
 
 
 async def _arguments(request: Request) -> Json:

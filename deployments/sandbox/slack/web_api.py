@@ -6,26 +6,16 @@ import json
 import mimetypes
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from deployments.sandbox.slack import people
-from deployments.sandbox.slack.workspace import Message, SlackRefusal, Upload, Workspace, is_true
+from deployments.sandbox.slack.workspace import Message, SlackRefusal, Upload, Workspace, is_true, refuse_problems
 
 if TYPE_CHECKING:
     from deployments.sandbox.slack.block_kit import Json
 
-FaultKind = Literal["ratelimited", "server_error", "lost_request", "lost_reply"]
 PAGE_SIZE = 100
-
-
-@dataclass(slots=True)
-class Fault:
-    """What is to go wrong with the next `times` calls of a method."""
-
-    kind: FaultKind
-    times: int
-    retry_after_seconds: int = 1
 
 
 class WebApi:
@@ -35,48 +25,22 @@ class WebApi:
         self._space = workspace
         self._tokens = {bot_token: "bot", app_token: "app"}
         self._open_connection = open_connection
-        self._faults: dict[str, Fault] = {}
         self._methods: dict[str, Callable[[Json], Json]] = {
-            "api.test": lambda args: {"args": args},
             "auth.test": self._auth_test,
             "apps.connections.open": lambda _: {"url": self._open_connection()},
             "chat.postMessage": self._post_message,
             "chat.update": self._update_message,
-            "chat.delete": self._delete_message,
             "chat.postEphemeral": self._post_ephemeral,
-            "chat.getPermalink": self._permalink,
             "conversations.history": self._history,
             "conversations.replies": self._replies,
-            "conversations.info": self._channel_info,
-            "conversations.list": self._channel_list,
-            "conversations.open": self._open_direct,
-            "reactions.add": self._react,
-            "views.open": self._open_view,
-            "views.push": self._push_view,
+            "views.open": self._open_modal,
             "views.update": self._update_view,
             "views.publish": self._publish_home,
             "users.info": self._user_info,
-            "users.list": lambda _: {"members": [user.as_slack() for user in self._space.users.values()], **_no_more()},
-            "usergroups.list": self._groups,
             "usergroups.users.list": self._group_users,
             "files.getUploadURLExternal": self._upload_url,
             "files.completeUploadExternal": self._complete_upload,
         }
-
-    def fail_next(self, method: str, fault: Fault) -> None:
-        if method not in self._methods:
-            raise ValueError(f"{method} is no method of the stand-in; it knows {', '.join(self._methods)}")
-        with self._space.lock:
-            self._faults[method] = fault
-
-    def due_fault(self, method: str) -> Fault | None:
-        """The fault that the next call of this method suffers; counted down."""
-        with self._space.lock:
-            fault = self._faults.get(method)
-            if fault is None or fault.times == 0:
-                return None
-            fault.times -= 1
-            return fault
 
     def call(self, method: str, token: str | None, args: Json) -> Json:
         """The body of Slack's answer; Slack says 200 also when it refuses."""
@@ -110,49 +74,22 @@ class WebApi:
         shown = self._space.as_slack(message, with_metadata=True)
         return {"channel": message.channel, "ts": message.ts, "message": shown}
 
-    def _own(self, args: Json, refusal: str) -> Message:
+    def _update_message(self, args: Json) -> Json:
         message = self._space.message(args.get("channel") or "", args.get("ts") or "")
         if message.author != people.BOT_USER_ID:
-            raise SlackRefusal(refusal)
-        return message
-
-    def _update_message(self, args: Json) -> Json:
-        message = self._own(args, "cant_update_message")
+            raise SlackRefusal("cant_update_message")
         text, blocks = self._space.checked_content(args)  # text without blocks drops the blocks, as Slack does
         if args.get("metadata") is not None:  # left out, the metadata stays
             message.metadata = self._space.checked_metadata(args["metadata"])
         message.text, message.blocks, message.edited = text, blocks, self._space.new_ts()
-        message.broadcast = message.broadcast or (bool(message.thread_ts) and is_true(args.get("reply_broadcast")))
         self._space.touch()
         shown = self._space.as_slack(message, with_metadata=True)
         return {"channel": message.channel, "ts": message.ts, "text": message.text, "message": shown}
-
-    def _delete_message(self, args: Json) -> Json:
-        message = self._own(args, "cant_delete_message")
-        del self._space.messages[message.channel, message.ts]
-        self._space.touch()
-        return {"channel": message.channel, "ts": message.ts}
 
     def _post_ephemeral(self, args: Json) -> Json:
         if args.get("user") not in self._space.users:
             raise SlackRefusal("user_not_in_channel")
         return {"message_ts": self._space.post({**args, "metadata": None}, visible_to=args["user"]).ts}
-
-    def _permalink(self, args: Json) -> Json:
-        message = self._space.message(args.get("channel") or "", args.get("message_ts") or "")
-        return {
-            "channel": message.channel,
-            "permalink": f"{self._space.url}/archives/{message.channel}/p{message.ts.replace('.', '')}",
-        }
-
-    def _react(self, args: Json) -> Json:
-        message = self._space.message(args.get("channel") or "", args.get("timestamp") or "")
-        users = message.reactions.setdefault(args.get("name") or "", [])
-        if people.BOT_USER_ID in users:
-            raise SlackRefusal("already_reacted")
-        users.append(people.BOT_USER_ID)
-        self._space.touch()
-        return {}
 
     def _page(self, messages: list[Message], args: Json) -> Json:
         """The messages of one page within `oldest` and `latest`, and where the next page begins."""
@@ -182,33 +119,13 @@ class WebApi:
         asked = self._space.message(args.get("channel") or "", args.get("ts") or "", missing="thread_not_found")
         return self._page([asked, *self._space.replies(asked)], args)
 
-    # channels and people
-
-    def _channel_info(self, args: Json) -> Json:
-        return {"channel": self._space.channels[self._space.channel_id(args.get("channel") or "")].as_slack()}
-
-    def _channel_list(self, args: Json) -> Json:
-        kinds = (args.get("types") or "public_channel").split(",")
-        shown = [
-            c.as_slack() for c in self._space.channels.values() if ("im" if c.id.startswith("D") else "public_channel") in kinds
-        ]
-        return {"channels": shown, **_no_more()}
-
-    def _open_direct(self, args: Json) -> Json:
-        user = self._space.users.get(args.get("users") or "")
-        if user is None or user.is_bot:
-            raise SlackRefusal("user_not_found")
-        return {"channel": {"id": user.direct_channel}}
+    # people
 
     def _user_info(self, args: Json) -> Json:
         user = self._space.users.get(args.get("user") or "")
         if user is None:
             raise SlackRefusal("user_not_found")
-        return {"user": user.as_slack()}
-
-    def _groups(self, args: Json) -> Json:
-        with_users = is_true(args.get("include_users"))
-        return {"usergroups": [group.as_slack(with_users=with_users) for group in self._space.groups.values()]}
+        return {"user": asdict(user)}
 
     def _group_users(self, args: Json) -> Json:
         group = self._space.groups.get(args.get("usergroup") or "")
@@ -218,33 +135,26 @@ class WebApi:
 
     # views
 
-    def _open_view(self, args: Json) -> Json:
-        return {"view": self._space.keep_view(_modal(args), self._space.spend_trigger(args.get("trigger_id")))}
-
-    def _push_view(self, args: Json) -> Json:
-        user = self._space.spend_trigger(args.get("trigger_id"))
-        return {"view": self._space.keep_view(_modal(args), user, under=self._space.top_view(user))}
+    def _open_modal(self, args: Json) -> Json:
+        return {"view": self._space.keep_view(_view(args, "modal"), self._space.spend_trigger(args.get("trigger_id")))}
 
     def _update_view(self, args: Json) -> Json:
-        wanted = [v for v in self._space.views.values() if _names(args, v)]
-        if not wanted:
+        shown = [*self._space.modals.items(), *self._space.homes.items()]
+        found = [(user, view) for user, view in shown if view["id"] == args.get("view_id")]
+        if not found:
             raise SlackRefusal("not_found")
-        if args.get("hash") and args["hash"] != wanted[0]["hash"]:
-            raise SlackRefusal("hash_conflict")
-        return {"view": self._space.keep_view(args.get("view") or {}, "", instead_of=wanted[0])}
+        return self._replace(args, args.get("view") or {}, *found[0])
 
     def _publish_home(self, args: Json) -> Json:
-        user, view = args.get("user_id") or "", args.get("view") or {}
-        if user not in self._space.stacks:
+        user, view = args.get("user_id") or "", _view(args, "home")
+        if user not in self._space.people:
             raise SlackRefusal("user_not_found")
-        if view.get("type") != "home":
-            raise SlackRefusal("invalid_arguments")
-        before = self._space.views.get(self._space.homes.get(user, ""))
+        return self._replace(args, view, user, self._space.homes.get(user))
+
+    def _replace(self, args: Json, view: Json, user: str, before: Json | None) -> Json:
         if args.get("hash") and before and args["hash"] != before["hash"]:
             raise SlackRefusal("hash_conflict")
-        kept = self._space.keep_view(view, user, instead_of=before)
-        self._space.homes[user] = kept["id"]
-        return {"view": kept}
+        return {"view": self._space.keep_view(view, user, instead_of=before)}
 
     # files
 
@@ -287,31 +197,18 @@ class WebApi:
         return upload.about
 
 
-def _no_more() -> Json:
-    return {"response_metadata": {"next_cursor": ""}}
-
-
-def _names(args: Json, view: Json) -> bool:
-    """Do the arguments of `views.update` name this view?"""
-    if args.get("view_id"):
-        return args["view_id"] == view["id"]
-    return bool(args.get("external_id")) and args["external_id"] == view["external_id"]
-
-
-def _modal(args: Json) -> Json:
+def _view(args: Json, kind: Literal["modal", "home"]) -> Json:
     view = args.get("view")
-    if not isinstance(view, dict) or view.get("type") != "modal":
-        raise SlackRefusal(
-            "invalid_arguments", response_metadata={"messages": ["[ERROR] must be a modal [json-pointer:/view/type]"]}
-        )
-    return view
+    if not isinstance(view, dict) or view.get("type") != kind:
+        refuse_problems("invalid_arguments", [f"must be a {kind} [json-pointer:/view/type]"])
+    return view or {}
 
 
 def _parsed(args: Json) -> Json:
     """Forms carry structures as JSON text: read them."""
     parsed: Json = dict(args)
     errors = {"blocks": "invalid_blocks_format", "metadata": "invalid_metadata_format"}
-    for name in ("blocks", "view", "metadata", "files", "attachments"):
+    for name in ("blocks", "view", "metadata", "files"):
         value: Any = parsed.get(name)
         if isinstance(value, str) and value:
             try:

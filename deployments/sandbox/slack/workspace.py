@@ -18,9 +18,9 @@ from deployments.sandbox.slack.block_kit import Json, as_slack_keeps, block_prob
 TEXT_LIMIT = 40_000
 BLOCKS_JSON_LIMIT = 13_000  # undocumented: Slack refuses messages of about this size that keep every documented limit
 METADATA_LIMIT = 8_000
+TRIGGER_SECONDS = 3.0
 RESPONSE_URL_USES = 5
 RESPONSE_URL_SECONDS = 30 * 60
-OPEN_VIEWS = 3
 
 
 class SlackRefusal(Exception):
@@ -51,7 +51,6 @@ class Message:
     metadata: Json | None = None
     edited: str | None = None
     files: list[Json] = field(default_factory=list[Json])
-    reactions: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
 
 @dataclass(slots=True)
@@ -88,33 +87,23 @@ class ResponseUrl:
 class Workspace:
     """The state; every method takes the lock, `changed` is a condition of the same lock."""
 
-    def __init__(
-        self,
-        users: Sequence[people.SandboxUser],
-        groups: Sequence[people.SandboxGroup],
-        channels: Sequence[people.SandboxChannel],
-        *,
-        clock: Callable[[], float],
-        trigger_seconds: float,
-    ) -> None:
+    def __init__(self, users: Sequence[people.SandboxUser], *, clock: Callable[[], float]) -> None:
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
         self.revision = 0
-        self.on_change: Callable[[], None] = lambda: None
         self.clock = clock
         self.url = ""  # known once the server has its port
-        self.users = {user.id: user for user in (*users, people.APP_USER)}
-        self.groups = {group.id: group for group in groups}
-        directs = [people.SandboxChannel(user.direct_channel, user.name) for user in users]
-        self.channels = {channel.id: channel for channel in (*channels, *directs)}
+        self.people = {user.id: user for user in users}
+        self.users = {**self.people, people.BOT_USER_ID: people.APP_USER}
+        self.groups = {group.id: group for group in people.GROUPS}
+        directs = [people.SandboxChannel(user.direct_channel, "directmessage") for user in users]
+        self.channels = {channel.id: channel for channel in (*people.CHANNELS, *directs)}
         self.messages: dict[tuple[str, str], Message] = {}
-        self.views: dict[str, Json] = {}
-        self.stacks: dict[str, list[str]] = {user.id: [] for user in users}
-        self.homes: dict[str, str] = {}
+        self.modals: dict[str, Json] = {}
+        self.homes: dict[str, Json] = {}
         self.uploads: dict[str, Upload] = {}
         self.triggers: dict[str, Trigger] = {}
         self.response_urls: dict[str, ResponseUrl] = {}
-        self._trigger_seconds = trigger_seconds
         self._last_micros = 0
 
     def touch(self) -> None:
@@ -122,7 +111,6 @@ class Workspace:
         with self.lock:
             self.revision += 1
             self.changed.notify_all()
-        self.on_change()
 
     def new_ts(self) -> str:
         with self.lock:
@@ -142,7 +130,7 @@ class Workspace:
         """The text and blocks of a message as Slack would keep them; refused as Slack refuses them."""
         text, blocks = args.get("text") or "", args.get("blocks") or []
         refuse_problems("invalid_blocks", block_problems(blocks))
-        if not text and not blocks and not args.get("attachments"):
+        if not text and not blocks:
             raise SlackRefusal("no_text")
         if len(text) > TEXT_LIMIT:
             raise SlackRefusal("msg_too_long")
@@ -170,10 +158,8 @@ class Workspace:
             if thread and visible_to is None:
                 parent = self.message(channel, thread, missing="thread_not_found")
                 thread = parent.thread_ts or parent.ts
-            metadata, broadcast = (
-                self.checked_metadata(args.get("metadata")),
-                bool(thread) and is_true(args.get("reply_broadcast")),
-            )
+            metadata = self.checked_metadata(args.get("metadata"))
+            broadcast = bool(thread) and is_true(args.get("reply_broadcast"))
             message = Message(channel, self.new_ts(), author, text, blocks, thread, visible_to, broadcast, metadata)
             self.messages[channel, message.ts] = message
             self.touch()
@@ -211,8 +197,6 @@ class Workspace:
             body["edited"] = {"user": message.author, "ts": message.edited}
         if message.metadata and with_metadata:
             body["metadata"] = message.metadata
-        if message.reactions:
-            body["reactions"] = [{"name": n, "users": who, "count": len(who)} for n, who in message.reactions.items()]
         lists = {"blocks": message.blocks, "files": message.files}
         return body | {name: items for name, items in lists.items() if items}
 
@@ -221,7 +205,7 @@ class Workspace:
     def new_trigger(self, user: str) -> str:
         with self.lock:
             name = f"{secrets.randbelow(10**12)}.{secrets.randbelow(10**12)}.{secrets.token_hex(16)}"
-            self.triggers[name] = Trigger(user, self.clock() + self._trigger_seconds)
+            self.triggers[name] = Trigger(user, self.clock() + TRIGGER_SECONDS)
             return name
 
     def spend_trigger(self, name: Any) -> str:
@@ -243,7 +227,7 @@ class Workspace:
             return f"{self.url}/actions/{people.TEAM_ID}/{name}"
 
     def respond(self, name: str, body: Json) -> None:
-        """What a POST to a response URL does: replace or delete the message it came from, or post a new one."""
+        """What a POST to a response URL does: replace the message it came from, or post a new one."""
         with self.lock:
             right = self.response_urls.get(name)
             if right is None or self.clock() > right.until:
@@ -251,9 +235,7 @@ class Workspace:
             if right.left == 0:
                 raise SlackRefusal("used_url")
             origin = self.messages.get((right.channel, right.message_ts or ""))
-            if is_true(body.get("delete_original")) and origin:
-                del self.messages[origin.channel, origin.ts]
-            elif is_true(body.get("replace_original")) and origin:
+            if is_true(body.get("replace_original")) and origin:
                 origin.text, origin.blocks = self.checked_content(body)
             else:
                 visible_to = None if body.get("response_type") == "in_channel" else right.user
@@ -263,65 +245,32 @@ class Workspace:
 
     # views
 
-    def keep_view(self, given: Json, user: str, *, under: Json | None = None, instead_of: Json | None = None) -> Json:
-        """Check a view and keep it: new, on top of `under`, or `instead_of` one with the same id."""
+    def keep_view(self, given: Json, user: str, *, instead_of: Json | None = None) -> Json:
+        """Check a view and show it to a person, as their modal or their App Home; `instead_of` gives it its id."""
         refuse_problems("invalid_arguments", view_problems(given))
         with self.lock:
-            view_id = instead_of["id"] if instead_of else f"V{secrets.token_hex(5).upper()}"
-            taken = given.get("external_id")
-            if taken and any(v.get("external_id") == taken and v["id"] != view_id for v in self.views.values()):
-                raise SlackRefusal("duplicate_external_id")
-            defaults = {
+            kept = {
                 "private_metadata": "",
                 "callback_id": "",
-                "external_id": "",
-                "title": None,
                 "submit": None,
                 "close": None,
-            }
-            self.views[view_id] = {
-                **defaults,
-                "clear_on_close": False,
-                "notify_on_close": False,
                 **given,
-                "id": view_id,
+                "id": instead_of["id"] if instead_of else f"V{secrets.token_hex(5).upper()}",
                 "blocks": as_slack_keeps(given["blocks"]),
                 "team_id": people.TEAM_ID,
                 "app_id": people.APP_ID,
                 "bot_id": people.BOT_ID,
-                "app_installed_team_id": people.TEAM_ID,
                 "state": {"values": {}},
                 "hash": f"{self.new_ts()}{secrets.token_hex(3)}",
-                "previous_view_id": instead_of["previous_view_id"] if instead_of else (under["id"] if under else None),
-                "root_view_id": instead_of["root_view_id"] if instead_of else (under["root_view_id"] if under else view_id),
             }
-            if not instead_of and given["type"] == "modal":
-                self._stack_view(view_id, user, push=under is not None)
+            (self.modals if given["type"] == "modal" else self.homes)[user] = kept
             self.touch()
-            return self.views[view_id]
+            return kept
 
-    def _stack_view(self, view_id: str, user: str, *, push: bool) -> None:
-        stack = self.stacks[user]
-        if push and len(stack) >= OPEN_VIEWS:
-            del self.views[view_id]
-            raise SlackRefusal("push_limit_reached")
-        for closed in [] if push else stack:
-            self.views.pop(closed, None)
-        self.stacks[user] = [*stack, view_id] if push else [view_id]
-
-    def close_views(self, user: str, *, all_of_them: bool = False) -> None:
-        """Take the person's top view away, or all."""
+    def close_modal(self, user: str) -> None:
         with self.lock:
-            stack = self.stacks[user]
-            keep = 0 if all_of_them else len(stack) - 1
-            for view_id in stack[keep:]:
-                self.views.pop(view_id, None)
-            self.stacks[user] = stack[:keep]
+            self.modals.pop(user, None)
             self.touch()
-
-    def top_view(self, user: str) -> Json | None:
-        with self.lock:
-            return self.views[self.stacks[user][-1]] if self.stacks[user] else None
 
 
 def is_true(value: Any) -> bool:

@@ -99,27 +99,19 @@ function image(block, world) {
 }
 
 // `place` says where an element stands and what a press does: {where, entered(block, element), enter(…), press(…), errors}
-function element(item, block, place, world) {
+function element(item, block, place) {
   const names = {"data-action-id": item.action_id, "data-block-id": block.block_id, ...place.where};
   const current = place.entered(block, item);
-  const changed = (value) => { place.enter(block, item, value); if (block.type !== "input" || block.dispatch_action) place.press(block, item, value); };
-  const many = item.type === "checkboxes", initial = many ? (item.initial_options ?? []).map((one) => one.value) : [item.initial_option?.value];
-  const chosen = many ? current ?? initial : [current ?? initial[0]];
-  const collect = (event) => [...event.target.closest("fieldset").querySelectorAll("input:checked")].map((one) => one.value);
   switch (item.type) {
     case "button":
-      return el("button", {...names, type: "button", class: item.style ?? "", "aria-label": item.accessibility_label,
-        onclick: (event) => place.press(block, item, null, event.currentTarget)}, emojied(item.text.text));
-    case "static_select":
-      return el("select", {...names, onchange: (event) => changed(event.target.value)},
-        el("option", {value: "", disabled: true, selected: !chosen[0]}, item.placeholder?.text ?? "Choose an option"),
-        ...item.options.map((one) => el("option", {value: one.value, selected: one.value === chosen[0]}, emojied(one.text.text))));
-    case "radio_buttons": case "checkboxes":
-      return el("fieldset", {...names, onchange: (event) => changed(many ? collect(event) : event.target.value)},
-        ...item.options.map((one) => el("label", {}, el("input", {type: many ? "checkbox" : "radio", value: one.value, checked: chosen.includes(one.value),
-          name: `${block.block_id} ${item.action_id}`}), el("span", {}, text(one.text, world), one.description && el("small", {}, text(one.description, world))))));
-    case "datepicker":
-      return el("input", {...names, type: "date", value: current ?? item.initial_date, onchange: (event) => changed(event.target.value)});
+      return el("button", {...names, type: "button", class: item.style ?? "",
+        onclick: (event) => place.press(block, item, event.currentTarget)}, emojied(item.text.text));
+    case "static_select": {
+      const chosen = current ?? item.initial_option?.value;
+      return el("select", {...names, onchange: (event) => place.enter(block, item, event.target.value)},
+        el("option", {value: "", disabled: true, selected: !chosen}, item.placeholder?.text ?? "Choose an option"),
+        ...item.options.map((one) => el("option", {value: one.value, selected: one.value === chosen}, emojied(one.text.text))));
+    }
     case "plain_text_input": {
       const field = el(item.multiline ? "textarea" : "input", {...names, rows: item.multiline ? 3 : null, placeholder: item.placeholder?.text,
         maxlength: item.max_length, oninput: (event) => place.enter(block, item, event.target.value)});
@@ -133,13 +125,12 @@ const shows = {
   header: (block, place, world) => el("h3", {}, text(block.text, world)),
   divider: () => el("hr"),
   image: (block, place, world) => el("figure", {}, block.title && el("figcaption", {}, block.title.text), image(block, world)),
-  context: (block, place, world) => el("div", {class: "context"}, ...block.elements.map((one) => one.type === "image" ? image(one, world) : text(one, world))),
-  actions: (block, place, world) => el("div", {class: "actions"}, ...block.elements.map((one) => element(one, block, place, world))),
+  context: (block, place, world) => el("div", {class: "context"}, ...block.elements.map((one) => text(one, world))),
+  actions: (block, place, world) => el("div", {class: "actions"}, ...block.elements.map((one) => element(one, block, place))),
   section: (block, place, world) => el("div", {class: "section"}, el("div", {}, block.text && text(block.text, world),
-    block.fields && el("div", {class: "fields"}, ...block.fields.map((one) => text(one, world)))),
-    block.accessory && el("div", {class: "accessory"}, block.accessory.type === "image" ? image(block.accessory, world) : element(block.accessory, block, place, world))),
+    block.fields && el("div", {class: "fields"}, ...block.fields.map((one) => text(one, world))))),
   input: (block, place, world) => el("div", {class: "input"}, el("label", {}, emojied(block.label.text), block.optional && el("small", {}, " (optional)")),
-    element(block.element, block, place, world), block.hint && el("small", {}, emojied(block.hint.text)),
+    element(block.element, block, place), block.hint && el("small", {}, emojied(block.hint.text)),
     place.errors?.[block.block_id] && el("div", {class: "error", role: "alert", "data-error-for": block.block_id}, place.errors[block.block_id])),
 };
 

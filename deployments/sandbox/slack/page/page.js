@@ -1,4 +1,4 @@
-// The page: what one person sees, redrawn whenever the workspace changes, and what they press, sent as that person.
+// The page: what one person sees, asked for anew several times a second, and what they press, sent as that person.
 import {blocks, el, localTime, mrkdwn} from "/page/block_kit.js";
 
 const $ = (id) => document.getElementById(id);
@@ -23,17 +23,6 @@ function toast(text, quiet = false) {
   toast.timer = setTimeout(() => { $("toast").className = ""; }, quiet ? 1500 : 5000);
 }
 
-function confirmed(dialog) {
-  return new Promise((answer) => {
-    const close = (yes) => () => { $("confirm").close(); answer(yes); };
-    $("confirm").replaceChildren(el("h2", {}, dialog.title.text), mrkdwn(dialog.text.text, now.world), el("footer", {},
-      el("button", {"data-confirm-deny": true, onclick: close(false)}, dialog.deny?.text ?? "Cancel"),
-      el("button", {"data-confirm-accept": true, class: dialog.style ?? "primary", onclick: close(true)}, dialog.confirm?.text ?? "Yes")));
-    $("confirm").oncancel = close(false);
-    $("confirm").showModal();
-  });
-}
-
 // Where the elements of one message or view stand, and what is entered in them
 function place(key, where, target, errors) {
   const entered = now.entered[key] ??= {};
@@ -41,13 +30,12 @@ function place(key, where, target, errors) {
     where, errors,
     entered: (block, item) => entered[block.block_id]?.[item.action_id],
     enter: (block, item, value) => { (entered[block.block_id] ??= {})[item.action_id] = value; },
-    press: async (block, item, value, button) => {
-      if (item.confirm && !await confirmed(item.confirm)) return;
-      if (item.url && /^https?:/.test(item.url)) open(item.url, "_blank", "noopener");
-      button?.setAttribute("aria-busy", "true");
-      if (button) button.disabled = true;
-      await act("press", {...target, action_id: item.action_id, block_id: block.block_id, value, entered});
-      if (button) { button.disabled = false; button.removeAttribute("aria-busy"); }
+    press: async (block, item, button) => {
+      button.setAttribute("aria-busy", "true");
+      button.disabled = true;
+      await act("press", {...target, action_id: item.action_id, block_id: block.block_id});
+      button.disabled = false;
+      button.removeAttribute("aria-busy");
     },
   };
 }
@@ -57,7 +45,7 @@ function message(one, replies, inThread = false) {
   const image = (file) => file.mimetype.startsWith("image/") ? el("img", {src: file.url_private, alt: file.alt_txt || file.title}) : "📄 " + file.title;
   const folded = now.folded.has(one.ts), count = `${replies.length} ${replies.length === 1 ? "reply" : "replies"}`;
   const fold = () => { folded ? now.folded.delete(one.ts) : now.folded.add(one.ts); draw(true); };
-  return el("article", {id: "p" + one.ts.replace(".", ""), "data-message-ts": one.ts, "data-ephemeral": one.is_ephemeral, "data-thread-ts": one.thread_ts},
+  return el("article", {"data-message-ts": one.ts, "data-ephemeral": one.is_ephemeral, "data-thread-ts": one.thread_ts},
     el("span", {class: "avatar", "aria-hidden": "true", "data-person": one.user}, who.real_name.split(" ").map((word) => word[0]).join("").slice(0, 2)),
     el("div", {class: "body"},
       one.is_ephemeral ? el("small", {class: "only-you"}, "Only visible to you") : null,
@@ -66,7 +54,6 @@ function message(one, replies, inThread = false) {
       one.blocks ? blocks(one.blocks, place(one.ts, {"data-message-ts": one.ts}, {message_ts: one.ts}), now.world) : mrkdwn(one.text, now.world),
       ...(one.files ?? []).map((file) => el("figure", {}, el("figcaption", {}, file.title), el("a", {href: file.permalink, target: "_blank"}, image(file)))),
       one.edited ? el("small", {class: "edited"}, "(edited)") : null,
-      one.reactions ? el("div", {}, ...one.reactions.map((r) => el("span", {class: "reaction"}, mrkdwn(`:${r.name}: ${r.count}`, now.world)))) : null,
       replies.length ? el("button", {class: "fold", "data-thread-toggle": one.ts, "aria-expanded": String(!folded), onclick: fold}, `${folded ? "▸" : "▾"} ${count}`) : null,
       replies.length && !folded ? el("div", {class: "thread", "data-thread": one.ts}, ...replies.map((reply) => message(reply, [], true))) : null));
 }
@@ -96,7 +83,7 @@ function drawNavigation() {
   const {me, users, channels} = now.world;
   $("user").replaceChildren(...users.filter((user) => !user.is_bot).map((user) => el("option", {value: user.id, selected: user.id === me.id}, user.real_name)));
   const go = (id, name, names) => el("button", {...names, "aria-current": id === now.place ? "page" : null, onclick: () => enter(id)}, name);
-  $("places").replaceChildren(...channels.map((one) => one.is_im ? go(one.id, "✉ Fraud A/B", {"data-channel": one.id}) : go(one.id, "# " + one.name, {"data-channel": one.id})),
+  $("places").replaceChildren(...channels.map((one) => one.id.startsWith("D") ? go(one.id, "✉ Fraud A/B", {"data-channel": one.id}) : go(one.id, "# " + one.name, {"data-channel": one.id})),
     go("home", "⌂ App Home", {"data-open-home": true}));
   $("reach").textContent = now.world.app_reachable ? "" : "⚠️ The app is not connected";
 }
@@ -108,21 +95,21 @@ function drawModal() {
   const submit = async (event) => {
     event.preventDefault();
     modal.querySelectorAll("button").forEach((button) => { button.disabled = true; });
-    const outcome = await act("submit_view", {view_id: view.id, entered: now.entered[view.id]});
+    const outcome = await act("submit", {entered: now.entered[view.id]});
     now.errors[view.id] = outcome.field_errors ?? {};
     if (outcome.error && outcome.error !== "incomplete") now.errors[view.id] = {"": "We had some trouble connecting. Try again?"};
     draw(true);
     modal.querySelector(".error")?.scrollIntoView({block: "nearest"});
   };
-  const close = (all_of_them) => act("close_view", {view_id: view.id, all_of_them});
-  modal.oncancel = (event) => { event.preventDefault(); close(false); };
+  const close = () => act("close_modal", {});
+  modal.oncancel = (event) => { event.preventDefault(); close(); };
   modal.dataset.viewId = view.id;
   modal.dataset.callbackId = view.callback_id;
   modal.replaceChildren(el("form", {onsubmit: submit, novalidate: true, autocomplete: "off"},
-    el("header", {}, el("h2", {}, view.title.text), el("button", {type: "button", "aria-label": "Close", onclick: () => close(true)}, "✕")),
+    el("header", {}, el("h2", {}, view.title.text), el("button", {type: "button", "aria-label": "Close", onclick: close}, "✕")),
     blocks(view.blocks, place(view.id, {"data-view-id": view.id}, {view_id: view.id}, fail), now.world),
     fail[""] ? el("div", {class: "error", role: "alert"}, fail[""]) : null,
-    el("footer", {}, el("button", {type: "button", "data-modal-close": true, onclick: () => close(false)}, view.close?.text ?? "Cancel"),
+    el("footer", {}, el("button", {type: "button", "data-modal-close": true, onclick: close}, view.close?.text ?? "Cancel"),
       view.submit ? el("button", {class: "primary", "data-modal-submit": true}, view.submit.text) : null)));
   if (!modal.open) modal.showModal();
 }
@@ -167,8 +154,8 @@ $("composer").onsubmit = async (event) => {
 };
 $("line").onkeydown = (event) => { if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); $("composer").requestSubmit(); } };
 $("list").onscroll = ({target}) => { now.atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 80; };
-const [channel, anchor] = location.hash.slice(1).split("/");
-if (channel) now.place = channel;
 await refresh();
-if (anchor) $(anchor)?.scrollIntoView(now.atEnd = false);
-new EventSource("/ui/live").onmessage = refresh;
+for (;;) {
+  await new Promise((wake) => setTimeout(wake, 400));
+  await refresh().catch(() => {});  // the server may be away for a moment
+}

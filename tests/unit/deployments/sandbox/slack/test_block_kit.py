@@ -28,6 +28,14 @@ def actions(*elements: dict[str, Any]) -> dict[str, Any]:
     return {"type": "actions", "elements": list(elements)}
 
 
+def field(element: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "input", "label": plain("l"), "element": element, **more}
+
+
+def choice(*options: dict[str, Any]) -> dict[str, Any]:
+    return field({"type": "static_select", "options": list(options)})
+
+
 def option(value: str) -> dict[str, Any]:
     return {"text": plain(value), "value": value}
 
@@ -44,9 +52,8 @@ ABOVE_AND_BELOW = [
     ("button value", 2000, lambda text: actions(button(value=text))),
     ("action_id", 255, lambda text: actions(button(action_id=text))),
     ("block_id", 255, lambda text: {"type": "divider", "block_id": text}),
-    ("option text", 75, lambda text: actions({"type": "static_select", "options": [{"text": plain(text), "value": "v"}]})),
-    ("option value", 150, lambda text: actions({"type": "static_select", "options": [{"text": plain("t"), "value": text}]})),
-    ("confirm title", 100, lambda text: actions(button(confirm={"title": plain(text), "text": plain("t")}))),
+    ("option text", 75, lambda text: choice({"text": plain(text), "value": "v"})),
+    ("option value", 150, lambda text: choice({"text": plain("t"), "value": text})),
     ("alt text", 2000, lambda text: {"type": "image", "image_url": "https://example.org", "alt_text": text}),
 ]
 
@@ -66,8 +73,7 @@ def test_a_text_is_accepted_up_to_its_limit_and_not_beyond(what: str, limit: int
         (25, lambda n: [actions(*[button() for _ in range(n)])]),
         (10, lambda n: [{"type": "section", "fields": [plain("f")] * n}]),
         (10, lambda n: [{"type": "context", "elements": [plain("c")] * n}]),
-        (100, lambda n: [actions({"type": "static_select", "options": [option(str(i)) for i in range(n)]})]),
-        (10, lambda n: [actions({"type": "radio_buttons", "options": [option(str(i)) for i in range(n)]})]),
+        (100, lambda n: [choice(*[option(str(i)) for i in range(n)])]),
     ],
 )
 def test_a_list_is_accepted_up_to_its_limit_and_not_beyond(count: int, make: Any) -> None:
@@ -85,6 +91,7 @@ def test_a_list_is_accepted_up_to_its_limit_and_not_beyond(count: int, make: Any
         actions(button(action_id="a"), button(action_id="a")),
         actions(button(style="green")),
         actions({"type": "plain_text_input", "action_id": "a"}),
+        actions({"type": "static_select", "options": [option("x")]}),
         actions(),
         {"type": "input", "element": {"type": "plain_text_input"}},
         {"type": "divider", "colour": "red"},
@@ -92,8 +99,25 @@ def test_a_list_is_accepted_up_to_its_limit_and_not_beyond(count: int, make: Any
         "text",
     ],
 )
-def test_a_wrong_block_is_refused(block: Any) -> None:
-    assert block_problems([block])
+def test_a_wrong_block_is_refused_in_one_sentence_that_points_at_it(block: Any) -> None:
+    (problem,) = block_problems([block])
+    assert "[json-pointer:/blocks/0" in problem
+
+
+@pytest.mark.parametrize(
+    ("blocks", "problem"),
+    [
+        ([{"type": "banner"}], "unsupported type: banner [json-pointer:/blocks/0/type]"),
+        ([{}], "missing required field: type [json-pointer:/blocks/0]"),
+        ([{"type": "section"}], "must define one of text or fields [json-pointer:/blocks/0]"),
+        ([actions(button(colour="red"))], "invalid additional property: colour [json-pointer:/blocks/0/elements/0]"),
+        ([actions(button(style="green"))], "must be one of primary, danger [json-pointer:/blocks/0/elements/0/style]"),
+        ([{"type": "divider", "block_id": 7}], "must be of type string [json-pointer:/blocks/0/block_id]"),
+        ("text", "must be of type array [json-pointer:/blocks]"),
+    ],
+)
+def test_a_refusal_says_what_and_where(blocks: Any, problem: str) -> None:
+    assert block_problems(blocks) == [problem]
 
 
 def test_the_same_action_id_may_stand_in_two_blocks_but_a_block_id_only_once() -> None:
@@ -108,7 +132,7 @@ def test_a_modals_words_have_limits(field: str, limit: int) -> None:
 
 
 def test_a_modal_with_inputs_needs_a_submit_button() -> None:
-    blocks = [{"type": "input", "label": plain("l"), "element": {"type": "plain_text_input"}}]
+    blocks = [field({"type": "plain_text_input"})]
     assert "must define" in view_problems(modal(blocks=blocks))[0]
     assert view_problems(modal(blocks=blocks, submit=plain("s"))) == []
     assert view_problems({"type": "home", "blocks": blocks}) == []
@@ -130,30 +154,24 @@ def test_slack_fills_in_ids_and_defaults_in_a_copy() -> None:
 
 
 CHOICE = {"type": "static_select", "action_id": "c", "options": [option("x"), option("y")], "initial_option": option("y")}
-TICKS = {"type": "checkboxes", "action_id": "t", "options": [option("x"), option("y")]}
 WORDS = {"type": "plain_text_input", "action_id": "w", "min_length": 3}
 
 
 def test_what_was_not_touched_keeps_its_initial_value() -> None:
     assert entry(CHOICE, None)["selected_option"]["value"] == "y"
     assert entry(CHOICE, "x")["selected_option"]["value"] == "x"
-    assert entry(TICKS, ["x", "y"])["selected_options"] == [option("x"), option("y")]
     assert entry(WORDS, "")["value"] is None
-    assert entry({"type": "datepicker", "initial_date": "2026-01-02"}, None) == {
-        "type": "datepicker",
-        "selected_date": "2026-01-02",
-    }
 
 
 def test_entries_are_found_by_block_or_by_action_and_required_ones_are_missed() -> None:
     blocks = [
-        {"type": "input", "block_id": "one", "label": plain("l"), "element": WORDS},
-        {"type": "input", "block_id": "two", "label": plain("l"), "element": TICKS, "optional": True},
-        actions(CHOICE) | {"block_id": "three"},
+        field(WORDS, block_id="one"),
+        field({**CHOICE, "action_id": "d"}, block_id="two", optional=True),
+        field(CHOICE, block_id="three"),
     ]
-    values = state_values(blocks, {"one": {"w": "ab"}, "t": ["x"]})
+    values = state_values(blocks, {"one": {"w": "ab"}, "d": "x"})
     assert values["one"]["w"]["value"] == "ab"
-    assert values["two"]["t"]["selected_options"] == [option("x")]
+    assert values["two"]["d"]["selected_option"] == option("x")
     assert values["three"]["c"]["selected_option"]["value"] == "y"
     assert unfilled_inputs(blocks, values) == {"one": "Enter at least 3 characters."}
     assert unfilled_inputs(blocks, state_values(blocks, {})) == {"one": "Please complete this required field."}
