@@ -151,12 +151,16 @@ class FeedbackCounts:
 @dataclass(frozen=True, slots=True)
 class RequestBucket:
     """One arm's requests in one stretch of time: those with a known latency and how many of them were within the limit,
-    those with a known outcome and how many of them failed."""
+    those with a known outcome and how many of them failed.
+
+    `near_limit`: further requests of which a histogram tells only that they lie between its two boundaries around the limit.
+    """
 
     timed: int
     within_limit: int
     answered: int
     errors: int
+    near_limit: int = 0
 
     def __add__(self, other: RequestBucket) -> RequestBucket:
         return RequestBucket(
@@ -164,16 +168,33 @@ class RequestBucket:
             self.within_limit + other.within_limit,
             self.answered + other.answered,
             self.errors + other.errors,
+            self.near_limit + other.near_limit,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many of an arm's `rows` were `measured` on one `day` of exposure (from 1; None: the whole window)."""
+
+    arm: str
+    day: int | None
+    measured: int
+    rows: int
+
+    @property
+    def share(self) -> Fraction:
+        return Fraction(self.measured, self.rows) if self.rows else Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
 class TelemetrySummary:
     """Latency and errors over the window.
 
-    `p95_ms` is rounded up to whole milliseconds, None without latencies. `bucket_seconds` is the width at which sustained
-    breaches were looked for (None: too few requests for any); `latency_breach` and `error_breach` are the longest runs of
-    consecutive significantly bad buckets of the candidate.
+    `p95_ms` is rounded up to whole milliseconds, None where unknown. `bucket_seconds` is the width at which sustained breaches
+    were looked for (None: too few requests for any). `latency_breach` and `error_breach` are the longest runs of adjacent
+    significantly bad buckets of the candidate alone, `shared_latency_breach` the longest with the baseline over the limit too.
+    `latency_coverage` and `error_coverage` are where the least was measured. `near_ms` are the histogram's boundaries below and
+    above the latency limit; empty where one lies at it.
     """
 
     latency_limit_ms: Fraction
@@ -183,4 +204,8 @@ class TelemetrySummary:
     candidate_p95_ms: int | None
     bucket_seconds: int | None
     latency_breach: int
+    shared_latency_breach: int
     error_breach: int
+    latency_coverage: Coverage
+    error_coverage: Coverage
+    near_ms: tuple[Fraction, ...] = ()

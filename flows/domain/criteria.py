@@ -7,17 +7,13 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from flows.domain.guardrails import percent
-from flows.domain.intervals import Interval, newcombe, precision_change, recall_ratio
+from flows.domain.intervals import Interval, precision_change, recall_ratio
 from flows.domain.metrics import (
     CLUSTERED_FROM,
-    SUSTAINED_BUCKETS,
     boschloo,
     clustered_recall_z,
     equivalence_p,
-    error_share,
     has_small_cell,
-    is_over_latency_limit,
     is_within_band,
     mcnemar,
     precision_difference,
@@ -28,10 +24,18 @@ from flows.domain.metrics import (
     two_sided_p,
 )
 from flows.domain.policy import Margin, Sides
+from flows.domain.requests import (
+    error_share,
+    has_more_errors,
+    is_over_latency_limit,
+    is_shared_breach,
+    more_errors_p,
+    slower_p,
+)
 from flows.domain.sequential import nominal_alpha
 
 if TYPE_CHECKING:
-    from flows.domain.counts import Outcomes, RequestBucket, TelemetrySummary
+    from flows.domain.counts import Coverage, Outcomes, RequestBucket, TelemetrySummary
     from flows.domain.evidence import Evidence
     from flows.domain.policy import Policy
 
@@ -189,40 +193,85 @@ def _recall_significance(outcomes: Outcomes, policy: Policy, significance: Signi
 
 
 def _latency(telemetry: TelemetrySummary | None, policy: Policy, *, is_final: bool) -> Criterion:
-    name, limit = CriterionName.LATENCY, policy.latency.p95_ms
-    if telemetry is None or not telemetry.candidate.timed or telemetry.candidate_p95_ms is None:
-        return Criterion(name, CriterionStatus.NOT_CHECKED, None, float(limit), "ms", "the candidate's latency was not measured")
-    candidate, p95 = telemetry.candidate, telemetry.candidate_p95_ms
-    is_sustained = telemetry.latency_breach >= SUSTAINED_BUCKETS
-    is_refuted = is_sustained or is_over_latency_limit(candidate, (1 - _CONFIDENCE) / 2)
-    meets = 100 * candidate.within_limit >= 95 * candidate.timed and not is_sustained
-    reason = f"the candidate answers 95 % of its requests within {p95} ms; {float(limit):g} ms are allowed"
-    if is_sustained:
-        reason += f"; it stayed above for {_duration(telemetry.latency_breach, telemetry.bucket_seconds)}"
-    status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
-    return Criterion(name, status, float(p95), float(limit), "ms", reason + _resolution(telemetry))
+    name, limit = CriterionName.LATENCY, float(policy.latency.p95_ms)
+    is_sustained = telemetry is not None and telemetry.latency_breach >= policy.latency.sustained_buckets
+    missing = "" if is_sustained else _unmeasured("latency", telemetry and telemetry.latency_coverage, policy)
+    if telemetry is None or not telemetry.candidate.timed or missing:
+        return Criterion(
+            name, CriterionStatus.NOT_CHECKED, None, limit, "ms", missing or "the candidate's latency was not measured"
+        )
+    candidate, required = telemetry.candidate, policy.latency.share * telemetry.candidate.timed
+    is_unclear = candidate.within_limit < required <= candidate.within_limit + candidate.near_limit
+    is_refuted = is_sustained or is_over_latency_limit(candidate, policy.latency, (1 - _CONFIDENCE) / 2)
+    status = _status(meets=candidate.within_limit >= required and not is_sustained, is_refuted=is_refuted, is_final=is_final)
+    status = CriterionStatus.NOT_CHECKED if is_unclear and not is_sustained else status
+    observed = None if telemetry.candidate_p95_ms is None else float(telemetry.candidate_p95_ms)
+    return Criterion(name, status, observed, limit, "ms", _latency_reason(telemetry, policy) + _resolution(telemetry, policy))
+
+
+def _latency_reason(telemetry: TelemetrySummary, policy: Policy) -> str:
+    limit, required = f"{float(policy.latency.p95_ms):g} ms", policy.latency.share
+    before, after = _within(telemetry.baseline, required), _within(telemetry.candidate, required)
+    reason = (
+        f"within {limit} are {after} of the candidate's requests (p95 {_ms(telemetry.candidate_p95_ms)}) and {before} of the"
+        f" baseline's (p95 {_ms(telemetry.baseline_p95_ms)}; p = {slower_p(telemetry.baseline, telemetry.candidate):.2g} for the"
+        f" candidate being slower); {float(required) * 100:g} % are required"
+    )
+    if telemetry.near_ms:
+        low, high = (f"{float(edge):g}" for edge in telemetry.near_ms)
+        reason += f"; no histogram boundary lies at {limit}, only at {low} and {high} ms"
+    if telemetry.latency_breach >= policy.latency.sustained_buckets:
+        reason += f"; the candidate alone stayed above for {_duration(telemetry.latency_breach, telemetry.bucket_seconds)}"
+    elif telemetry.shared_latency_breach >= policy.latency.sustained_buckets:
+        reason += f"; both arms stayed above for {_duration(telemetry.shared_latency_breach, telemetry.bucket_seconds)}"
+    elif is_shared_breach(telemetry, policy.latency):
+        reason += "; both arms are above over the whole time"
+    return reason
+
+
+def _within(arm: RequestBucket, required: Fraction) -> str:
+    """The share within the limit in words; with a histogram that has no boundary there, its lowest and highest value."""
+    if not arm.timed:
+        return "an unknown share"
+    low, high = (Fraction(count, arm.timed) for count in (arm.within_limit, arm.within_limit + arm.near_limit))
+    shown = [f"{float(share) * 100:.{_digits(share, required)}f} %" for share in (low, high)]
+    return shown[0] if low == high else f"{shown[0]} to {shown[1]}"
 
 
 def _error_rate(telemetry: TelemetrySummary | None, policy: Policy, *, is_final: bool) -> Criterion:
     name, excess = CriterionName.ERROR_RATE, policy.error_rate.excess
+    is_sustained = telemetry is not None and telemetry.error_breach >= policy.latency.sustained_buckets
+    missing = "" if is_sustained else _unmeasured("the outcome", telemetry and telemetry.error_coverage, policy)
     before = error_share(telemetry.baseline) if telemetry else None
     after = error_share(telemetry.candidate) if telemetry else None
-    if telemetry is None or before is None or after is None:
-        return Criterion(
-            name, CriterionStatus.NOT_CHECKED, None, float(excess), "absolute", "errors of both arms were not measured"
-        )
-    is_sustained = telemetry.error_breach >= SUSTAINED_BUCKETS
-    is_refuted = is_sustained or _error_difference_low(telemetry.baseline, telemetry.candidate) > excess
-    meets = after - before <= excess and not is_sustained
-    reason = f"{percent(after)} of its requests fail against {percent(before)}; +{float(excess) * 100:g} points are allowed"
+    if telemetry is None or before is None or after is None or missing:
+        reason = missing or "errors of both arms were not measured"
+        return Criterion(name, CriterionStatus.NOT_CHECKED, None, float(excess), "absolute", reason)
+    is_refuted = is_sustained or has_more_errors(telemetry.baseline, telemetry.candidate, excess, (1 - _CONFIDENCE) / 2)
+    # beyond the allowed excess, but within chance: too early to tell, and at the end no reason to lose
+    meets = not is_refuted and (is_final or after - before <= excess)
+    reason = (
+        f"{float(after) * 100:.3g} % of the candidate's requests fail against {float(before) * 100:.3g} % (one-sided"
+        f" p = {more_errors_p(telemetry.baseline, telemetry.candidate):.2g}); +{float(excess) * 100:g} points are allowed"
+    )
     if is_sustained:
         reason += f"; it stayed above for {_duration(telemetry.error_breach, telemetry.bucket_seconds)}"
     status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
-    return Criterion(name, status, float(after - before), float(excess), "absolute", reason + _resolution(telemetry))
+    return Criterion(name, status, float(after - before), float(excess), "absolute", reason + _resolution(telemetry, policy))
 
 
-def _error_difference_low(before: RequestBucket, after: RequestBucket) -> float:
-    return newcombe(after.errors, after.answered, before.errors, before.answered, _CONFIDENCE)[0]
+def _unmeasured(what: str, coverage: Coverage | None, policy: Policy) -> str:
+    """What is missing of a measurement, in words; empty when enough is there."""
+    least = policy.validity.min_telemetry_coverage
+    if coverage is None or not coverage.rows:
+        return f"{what} was not measured"
+    if coverage.share >= least:
+        return ""
+    when = "" if coverage.day is None else f" on day {coverage.day}"
+    return (
+        f"{what} is known for only {coverage.measured:,} of the {coverage.arm}'s {coverage.rows:,} requests{when};"
+        f" {float(least) * 100:g} % are required"
+    )
 
 
 def signed(share: Fraction | float, digits: int = 1) -> str:
@@ -235,16 +284,20 @@ def points(share: Fraction | float, digits: int = 1) -> str:
     return f"{float(share) * 100:+z.{digits}f} points"
 
 
+def _ms(p95: int | None) -> str:
+    return "unknown" if p95 is None else f"{p95} ms"
+
+
 def _duration(buckets: int, seconds: int | None) -> str:
     minutes = buckets * (seconds or 0) // 60
     return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
 
 
-def _resolution(telemetry: TelemetrySummary) -> str:
-    """Say when breaches could not be looked for at the usual five minutes."""
+def _resolution(telemetry: TelemetrySummary, policy: Policy) -> str:
+    """Say when breaches could not be looked for in the policy's own stretches."""
     if telemetry.bucket_seconds is None:
         return "; too few requests to look for sustained breaches"
-    if telemetry.bucket_seconds > 300:
+    if telemetry.bucket_seconds > policy.latency.bucket_seconds:
         return f"; sustained breaches were looked for in stretches of {_duration(1, telemetry.bucket_seconds)}"
     return ""
 

@@ -1,9 +1,8 @@
-"""Exact gates, significance tests and breaches of latency and errors, computed from counts alone."""
+"""Exact gates and significance tests, computed from counts alone."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import groupby
 from math import sqrt
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest, hypergeom, norm
 
-from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, RequestBucket
+from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes
 from flows.domain.policy import Sides
 
 if TYPE_CHECKING:
@@ -19,13 +18,8 @@ if TYPE_CHECKING:
 
 SMALL_CELL = 10
 CLUSTERED_FROM = 1.05
-BUCKET_SECONDS = (300, 3_600, 21_600, 86_400)
-BUCKET_REQUESTS = 200
-BUCKET_ALPHA = 0.01
-SUSTAINED_BUCKETS = 3
 _RECALL_POINTS = 400
 _ROUNDING = 1e-15  # what differences of floating sums may leave of zero
-_WITHIN_LIMIT = Fraction(95, 100)
 
 
 def relative_improvement(outcomes: Outcomes) -> Fraction | None:
@@ -249,89 +243,6 @@ def equivalence_p(difference: float, standard_error: float, band: float) -> floa
     if standard_error == 0:
         return 0.0 if abs(difference) < band else 1.0
     return float(norm.sf((band - abs(difference)) / standard_error))
-
-
-def is_over_latency_limit(bucket: RequestBucket, alpha: float) -> bool:
-    """Whether fewer than 95 % of the requests were within the limit beyond chance (one-sided exact binomial test)."""
-    if bucket.within_limit >= bucket.timed * _WITHIN_LIMIT:
-        return False
-    return float(binom.cdf(bucket.within_limit, bucket.timed, float(_WITHIN_LIMIT))) < alpha
-
-
-def is_over_error_limit(bucket: RequestBucket, limit: Fraction, alpha: float) -> bool:
-    """Whether more than `limit` (share) of the requests failed beyond chance (one-sided exact binomial test)."""
-    if bucket.errors <= bucket.answered * limit:
-        return False
-    return float(binom.sf(bucket.errors - 1, bucket.answered, float(limit))) < alpha
-
-
-def error_share(bucket: RequestBucket) -> Fraction | None:
-    """Failed over answered requests, exactly; None without any whose outcome is known."""
-    return Fraction(bucket.errors, bucket.answered) if bucket.answered else None
-
-
-def choose_bucket_seconds(candidate: Mapping[int, RequestBucket]) -> int | None:
-    """The smallest width in which at least half of the candidate's requests fall into buckets that hold enough of them.
-
-    Args:
-        candidate: the candidate's buckets of BUCKET_SECONDS[0] by their number since the epoch.
-
-    Returns:
-        the width in seconds; None when even days hold too few requests to tell a breach from noise.
-    """
-    total = sum(map(_size, candidate.values()))
-    for seconds in BUCKET_SECONDS:
-        large = sum(_size(bucket) for bucket in widen(candidate, seconds).values() if _size(bucket) >= BUCKET_REQUESTS)
-        if large and 2 * large >= total:
-            return seconds
-    return None
-
-
-def widen(buckets: Mapping[int, RequestBucket], seconds: int) -> dict[int, RequestBucket]:
-    """Add buckets of BUCKET_SECONDS[0] up to wider ones, in the order of time."""
-    wide: dict[int, RequestBucket] = {}
-    for number in sorted(buckets):
-        key = number * BUCKET_SECONDS[0] // seconds
-        wide[key] = wide[key] + buckets[number] if key in wide else buckets[number]
-    return wide
-
-
-def longest_latency_breach(candidate: Mapping[int, RequestBucket]) -> int:
-    """The longest run of consecutive large buckets whose latency is over the limit beyond chance.
-
-    One noisy bucket must not lose a test: at p95 just at the limit noise alone breaches one bucket in a hundred.
-    """
-    return _longest_run(
-        [is_over_latency_limit(bucket, BUCKET_ALPHA) for bucket in candidate.values() if bucket.timed >= BUCKET_REQUESTS]
-    )
-
-
-def longest_error_breach(candidate: Mapping[int, RequestBucket], baseline: Mapping[int, RequestBucket], excess: Fraction) -> int:
-    """The longest run of consecutive large buckets in which the candidate failed more than the baseline plus `excess`.
-
-    The baseline counts as it was over the whole window or in the same bucket, whichever is worse: an outage that hits both
-    arms is not the candidate's fault.
-    """
-    usual = error_share(sum(baseline.values(), RequestBucket(0, 0, 0, 0))) or Fraction(0)
-    large = {number: bucket for number, bucket in candidate.items() if bucket.answered >= BUCKET_REQUESTS}
-    return _longest_run(
-        [
-            is_over_error_limit(bucket, max(usual, _share_at(baseline, number)) + excess, BUCKET_ALPHA)
-            for number, bucket in large.items()
-        ]
-    )
-
-
-def _share_at(buckets: Mapping[int, RequestBucket], number: int) -> Fraction:
-    return error_share(buckets.get(number, RequestBucket(0, 0, 0, 0))) or Fraction(0)
-
-
-def _size(bucket: RequestBucket) -> int:
-    return max(bucket.timed, bucket.answered)
-
-
-def _longest_run(flags: Sequence[bool]) -> int:
-    return max((len(list(run)) for is_set, run in groupby(flags) if is_set), default=0)
 
 
 def sample_ratio_p(candidate: int, total: int, expected_share: Fraction) -> float:

@@ -61,6 +61,12 @@ def _not_negative(value: Fraction) -> Fraction:
     return value
 
 
+def _divides_an_hour(value: int) -> int:
+    if value < 1 or 60 % value:
+        raise ValueError("must divide an hour, such as 5 or 15")
+    return value
+
+
 def _postponement(value: str) -> str:
     if not _POSTPONEMENT.fullmatch(value):
         raise ValueError(f'{value!r} is no time to wait; write "4 hours", "3 days", "tomorrow 09:00" or "next monday 09:00"')
@@ -128,7 +134,17 @@ class MinCounts(_Part):
 
 
 class Latency(_Part):
+    """The share of requests that must be within `p95_ms`, and what a sustained breach is: so many full buckets in a row."""
+
     p95_ms: Positive = Fraction(100)
+    share: Share = Fraction(95, 100)
+    bucket_minutes: Annotated[int, AfterValidator(_divides_an_hour)] = 5
+    bucket_requests: int = Field(default=200, ge=1)
+    sustained_buckets: int = Field(default=3, ge=1)
+
+    @property
+    def bucket_seconds(self) -> int:
+        return self.bucket_minutes * 60
 
 
 class ErrorRate(_Part):
@@ -145,6 +161,7 @@ class Validity(_Part):
     sample_ratio_p_value: Share = Fraction(1, 1000)
     max_crossover: Share = Fraction(1, 100)
     max_bad_rows: Share = Fraction(1, 1000)
+    min_telemetry_coverage: Share = Fraction(95, 100)
 
 
 class Traffic(_Part):

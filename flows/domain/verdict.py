@@ -21,8 +21,9 @@ from flows.domain.criteria import (
 )
 from flows.domain.evidence import plain, rebuilt
 from flows.domain.guardrails import Guardrail, GuardrailName, GuardrailStatus, check_guardrails, nothing_checked, percent
-from flows.domain.metrics import SUSTAINED_BUCKETS, relative_improvement
+from flows.domain.metrics import relative_improvement
 from flows.domain.policy import TelemetryKind
+from flows.domain.requests import is_shared_breach
 
 if TYPE_CHECKING:
     from flows.domain.counts import TelemetrySummary
@@ -154,10 +155,10 @@ def _kind(
     """Which verdict, in the order of the rules, and the sentence that says why."""
     if evidence.feedback is None:
         return _calculated(criteria)
-    breaches = _sustained(evidence.telemetry, criteria)
+    breaches = _sustained(evidence.telemetry, policy, criteria)
     if breaches:
         return VerdictKind.KEEP_BASELINE, f"The baseline stays at once: {_joined(breaches)}."
-    broken = _broken(policy, criteria, guardrails)
+    broken = _broken(evidence.telemetry, policy, criteria, guardrails)
     if broken:
         end = " The test is at its end, so the baseline stays." if evidence.is_at_horizon else ""
         return VerdictKind.NOT_EVALUABLE, f"The numbers cannot carry a verdict: {_joined(broken)}.{end}"
@@ -185,21 +186,24 @@ def _calculated(criteria: tuple[Criterion, ...]) -> tuple[VerdictKind, str]:
     return VerdictKind.PROMOTE, f"The counts meet the three criteria that can be counted{end}"
 
 
-def _sustained(telemetry: TelemetrySummary | None, criteria: tuple[Criterion, ...]) -> list[str]:
+def _sustained(telemetry: TelemetrySummary | None, policy: Policy, criteria: tuple[Criterion, ...]) -> list[str]:
     if telemetry is None:
         return []
     breaches = {CriterionName.LATENCY: telemetry.latency_breach, CriterionName.ERROR_RATE: telemetry.error_breach}
-    failed = [criterion for criterion in criteria if criterion.status is CriterionStatus.FAILED]
-    return [criterion.reason for criterion in failed if breaches.get(criterion.name, 0) >= SUSTAINED_BUCKETS]
+    return [item.reason for item in criteria if breaches.get(item.name, 0) >= policy.latency.sustained_buckets]
 
 
-def _broken(policy: Policy, criteria: tuple[Criterion, ...], guardrails: tuple[Guardrail, ...]) -> list[str]:
+def _broken(
+    telemetry: TelemetrySummary | None, policy: Policy, criteria: tuple[Criterion, ...], guardrails: tuple[Guardrail, ...]
+) -> list[str]:
     """What vetoes any verdict. The window does not: a young test is inconclusive, not broken."""
     failed = [check for check in guardrails if check.status is GuardrailStatus.FAILED and check.name is not GuardrailName.WINDOW]
     required = {TelemetryKind.LATENCY: CriterionName.LATENCY, TelemetryKind.ERRORS: CriterionName.ERROR_RATE}
     needed = {required[kind] for kind in policy.required_telemetry}
     missing = [item for item in criteria if item.name in needed and item.status is CriterionStatus.NOT_CHECKED]
-    return [check.reason for check in failed] + [criterion.reason for criterion in missing]
+    is_shared = telemetry is not None and is_shared_breach(telemetry, policy.latency)
+    shared = [item for item in criteria if is_shared and item.name is CriterionName.LATENCY and item not in missing]
+    return [check.reason for check in failed] + [criterion.reason for criterion in (*missing, *shared)]
 
 
 def _too_thin(outcomes: Outcomes, policy: Policy, guardrails: tuple[Guardrail, ...]) -> list[str]:

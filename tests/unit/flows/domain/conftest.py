@@ -14,6 +14,7 @@ from flows.domain.counts import (
     AmountCounts,
     ArmCounts,
     CardCounts,
+    Coverage,
     Design,
     FeedbackCounts,
     LabelCounts,
@@ -66,7 +67,10 @@ class Builder:
             candidate_p95_ms=83,
             bucket_seconds=300,
             latency_breach=0,
+            shared_latency_breach=0,
             error_breach=0,
+            latency_coverage=Coverage("candidate", None, 20_000, 20_000),
+            error_coverage=Coverage("candidate", None, 20_000, 20_000),
         )
         return replace(healthy, **changes)
 

@@ -7,23 +7,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap, RequestBucket
+from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap
 from flows.domain.intervals import precision_change, recall_ratio
 from flows.domain.metrics import (
-    choose_bucket_seconds,
     clustered_recall_z,
     equivalence_p,
-    is_over_error_limit,
-    is_over_latency_limit,
-    longest_error_breach,
-    longest_latency_breach,
     precision_standard_error,
     quadratic_form,
     recall_design_effect,
     sample_ratio_p,
     score_z,
     transaction_products,
-    widen,
 )
 from tests.strategies import outcomes as any_outcomes
 from tests.strategies import paired_outcomes
@@ -119,47 +113,3 @@ def test_equivalence_is_shown_by_a_small_error_inside_the_band() -> None:
 def test_the_sample_ratio_of_no_cards_proves_nothing() -> None:
     assert sample_ratio_p(0, 0, Fraction(1, 5)) == 1.0
     assert sample_ratio_p(30, 100, Fraction(1, 5)) < 0.05
-
-
-def healthy(requests: int = 300) -> RequestBucket:
-    return RequestBucket(requests, requests, requests, 0)
-
-
-def slow(requests: int = 300) -> RequestBucket:
-    return RequestBucket(requests, requests * 8 // 10, requests, 0)
-
-
-def failing(requests: int = 300) -> RequestBucket:
-    return RequestBucket(requests, requests, requests, requests // 10)
-
-
-def test_one_noisy_bucket_is_no_breach_but_three_in_a_row_are_found() -> None:
-    buckets = [healthy(), slow(), healthy(), slow(), slow(), slow(), healthy()]
-    assert longest_latency_breach(dict(enumerate(buckets))) == 3
-    assert longest_latency_breach(dict(enumerate([slow(100)] * 9))) == 0
-
-
-def test_slow_within_chance_is_no_breach() -> None:
-    assert not is_over_latency_limit(RequestBucket(200, 189, 0, 0), 0.01)
-    assert not is_over_latency_limit(RequestBucket(200, 190, 0, 0), 1.0)
-    assert is_over_latency_limit(RequestBucket(200, 180, 0, 0), 0.01)
-    assert not is_over_error_limit(RequestBucket(0, 0, 200, 1), Fraction(1, 200), 0.01)
-    assert is_over_error_limit(RequestBucket(0, 0, 200, 8), Fraction(1, 200), 0.01)
-
-
-def test_an_outage_of_both_arms_is_not_the_candidates_fault() -> None:
-    candidate, good = dict.fromkeys(range(4), failing()), dict.fromkeys(range(4), healthy(1200))
-    assert longest_error_breach(candidate, good, Fraction(1, 200)) == 4
-    assert longest_error_breach(candidate, {**good, 2: failing(1200)}, Fraction(1, 200)) == 2
-    assert longest_error_breach(candidate, {}, Fraction(1, 200)) == 4
-
-
-def test_buckets_widen_until_they_hold_enough() -> None:
-    assert choose_bucket_seconds(dict.fromkeys(range(10), healthy())) == 300
-    sparse = dict.fromkeys(range(288 * 2), healthy(2))
-    assert choose_bucket_seconds(sparse) == 86_400
-    assert choose_bucket_seconds(dict.fromkeys(range(288), healthy(4))) == 21_600
-    assert choose_bucket_seconds({0: healthy(3)}) is None
-    assert choose_bucket_seconds({}) is None
-    day = widen(sparse, 86_400)
-    assert day == {0: healthy(576), 1: healthy(576)}
