@@ -29,6 +29,7 @@ _RECALL_POINTS = 60
 _SMALL_TABLE = 300  # frauds; beyond, Boschloo's test searches the common recall only in an interval
 _GAMMA = 1e-6  # how rarely the true common recall may lie outside of that interval
 _TAIL = 1e-12  # tables this unlikely are not visited
+_ROUNDING = 1e-15  # what differences of floating sums may leave of zero
 _WITHIN_LIMIT = Fraction(95, 100)
 
 
@@ -334,7 +335,8 @@ def precision_standard_error(outcomes: Outcomes) -> float | None:
         "candidate_alerts": -two.true_alerts / two.alerts**2,
     }
     tables = [single] if outcomes.cards is None else [single, outcomes.cards.products]
-    return sqrt(max(quadratic_form(products, weights) for products in tables))
+    variance = max(quadratic_form(products, weights) for products in tables)
+    return sqrt(variance) if variance > _ROUNDING else 0.0
 
 
 def equivalence_p(difference: float, standard_error: float, band: float, sides: Sides = Sides.TWO) -> float:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_POINTS = 801
-_FURTHEST_Z = 12.0
+_POINTS = 501
+_FURTHEST_Z = 8.0
 _LEAST_STEP = 1.01  # of information from look to look: a narrower density falls between the points of the integration
 
 
