@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from math import sqrt
 from typing import TYPE_CHECKING
 
-from flows.domain.intervals import Interval, precision_change, recall_ratio
+from flows.domain.intervals import Interval, precision_change, precision_error, recall_ratio
 from flows.domain.metrics import (
-    CLUSTERED_FROM,
     boschloo,
-    clustered_recall_z,
     equivalence_p,
     has_small_cell,
     is_within_band,
     mcnemar,
     precision_difference,
-    precision_standard_error,
     recall_design_effect,
+    recall_z,
     relative_improvement,
-    score_z,
     two_sided_p,
 )
 from flows.domain.policy import Margin, Sides
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from flows.domain.policy import Policy
 
 _CONFIDENCE = 0.95
-_Z = 1.959963984540054
+_LEAST_ALPHA = 1e-9  # a look that may spend nothing still has a (very wide) interval
 
 
 class CriterionName(StrEnum):
@@ -73,7 +71,11 @@ class SignificanceTest(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One condition: what was observed (None: unknown) against the threshold, in `unit`, and why in a sentence."""
+    """One condition: what was observed (None: unknown) against the threshold, in `unit`, and why in a sentence.
+
+    `interval`: of the recalls' ratio at this look's level, or of the precisions' difference; `equivalence_p_value`: of the
+    tests that the precisions differ by no more than the band.
+    """
 
     name: CriterionName
     status: CriterionStatus
@@ -81,6 +83,8 @@ class Criterion:
     threshold: float
     unit: str
     reason: str
+    interval: Interval | None = None
+    equivalence_p_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +104,30 @@ def measure_significance(evidence: Evidence, policy: Policy) -> Significance | N
     outcomes = evidence.outcomes
     if not outcomes.baseline.frauds or not outcomes.candidate.frauds:
         return None
-    test, p_value, exact = _test(outcomes)
-    interval = recall_ratio(outcomes, clustered=test is SignificanceTest.CLUSTERED, confidence=_CONFIDENCE)
+    test, p_value, exact = _test(outcomes, policy)
+    interval = recall_ratio(outcomes, clustered=_is_clustered(outcomes, policy), confidence=float(policy.statistics.confidence))
     alpha = nominal_alpha(float(policy.alpha), evidence.looks) if evidence.looks else float(policy.alpha)
     return Significance(test, p_value, exact, alpha, max(1, len(evidence.looks)), interval)
 
 
-def _test(outcomes: Outcomes) -> tuple[SignificanceTest, float, float | None]:
-    effect = recall_design_effect(outcomes)
+def _is_clustered(outcomes: Outcomes, policy: Policy) -> bool:
+    return (recall_design_effect(outcomes) or 0.0) > policy.statistics.design_effect
+
+
+def _test(outcomes: Outcomes, policy: Policy) -> tuple[SignificanceTest, float, float | None]:
+    """The test that the design demands; with frauds that come in bunches, the larger p-value of it and of the cards' test."""
     exact: float | None = None
     if outcomes.frauds is not None:
-        midp, exact = mcnemar(outcomes.frauds.baseline_only, outcomes.frauds.candidate_only)
-        test, p_value = SignificanceTest.MCNEMAR_MIDP, midp
-    elif has_small_cell(outcomes):
+        found = mcnemar(outcomes.frauds.baseline_only, outcomes.frauds.candidate_only)
+        test, p_value, exact = SignificanceTest.MCNEMAR_MIDP, found.midp_p_value, found.exact_p_value
+    elif has_small_cell(outcomes, policy.statistics.small_cell):
         test, p_value = SignificanceTest.BOSCHLOO, boschloo(outcomes.baseline, outcomes.candidate)
     else:
-        test, p_value = SignificanceTest.SCORE, two_sided_p(score_z(outcomes.baseline, outcomes.candidate))
-    if outcomes.cards is not None and effect is not None and effect > CLUSTERED_FROM:
-        return SignificanceTest.CLUSTERED, two_sided_p(clustered_recall_z(outcomes, outcomes.cards)), exact
+        test, p_value = SignificanceTest.SCORE, two_sided_p(recall_z(outcomes))
+    if _is_clustered(outcomes, policy):
+        by_card = two_sided_p(recall_z(outcomes) / sqrt(recall_design_effect(outcomes) or 1.0))
+        if by_card > p_value:
+            return SignificanceTest.CLUSTERED, by_card, exact
     return test, p_value, exact
 
 
@@ -145,36 +155,50 @@ def _recall_improvement(outcomes: Outcomes, policy: Policy, significance: Signif
     if observed is None or interval is None:
         reason = "there are no frauds to compare, or the baseline caught none of them"
         return Criterion(name, CriterionStatus.UNDECIDED, None, float(required), "relative", reason)
-    decisive = observed if policy.margin is Margin.POINT else Fraction(interval.low) - 1
+    bound = recall_ratio(
+        outcomes,
+        clustered=_is_clustered(outcomes, policy),
+        confidence=1 - max(significance.alpha if significance else 0.0, _LEAST_ALPHA),
+    )
+    least = Fraction(bound.low) - 1 if bound else Fraction(-1)
+    meets = (observed if policy.margin is Margin.POINT else least) >= required
     is_refuted = interval.high is not None and interval.high < 1 + required
-    status = _status(meets=decisive >= required, is_refuted=is_refuted, is_final=is_final)
-    digits = _digits(decisive, required)
-    end = "" if policy.margin is Margin.POINT else f", at least {signed(decisive, digits)}"
-    reason = f"recall changes by {signed(observed, digits)}{end}; {signed(required)} is required"
-    return Criterion(name, status, float(observed), float(required), "relative", reason)
+    status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
+    digits = _digits(observed if policy.margin is Margin.POINT else least, required)
+    reason = (
+        f"recall changes by {signed(observed, digits)}, at least {signed(least, digits)}; {signed(required)} is required "
+        f"(≥ {float(required) * 100:g} % {'confirmed' if least >= required else 'not confirmed'})"
+    )
+    return Criterion(name, status, float(observed), float(required), "relative", reason, bound)
 
 
 def _precision_stability(outcomes: Outcomes, policy: Policy, *, is_final: bool) -> Criterion:
     name, band, sides = CriterionName.PRECISION_STABILITY, policy.precision_band.absolute, policy.precision_band.sides
-    difference, interval = precision_difference(outcomes), precision_change(outcomes, _CONFIDENCE)
-    if difference is None or interval is None or interval.high is None:
+    difference, error = precision_difference(outcomes), precision_error(outcomes)
+    interval = precision_change(outcomes, float(policy.statistics.confidence))
+    if difference is None or error is None or interval is None or interval.high is None:
         reason = "one of the models raised no alert, so its precision is unknown"
         return Criterion(name, CriterionStatus.UNDECIDED, None, float(band), "absolute", reason)
-    error = precision_standard_error(outcomes)
-    error = (interval.high - interval.low) / (2 * _Z) if error is None else error
-    is_known_well = is_final or error <= band / 2
+    is_known_well = error <= band / 2
     is_refuted = interval.high < -band or (sides is Sides.TWO and interval.low > band)
-    meets = is_within_band(difference, band, sides) and is_known_well
-    digits = _digits(abs(difference), band)
-    allowed = (
-        f"±{float(band) * 100:g} points are allowed" if sides is Sides.TWO else f"it may fall by {float(band) * 100:g} points"
-    )
-    reason = f"precision changes by {points(difference, digits)}; {allowed}"
-    if not is_known_well:
-        reason += f", but it is known only to within {error * 100:.1f} points (standard error)"
-    reason += f"; equivalence test p = {equivalence_p(float(difference), error, float(band)):.2g}"
+    meets = is_within_band(difference, band, sides) and (is_final or is_known_well)
     status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
-    return Criterion(name, status, float(difference), float(band), "absolute", reason)
+    equivalence = equivalence_p(float(difference), error, float(band), sides)
+    reason = _precision_reason(policy, difference, equivalence)
+    if not is_known_well:
+        reason += f"; known only to within {error * 100:.1f} points (standard error), so stability is not confirmed"
+    return Criterion(name, status, float(difference), float(band), "absolute", reason, interval, equivalence)
+
+
+def _precision_reason(policy: Policy, difference: Fraction, equivalence: float) -> str:
+    band, sides = policy.precision_band.absolute, policy.precision_band.sides
+    change = points(difference, _digits(abs(difference), band))
+    allowed = f"±{float(band) * 100:g} points are allowed"
+    if sides is Sides.LOWER:
+        allowed = f"it may fall by {float(band) * 100:g} points"
+    elif difference > band:
+        allowed += ", and a rise beyond them fails too"
+    return f"precision changes by {change}; {allowed}; equivalence test p = {equivalence:.2g}"
 
 
 def _recall_significance(outcomes: Outcomes, policy: Policy, significance: Significance | None, *, is_final: bool) -> Criterion:

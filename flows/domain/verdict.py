@@ -23,6 +23,7 @@ from flows.domain.evidence import plain, rebuilt
 from flows.domain.guardrails import Guardrail, GuardrailName, GuardrailStatus, check_guardrails, nothing_checked, percent
 from flows.domain.metrics import relative_improvement
 from flows.domain.policy import TelemetryKind
+from flows.domain.power import Outlook, look_ahead
 from flows.domain.requests import is_shared_breach
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Verdict:
 
     `is_calculation`: made from given counts, so no decision may rest on it. `rows_left_out`: labelled rows that only one model
     scored, when the pairs were evaluated. `savings_per_month`: estimate over 30 days, without interval; None when unknown.
+    `outlook`: of an inconclusive test, None otherwise.
     """
 
     verdict: VerdictKind
@@ -92,6 +94,7 @@ class Verdict:
     rows_left_out: int
     not_checked: tuple[str, ...]
     savings_per_month: Money | None
+    outlook: Outlook | None = None
     schema: int = 1
 
     @property
@@ -130,10 +133,12 @@ def decide_verdict(evidence: Evidence, policy: Policy) -> Verdict:
     else:
         guardrails = check_guardrails(feedback, evidence.window, policy)
     kind, why = _kind(evidence, policy, criteria, guardrails)
+    precision = next(item for item in criteria if item.name is CriterionName.PRECISION_STABILITY)
+    outlook = look_ahead(evidence, policy, significance, precision) if kind is VerdictKind.INCONCLUSIVE else None
     return Verdict(
         verdict=kind,
         design=outcomes.design,
-        reasons=(_comparison(outcomes, significance), why),
+        reasons=(_comparison(outcomes, significance), f"{why} {outlook.sentence}" if outlook else why),
         metrics=_metrics(evidence),
         criteria=criteria,
         significance=significance,
@@ -146,6 +151,7 @@ def decide_verdict(evidence: Evidence, policy: Policy) -> Verdict:
         rows_left_out=outcomes.left_out,
         not_checked=evidence.missing,
         savings_per_month=_savings(evidence, policy),
+        outlook=outlook,
     )
 
 

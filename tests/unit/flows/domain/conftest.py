@@ -30,7 +30,9 @@ from flows.domain.feedback import ExposureWindow
 from flows.domain.sequential import Look
 
 settings.register_profile("unhurried", deadline=None)  # the machine is shared: a slow example is no failure
-settings.load_profile("unhurried")
+settings.register_profile("mutation", deadline=None, max_examples=10, derandomize=True, database=None)
+if settings.get_current_profile_name() != "mutation":
+    settings.load_profile("unhurried")
 
 WON, FALSE_ALERTS = Overlap(7800, 200, 600, 1400), Overlap(700, 91, 131)
 START = datetime(2026, 1, 1, tzinfo=UTC)
