@@ -98,7 +98,13 @@ def measure_significance(evidence: Evidence, policy: Policy) -> Significance | N
         return None
     test, p_value, exact = _test(outcomes)
     interval = recall_ratio(outcomes, clustered=test is SignificanceTest.CLUSTERED, confidence=_CONFIDENCE)
-    alpha = nominal_alpha(float(policy.alpha), evidence.looks) if evidence.looks else float(policy.alpha)
+    alpha = (
+        nominal_alpha(float(policy.alpha), evidence.looks)
+        if evidence.looks
+        else 0.0
+        if evidence.feedback
+        else float(policy.alpha)
+    )
     return Significance(test, p_value, exact, alpha, max(1, len(evidence.looks)), interval)
 
 
