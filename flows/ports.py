@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class FeedbackSource(Protocol):
     """Predictions joined with their labels; aggregates only, computed in the engine."""
 
-    def watermark(self) -> datetime:
-        """The latest moment (UTC) that the feedback knows of; labels age against this, not against the wall clock."""
+    def watermark(self, now: datetime) -> datetime:
+        """The latest moment (UTC) up to `now` that the feedback knows of; labels age against this, not against the clock."""
         ...
 
     def first_event(self) -> datetime:

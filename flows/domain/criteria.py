@@ -106,8 +106,14 @@ def measure_significance(evidence: Evidence, policy: Policy) -> Significance | N
         return None
     test, p_value, exact = _test(outcomes, policy)
     interval = recall_ratio(outcomes, clustered=_is_clustered(outcomes, policy), confidence=float(policy.statistics.confidence))
-    alpha = nominal_alpha(float(policy.alpha), evidence.looks) if evidence.looks else float(policy.alpha)
-    return Significance(test, p_value, exact, alpha, max(1, len(evidence.looks)), interval)
+    return Significance(test, p_value, exact, _look_alpha(evidence, policy), max(1, len(evidence.looks)), interval)
+
+
+def _look_alpha(evidence: Evidence, policy: Policy) -> float:
+    """What this look may spend: nothing before the first planned one, all of alpha for counts alone."""
+    if evidence.looks:
+        return nominal_alpha(float(policy.alpha), evidence.looks)
+    return 0.0 if evidence.feedback else float(policy.alpha)
 
 
 def _is_clustered(outcomes: Outcomes, policy: Policy) -> bool:

@@ -104,8 +104,7 @@ def business_impact(decision: Decision, kind: RecordKind) -> str:
     caught = verdict.criteria[0].reason
     if verdict.savings_per_month is None:
         return f"{caught}. The savings are not quantified: the feedback carries no amounts."
-    money = verdict.savings_per_month
-    return f"{caught}. Estimated savings over 30 days of all traffic, without interval: {money.amount} {money.currency}."
+    return f"{caught}. Estimated savings over 30 days of all traffic: {verdict.savings_per_month}."
 
 
 def _decided_by(decision: Decision) -> str:

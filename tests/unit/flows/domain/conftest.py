@@ -15,6 +15,7 @@ from flows.domain.counts import (
     ArmCounts,
     CardCounts,
     Coverage,
+    DayCounts,
     Design,
     FeedbackCounts,
     LabelCounts,
@@ -48,6 +49,11 @@ class Builder:
         models = [ModelCounts(total, right, right + bad, right) for right, bad in zip(caught, wrong, strict=True)]
         return Outcomes(Design.PAIRED, models[0], models[1], frauds=frauds, false_alerts=false)
 
+    def day(self, day: int, frauds: Overlap = Overlap(278, 7, 21, 50)) -> DayCounts:  # noqa: B008 - frozen
+        total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+        caught = frauds.both + frauds.baseline_only, frauds.both + frauds.candidate_only
+        return DayCounts(day, *(ModelCounts(total, right, right + 28, right) for right in caught), frauds)
+
     def feedback(self, **changes: Any) -> FeedbackCounts:
         healthy = FeedbackCounts(
             outcomes=self.outcomes(),
@@ -56,7 +62,12 @@ class Builder:
             labels=LabelCounts(90_000, 89_000, 1_000, 10),
             quality=QualityCounts(100_000, 0, 0, 0, 0),
             cards=CardCounts(8_000, 2_000, 3),
-            amounts=AmountCounts(1_000_000, 1_000_000, 800_000, 1_000_000, 850_000),
+            amounts=AmountCounts(
+                *(1_000_000, 1_000_000, 800_000, 1_000_000, 850_000, 98_800, 98_800),
+                ((2_000_000_000, -10_000, 222),),
+                by_card=True,
+            ),
+            days=tuple(self.day(day) for day in range(28)),
         )
         return replace(healthy, **changes)
 

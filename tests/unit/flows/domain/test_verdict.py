@@ -273,6 +273,22 @@ def test_a_young_test_is_inconclusive_and_not_broken(build) -> None:
     assert kind(build.evidence(15)) is VerdictKind.INCONCLUSIVE
 
 
+def test_between_the_planned_looks_nothing_is_won_or_lost(build) -> None:
+    policy = load_policy("looks = [21, 28]", "policy.toml")
+    verdict = decide_verdict(build.evidence(14, looks=()), policy)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE
+    assert "no planned look (21, 28 days); the next look is due on 2026-02-21" in verdict.reasons[1]
+    assert verdict.criterion(CriterionName.RECALL_SIGNIFICANCE).status is CriterionStatus.UNDECIDED
+    worse = build.feedback(outcomes=build.outcomes(frauds=Overlap(7600, 600, 200, 1600)))
+    assert kind(build.evidence(14, looks=(), feedback=worse), policy) is VerdictKind.INCONCLUSIVE
+
+
+def test_the_verdict_says_how_many_rows_it_rests_on(build) -> None:
+    outcomes = replace(build.outcomes(), rows=98_000, left_out=1_234)
+    verdict = decide_verdict(build.evidence(feedback=build.feedback(outcomes=outcomes)), POLICY)
+    assert "98,000 labelled transactions were used and 1,234 left out" in verdict.reasons[0]
+
+
 def test_too_few_counts_are_inconclusive_and_keep_the_baseline_at_the_horizon(build) -> None:
     few = build.feedback(outcomes=build.outcomes(frauds=Overlap(3, 0, 15, 2), false=Overlap(0, 0, 0)))
     verdict = decide_verdict(build.evidence(feedback=few), POLICY)
@@ -340,7 +356,12 @@ def test_savings_weigh_caught_fraud_against_false_alerts(build) -> None:
 
 def test_savings_of_a_split_are_scaled_to_the_whole_traffic(build) -> None:
     outcomes = Outcomes(Design.SPLIT, ModelCounts(800, 640, 720, 640), ModelCounts(200, 170, 191, 170))
-    feedback = build.feedback(outcomes=outcomes, amounts=AmountCounts(1_000_000, 800_000, 640_000, 200_000, 170_000))
+    feedback = build.feedback(
+        outcomes=outcomes,
+        amounts=AmountCounts(
+            *(1_000_000, 800_000, 640_000, 200_000, 170_000, 79_000, 19_800), ((0,) * 10, (0,) * 10), by_card=True
+        ),
+    )
     policy = load_policy('false_positive_cost = "1"', "policy.toml")
     saved = decide_verdict(build.evidence(feedback=feedback), policy).savings_per_month
     more_false = 98_800 * (21 / 19_800 - 80 / 79_000)
@@ -350,7 +371,7 @@ def test_savings_of_a_split_are_scaled_to_the_whole_traffic(build) -> None:
 
 def test_unknown_savings_are_not_zero(build) -> None:
     assert decide_verdict(build.evidence(feedback=build.feedback(amounts=None)), POLICY).savings_per_month is None
-    nothing = AmountCounts(0, 0, 0, 0, 0)
+    nothing = AmountCounts(0, 0, 0, 0, 0, 0, 0, (), by_card=True)
     assert decide_verdict(build.evidence(feedback=build.feedback(amounts=nothing)), POLICY).savings_per_month is None
 
 
