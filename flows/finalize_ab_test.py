@@ -24,8 +24,9 @@ from flows.domain.feedback import next_look_due
 from flows.domain.verdict import Verdict
 from flows.evaluate_ab_test import evaluate
 from flows.execution import leased_run, tell_failure
-from flows.production_steps import redraw
+from flows.production_steps import redraw, show_picture
 from flows.promote_candidate import promote_candidate
+from flows.reports.charts import chart_in_words, recall_and_precision_chart
 from flows.rollback_to_baseline import keep_baseline
 from flows.steps import step
 from flows.wiring import systems
@@ -58,6 +59,7 @@ def _decide(test: ABTest) -> dict[str, object]:
         evaluation = evaluate_round(_TEST.dump_python(test, mode="json"), round_number)
         decision_id = open_decision(evaluation, round_number)
         post_verdict(decision_id)
+        show_chart(decision_id)
         schedule_reminders(decision_id)
         if carried_out is not None:
             mark_as_carried_out(carried_out)  # an answer "evaluate again" is carried out when the next question is asked
@@ -126,6 +128,14 @@ def open_decision(evaluation: Json, round_number: int) -> str:
 def post_verdict(decision_id: str) -> None:
     """If Slack is down the reconciler posts it; reminders and expiry must not wait for that."""
     redraw(decision_id)
+
+
+@step("Show the chart")
+def show_chart(decision_id: str) -> None:
+    request = systems().decision_log.read(decision_id).request
+    chart = recall_and_precision_chart(request)
+    if chart is not None:
+        show_picture(decision_id, "chart", chart, chart_in_words(request))
 
 
 @step("Redraw the message with the answer")

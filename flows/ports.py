@@ -128,6 +128,10 @@ class Registry(Protocol):
         """Store a text artifact on the test's MLflow run with its SHA-256 as a tag; returns its URI."""
         ...
 
+    def log_picture(self, test: ABTest, name: str, png: bytes) -> None:
+        """Store a PNG on the test's MLflow run."""
+        ...
+
     def tag_test(self, test: ABTest, tags: Mapping[str, str]) -> None: ...
 
     def run_url(self, test: ABTest) -> str:

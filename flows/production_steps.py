@@ -356,6 +356,11 @@ def redraw(decision_id: str) -> None:
     _post(lambda: systems().publisher.publish_decision(decision_id))
 
 
+def show_picture(decision_id: str, name: str, png: bytes, alt_text: str) -> None:
+    """In the thread of the decision's message."""
+    _post(lambda: systems().publisher.thread_picture(decision_id, name, png, alt_text))
+
+
 def announce(key: str, text: str) -> None:
     """A message of its own in the channel, where there is no decision to hang it on."""
     _post(lambda: systems().publisher.announce(key, escape(text)))

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from flows.domain.ab_test import Arm
 from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.evidence import plain
+from flows.reports.charts import chart_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flows.domain.decision import Decision
+    from flows.domain.decision import Decision, DecisionRequest
     from flows.domain.verdict import ModelMetrics, Verdict
 
 DOCUMENT_SCHEMA = 1
+CHART_NAME = "chart.png"  # beside the document
 
 
 def decision_json(decision: Decision, ending: DecisionRecord) -> str:
@@ -68,7 +70,7 @@ def decision_document(decision: Decision, ending: DecisionRecord) -> str:
     sections = [
         f"# Decision {_text(decision.decision_id)}: {_text(test.candidate.name)} against {_text(test.baseline.name)}",
         _section("Outcome", [outcome_sentence(decision, ending.kind), _decided_by(decision)]),
-        _section("Evidence", [*verdict.reasons, _metrics(verdict)]),
+        _section("Evidence", [*verdict.reasons, _metrics(verdict), _chart(decision.request)]),
         _section("Statistical significance", [_significance(verdict)]),
         _section("Stability", [_criteria(verdict)]),
         _section("Validity of the evidence", [_guardrails(verdict)]),
@@ -124,6 +126,11 @@ def _metrics(verdict: Verdict) -> str:
 
     head = ["", "recall", "precision", "fraud detection rate", "frauds caught", "frauds missed", "false alerts"]
     return _table([head, row(Arm.BASELINE, verdict.metrics.baseline), row(Arm.CANDIDATE, verdict.metrics.candidate)])
+
+
+def _chart(request: DecisionRequest) -> str:
+    feedback = request.evidence.feedback if request.evidence else None
+    return f"![{_text(chart_in_words(request))}]({CHART_NAME})" if feedback and feedback.days else ""
 
 
 def _significance(verdict: Verdict) -> str:

@@ -177,7 +177,10 @@ def test_the_confirmed_candidate_takes_all_traffic_and_everything_is_written_dow
 
 
 def test_every_effect_happened_once_and_shows_in_thread_and_prefect(story: Story) -> None:
-    lines = [reply["text"] for reply in story.slack.thread(str(story.message()["ts"]))]
+    replies = story.slack.thread(str(story.message()["ts"]))
+    [chart] = [file for reply in replies for file in reply.get("files") or []]
+    assert chart["alt_txt"].startswith("Recall: fraud_v1")
+    lines = [reply["text"] for reply in replies if reply["text"]]
     assert len(lines) == len(set(lines))
     assert len(lines) >= 5
     runs = story.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [story.run_id]}}, "limit": 200}).json()
