@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from rich.console import Console
 
+from deployments.demo_command import Decide, Scenario
 from deployments.demo_report import final_state, print_ending, print_parts, print_verdict
 from deployments.sandbox.processes import ChildFailed
 from deployments.sandbox.stack import ROOT, EmbeddedStack
@@ -24,7 +25,7 @@ from flows.domain.verdict import VerdictKind
 from slackbot.publisher import message_key
 
 if TYPE_CHECKING:
-    from deployments.sandbox.simulated_test import InstalledTest
+    from deployments.sandbox.installed_test import InstalledTest
     from flows.wiring import Systems
 
 T = TypeVar("T")
@@ -38,14 +39,14 @@ INTERRUPTED = 130
 LOG_WIDTH = 160  # where nobody can widen the window
 
 PROMISED = {
-    "win": VerdictKind.PROMOTE,
-    "lose": VerdictKind.KEEP_BASELINE,
-    "inconclusive": VerdictKind.INCONCLUSIVE,
-    "split-bug": VerdictKind.NOT_EVALUABLE,
-    "slow-candidate": VerdictKind.KEEP_BASELINE,
-    "drifted": VerdictKind.KEEP_BASELINE,
+    Scenario.WIN: VerdictKind.PROMOTE,
+    Scenario.LOSE: VerdictKind.KEEP_BASELINE,
+    Scenario.INCONCLUSIVE: VerdictKind.INCONCLUSIVE,
+    Scenario.SPLIT_BUG: VerdictKind.NOT_EVALUABLE,
+    Scenario.SLOW_CANDIDATE: VerdictKind.KEEP_BASELINE,
+    Scenario.DRIFTED: VerdictKind.KEEP_BASELINE,
 }
-CHOICES = {"confirm": Choice.CONFIRM, "postpone": Choice.POSTPONE, "rollback": Choice.FORCE_ROLLBACK}
+CHOICES = {Decide.CONFIRM: Choice.CONFIRM, Decide.POSTPONE: Choice.POSTPONE, Decide.ROLLBACK: Choice.FORCE_ROLLBACK}
 
 
 class PromiseBroken(FraudABError):
@@ -56,7 +57,7 @@ class _Stopped(BaseException):
     """Somebody asked the demo to stop."""
 
 
-def run_demo(scenario: str, decide: str | None, *, seed: int, browser: bool) -> None:
+def run_demo(scenario: Scenario, decide: Decide | None, *, seed: int, browser: bool) -> None:
     """Tell the whole story once.
 
     Raises:
@@ -99,7 +100,7 @@ def _stoppable(stack: EmbeddedStack, *, exit_code: int) -> Generator[None]:
 
 
 class _Story:
-    def __init__(self, console: Console, stack: EmbeddedStack, scenario: str, seed: int) -> None:
+    def __init__(self, console: Console, stack: EmbeddedStack, scenario: Scenario, seed: int) -> None:
         self.console = console
         self.stack = stack
         self.scenario = scenario
@@ -127,7 +128,7 @@ class _Story:
             world.stop()
 
     def _prepare(self) -> tuple[InstalledTest, Systems]:
-        from deployments.sandbox.simulated_test import install_test
+        from deployments.sandbox.installed_test import install_test
         from deployments.sandbox.simulator import simulate_test
 
         self.console.print(f"[bold]fraud-ab demo[/bold]: scenario {self.scenario}, seed {self.seed}")

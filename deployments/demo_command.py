@@ -36,4 +36,4 @@ def demo(
     """Decide the A/B test of two real fraud models on the embedded stack: everything is started, and gone at the end."""
     from deployments.demo import run_demo
 
-    run_demo(scenario.value, decide.value if decide else None, seed=seed, browser=browser and decide is None)
+    run_demo(scenario, decide, seed=seed, browser=browser and decide is None)

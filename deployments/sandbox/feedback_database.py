@@ -10,6 +10,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
 from flows.domain.errors import SettingsInvalid
+from flows.domain.feedback import COLUMNS, ColumnKind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,19 +18,12 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 10
 LIVE_PREFIX = "live-"
 MARK = "made by fraud-ab demo"
-COLUMNS: dict[str, LiteralString] = {
-    "transaction_id": "text primary key",
-    "event_time": "timestamptz not null",
-    "entity_id": "text not null",
-    "amount": "double precision not null",
-    "arm": "text not null",
-    "baseline_prediction": "boolean",
-    "candidate_prediction": "boolean",
-    "is_fraud": "boolean",
-    "label_time": "timestamptz",
-    "label_source": "text",
-    "latency_ms": "double precision",
-    "error": "boolean",
+SQL_TYPES: dict[ColumnKind, LiteralString] = {
+    ColumnKind.IDENTIFIER: "text",
+    ColumnKind.TEXT: "text",
+    ColumnKind.TIME: "timestamptz",
+    ColumnKind.NUMBER: "double precision",
+    ColumnKind.BOOLEAN: "boolean",
 }
 
 
@@ -39,14 +33,14 @@ class FeedbackDatabase:
     def __init__(self, url: str) -> None:
         self._url = url
         self._lock = threading.Lock()
-        columns = SQL(", ").join(SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in COLUMNS.items())
+        columns = SQL(", ").join(SQL("{} {}").format(Identifier(one.name), SQL(SQL_TYPES[one.kind])) for one in COLUMNS)
         with self._connect() as connection:
             found = connection.execute("select obj_description(to_regclass('feedback')), to_regclass('feedback')").fetchone()
             if found and found[1] is not None and found[0] != MARK:
                 raise SettingsInvalid(
                     "FRAUD_AB_FEEDBACK_URL", ["its table feedback is not the demo's own: give the demo an empty database"]
                 )
-            connection.execute(SQL("create table if not exists feedback ({})").format(columns))
+            connection.execute(SQL("create table if not exists feedback ({}, primary key (transaction_id))").format(columns))
             connection.execute(SQL("comment on table feedback is {}").format(Literal(MARK)))
             connection.execute("create index if not exists feedback_event_time on feedback (event_time)")
             connection.execute("create index if not exists feedback_label_time on feedback (label_time)")
@@ -69,7 +63,8 @@ class FeedbackDatabase:
 
 def _copy(connection: psycopg.Connection, rows: pd.DataFrame) -> None:
     text = io.StringIO()
-    rows[list(COLUMNS)].to_csv(text, index=False, header=False)
-    statement = SQL("copy feedback ({}) from stdin with (format csv)").format(SQL(", ").join(map(Identifier, COLUMNS)))
+    names = [column.name for column in COLUMNS]
+    rows[names].to_csv(text, index=False, header=False)
+    statement = SQL("copy feedback ({}) from stdin with (format csv)").format(SQL(", ").join(map(Identifier, names)))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(text.getvalue())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from types import TracebackType
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Self
 
 import uvicorn
@@ -15,7 +15,23 @@ if TYPE_CHECKING:
 START_SECONDS = 10.0
 
 
-class ThreadedServer:
+class Startable(ABC):
+    """What is started and stopped, or runs within a `with`."""
+
+    @abstractmethod
+    def start(self) -> Self: ...
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+
+class ThreadedServer(Startable):
     """Serve `app` until `stop`; the port is bound before `start` returns, so no request is ever refused."""
 
     def __init__(self, app: ASGIApp, *, name: str) -> None:
@@ -41,9 +57,3 @@ class ThreadedServer:
         self._server.should_exit = True
         self._thread.join(timeout=START_SECONDS)
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()

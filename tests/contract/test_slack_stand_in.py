@@ -728,7 +728,7 @@ def test_the_page_renders_mrkdwn_and_injects_nothing(chromium: Any, slack: Sandb
 
 def test_another_site_cannot_press_for_the_person(slack: SandboxSlack) -> None:
     def post(headers: dict[str, str]) -> int:
-        request = urllib.request.Request(f"{slack.url}/ui/say", json.dumps({"user": "U0ANA", "text": "x"}).encode(), headers)
+        request = urllib.request.Request(f"{slack.url}/ui/slash", json.dumps({"user": "U0ANA", "line": "/x"}).encode(), headers)
         try:
             return urllib.request.urlopen(request, timeout=5).status
         except urllib.error.HTTPError as error:
@@ -736,5 +736,6 @@ def test_another_site_cannot_press_for_the_person(slack: SandboxSlack) -> None:
 
     assert post({"Content-Type": "text/plain"}) == 415
     assert post({"Content-Type": "application/json", "Host": "evil.example"}) == 400
-    assert slack.messages("C0FRAUD") == []
+    assert slack.ephemerals("U0ANA") == []
     assert post({"Content-Type": "application/json"}) == 200
+    assert slack.ephemerals("U0ANA")

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from deployments.sandbox.demo_person import ANA
-from deployments.sandbox.simulated_test import InstalledTest, install_test
+from deployments.sandbox.installed_test import InstalledTest, install_test, wait_until_ready
 from deployments.sandbox.simulator import simulate_test
 from deployments.sandbox.slack import Outcome, SandboxSlack
 from deployments.sandbox.stack import ROOT, EmbeddedStack
@@ -27,6 +27,7 @@ from flows.domain.action_plan import Stage
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import RecordKind, first_broken_link
 from flows.domain.verdict import VerdictKind
+from flows.start_ab_test import start_ab_test
 from flows.wiring import Systems
 from slackbot.identifiers import Action
 from slackbot.publisher import message_key
@@ -213,10 +214,19 @@ def test_fraud_rollback_now_puts_the_baseline_back_and_the_registry_follows(stor
     assert kinds.count(RecordKind.EMERGENCY_REVERT) == 1
 
 
+def open_second_test(story: Story) -> None:
+    """Another test of the same two models on the same feedback, from the baseline in charge."""
+    for model, stage in zip(story.world.test.models, (Stage.PRODUCTION, Stage.STAGING), strict=True):
+        story.systems.registry.set_stage(model, stage)
+    story.world.test = replace(story.world.test, test_id=f"second-{uuid.uuid4().hex[:6]}")
+    start_ab_test(story.systems.serving, story.world.test, story.systems.policy)
+    wait_until_ready(story.systems.serving)
+
+
 def test_a_person_confirms_in_the_page_and_prefect_shows_the_run(story: Story, chromium: str) -> None:
     from playwright.sync_api import expect, sync_playwright
 
-    story.world.restart(f"second-{uuid.uuid4().hex[:6]}", story.systems)
+    open_second_test(story)
     story.run_id = story.world.start_flow()
     decision = story.until(story.decision, 90)
     with sync_playwright() as playwright:

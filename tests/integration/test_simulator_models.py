@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from deployments.sandbox.simulator import SimulatedTest, simulate_test
-from deployments.sandbox.simulator.registration import ABTestModels, log_models
+from deployments.sandbox.simulator.registration import register_test
+from flows.domain.ab_test import ABTest
 
 START_SECONDS = 120.0
 
@@ -60,9 +61,9 @@ def wait_until_healthy(address: str, server: subprocess.Popen[bytes], log: Path)
 
 
 @pytest.fixture(scope="module")
-def test_and_models(tracking_uri: str) -> tuple[SimulatedTest, ABTestModels]:
+def test_and_models(tracking_uri: str) -> tuple[SimulatedTest, ABTest]:
     test = simulate_test("win", 7, cache=None)
-    return test, log_models(test, tracking_uri)
+    return test, register_test(test, "ab-1", tracking_uri)
 
 
 @pytest.fixture
@@ -71,17 +72,18 @@ def client(tracking_uri: str) -> mlflow.MlflowClient:
 
 
 def test_the_baseline_is_in_production_and_the_candidate_in_staging(
-    test_and_models: tuple[SimulatedTest, ABTestModels], client: mlflow.MlflowClient
+    test_and_models: tuple[SimulatedTest, ABTest], client: mlflow.MlflowClient
 ) -> None:
     _, models = test_and_models
     for logged, stage, alias in ((models.baseline, "Production", "champion"), (models.candidate, "Staging", "challenger")):
         version = client.get_model_version(logged.name, logged.version)
-        assert (version.current_stage, list(version.aliases), version.run_id) == (stage, [alias], logged.run_id)
-    assert (models.baseline.name, models.candidate.name) == ("fraud_v1", "fraud_v2")
+        assert (version.current_stage, list(version.aliases)) == (stage, [alias])
+    assert [model.name for model in models.models] == ["fraud_v1", "fraud_v2"]
+    assert [model.predictor for model in models.models] == ["fraud-v1", "fraud-v2"]
 
 
 def test_the_registered_models_answer_as_in_the_simulation_without_a_warning(
-    test_and_models: tuple[SimulatedTest, ABTestModels],
+    test_and_models: tuple[SimulatedTest, ABTest],
 ) -> None:
     test, _ = test_and_models
     for model in (test.baseline, test.candidate):
@@ -94,7 +96,7 @@ def test_the_registered_models_answer_as_in_the_simulation_without_a_warning(
 
 
 def test_each_model_answers_its_logged_input_example_by_its_signature(
-    test_and_models: tuple[SimulatedTest, ABTestModels],
+    test_and_models: tuple[SimulatedTest, ABTest],
 ) -> None:
     test, _ = test_and_models
     for model in (test.baseline, test.candidate):
@@ -104,24 +106,25 @@ def test_each_model_answers_its_logged_input_example_by_its_signature(
 
 
 def test_the_making_of_each_model_is_in_its_run(
-    test_and_models: tuple[SimulatedTest, ABTestModels], client: mlflow.MlflowClient, tracking_uri: str
+    test_and_models: tuple[SimulatedTest, ABTest], client: mlflow.MlflowClient, tracking_uri: str
 ) -> None:
     test, models = test_and_models
     for model, logged in ((test.baseline, models.baseline), (test.candidate, models.candidate)):
-        run = client.get_run(logged.run_id).data
+        run_id = client.get_model_version(logged.name, logged.version).run_id
+        run = client.get_run(run_id).data
         assert float(run.params["threshold"]) == model.threshold
         assert run.params["training_end"] == model.training_window[1].isoformat()
         assert run.metrics["holdout_recall"] == pytest.approx(model.offline_metrics["holdout_recall"])
-        curve = [metric.value for metric in client.get_metric_history(logged.run_id, "validation_loss")]
+        curve = [metric.value for metric in client.get_metric_history(run_id, "validation_loss")]
         assert curve == pytest.approx(model.validation_loss)
-        document = mlflow.artifacts.load_dict(f"runs:/{logged.run_id}/preprocessing.json")
+        document = mlflow.artifacts.load_dict(f"runs:/{run_id}/preprocessing.json")
         assert document["features"] == list(model.features)
         assert document["scaling"]["amount"]["log1p"] is True
         assert set(document["scaling"]) == set(model.features)
 
 
 def test_the_ab_test_has_an_open_run_of_its_own(
-    test_and_models: tuple[SimulatedTest, ABTestModels], client: mlflow.MlflowClient
+    test_and_models: tuple[SimulatedTest, ABTest], client: mlflow.MlflowClient
 ) -> None:
     _, models = test_and_models
     run = client.get_run(models.experiment_run_id)

@@ -9,7 +9,6 @@ import secrets
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import yaml
@@ -19,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.responses import JSONResponse
 
 from deployments.sandbox.faults import Fault, FaultGate
-from deployments.sandbox.http_server import ThreadedServer
+from deployments.sandbox.http_server import Startable, ThreadedServer
 from deployments.sandbox.kubernetes.access import User
 from deployments.sandbox.kubernetes.api import KubernetesApi
 from deployments.sandbox.kubernetes.responses import ApiError
@@ -69,7 +68,7 @@ class _TlsServer(ThreadedServer):
         self.url = f"https://127.0.0.1:{self.port}"
 
 
-class SandboxKubernetes:
+class SandboxKubernetes(Startable):
     """A small cluster that behaves as a real one does for what the product uses; nothing is kept when it stops.
 
     `url` is the API server (TLS, bearer tokens of `admin` and the restricted `promoter`), `metrics_url` is where
@@ -105,12 +104,6 @@ class SandboxKubernetes:
         self._metrics.stop()
         self._api.stop()
         self._folder.cleanup()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
 
     def write_kubeconfig(self, path: Path, *, user: str = "admin", namespace: str = DEFAULT_NAMESPACE) -> Path:
         """Write how `admin` or `promoter` reaches this cluster; the file is readable by its owner alone."""

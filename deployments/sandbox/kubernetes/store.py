@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from deployments.sandbox.kubernetes import responses
 from deployments.sandbox.kubernetes.responses import JSON, ApiError, Cause
 
+FIRST_REVISION = 1000  # not the number of objects, and versions from before the start are too old
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -48,8 +50,7 @@ class ObjectStore:
         self._lock = threading.RLock()
         self._objects: dict[tuple[str, str, str], JSON] = {}
         self._events: list[Event] = []
-        self._revision = 1000  # not the number of objects, and versions from before the start are too old
-        self._oldest_known = self._revision
+        self._revision = FIRST_REVISION
         self._listeners: list[Callable[[], object]] = []
 
     def find(self, kind: Kind, namespace: str, name: str) -> JSON | None:
@@ -104,15 +105,9 @@ class ObjectStore:
     def events_after(self, kind: Kind, revision: int) -> list[Event]:
         """What happened to objects of a kind since a revision; raises 410 when that is no longer known."""
         with self._lock:
-            if revision < self._oldest_known:
-                raise ApiError(410, "Expired", f"too old resource version: {revision} ({self._oldest_known})")
+            if revision < FIRST_REVISION:
+                raise ApiError(410, "Expired", f"too old resource version: {revision} ({FIRST_REVISION})")
             return [event for event in self._events if event.revision > revision and event.kind is kind]
-
-    def compact(self) -> None:
-        """Forget the history, as etcd does after some minutes: watches from an older revision get 410."""
-        with self._lock:
-            self._events.clear()
-            self._oldest_known = self._revision
 
     def listen(self, listener: Callable[[], object]) -> Callable[[], None]:
         """Call `listener` after every change until the returned function is called."""

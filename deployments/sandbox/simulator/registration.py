@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,10 @@ from sklearn.pipeline import Pipeline
 
 from deployments.sandbox.simulator.serving import BASELINE_TRAFFIC_PERCENT
 from deployments.sandbox.simulator.training import SKEWED
+from flows.adapters.registry_mlflow import MlflowRegistry
+from flows.domain.ab_test import ABTest, Model
+from flows.domain.action_plan import Stage
+from flows.settings import RegistryMode
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,35 +29,17 @@ TREES = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"  # th
 REQUEST_SECONDS = "60"
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedModel:
-    """A registered model version and the training run behind it."""
-
-    name: str
-    version: str
-    run_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class ABTestModels:
-    """The two registered models of an A/B test and the test's own MLflow run, still open for the decision document."""
-
-    baseline: LoggedModel
-    candidate: LoggedModel
-    experiment_id: str
-    experiment_run_id: str
-
-
-def log_models(test: SimulatedTest, tracking_uri: str) -> ABTestModels:
+def register_test(test: SimulatedTest, test_id: str, tracking_uri: str) -> ABTest:
     """Log and register both models, the baseline in Production and the candidate in Staging, and open the A/B test's run.
 
     Args:
         test: the simulated test.
+        test_id: its name from now on.
         tracking_uri: of the MLflow server, which also keeps the registry.
     """
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_SECONDS)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    registry = MlflowRegistry(tracking_uri, RegistryMode.BOTH)
     import mlflow
     from mlflow.tracking import MlflowClient
 
@@ -64,22 +48,18 @@ def log_models(test: SimulatedTest, tracking_uri: str) -> ABTestModels:
     client = MlflowClient(tracking_uri, tracking_uri)
     training = mlflow.set_experiment(TRAINING_EXPERIMENT).experiment_id
     baseline, candidate = (_log_model(client, training, model) for model in (test.baseline, test.candidate))
-    _give_place(client, baseline, stage="Production", alias="champion")
-    _give_place(client, candidate, stage="Staging", alias="challenger")
-    experiment = client.get_experiment_by_name(AB_TEST_EXPERIMENT)
-    experiment_id = experiment.experiment_id if experiment else client.create_experiment(AB_TEST_EXPERIMENT)
-    run_id = _open_test_run(client, experiment_id, test, (baseline, candidate))
-    return ABTestModels(baseline, candidate, experiment_id, run_id)
+    registry.set_stage(baseline, Stage.PRODUCTION)
+    registry.set_stage(candidate, Stage.STAGING)
+    return ABTest(test_id, baseline, candidate, test.test_start, _open_test_run(client, test, baseline, candidate))
 
 
-def _log_model(client: MlflowClient, experiment_id: str, model: TrainedModel) -> LoggedModel:
+def _log_model(client: MlflowClient, experiment_id: str, model: TrainedModel) -> Model:
     import mlflow
     import mlflow.sklearn as flavor
     from mlflow.models import infer_signature
 
     with mlflow.start_run(experiment_id=experiment_id, run_name=f"train {model.name}") as run:
-        run_id = str(run.info.run_id)
-        _log_making(client, run_id, model)
+        _log_making(client, str(run.info.run_id), model)
         logged = flavor.log_model(
             model.pipeline,
             name="model",
@@ -90,7 +70,7 @@ def _log_model(client: MlflowClient, experiment_id: str, model: TrainedModel) ->
             skops_trusted_types=[TREES],
             pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}", "skops"],
         )
-    return LoggedModel(model.name, str(logged.registered_model_version), run_id)
+    return Model(model.name, str(logged.registered_model_version), model.name.replace("_", "-"))
 
 
 def _log_making(client: MlflowClient, run_id: str, model: TrainedModel) -> None:
@@ -123,18 +103,13 @@ def preprocessing_of(model: TrainedModel) -> dict[str, Any]:
     return {"features": list(model.features), "scaling": scaled}
 
 
-def _give_place(client: MlflowClient, model: LoggedModel, *, stage: str, alias: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # stages are deprecated, and still what many teams read
-        client.transition_model_version_stage(model.name, model.version, stage)
-    client.set_registered_model_alias(model.name, alias, model.version)
-
-
-def _open_test_run(client: MlflowClient, experiment: str, test: SimulatedTest, models: tuple[LoggedModel, LoggedModel]) -> str:
+def _open_test_run(client: MlflowClient, test: SimulatedTest, baseline: Model, candidate: Model) -> str:
+    """The test's own MLflow run, open for the decision document."""
     from mlflow.entities import Param
 
-    baseline, candidate = models
-    run = client.create_run(experiment, run_name=f"{candidate.name} against {baseline.name}")
+    experiment = client.get_experiment_by_name(AB_TEST_EXPERIMENT)
+    experiment_id = experiment.experiment_id if experiment else client.create_experiment(AB_TEST_EXPERIMENT)
+    run = client.create_run(experiment_id, run_name=f"{candidate.name} against {baseline.name}")
     facts = {
         "baseline": f"{baseline.name}/{baseline.version}",
         "candidate": f"{candidate.name}/{candidate.version}",

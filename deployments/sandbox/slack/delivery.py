@@ -90,7 +90,8 @@ class SocketMode:
         with self._lock:
             self._connections.append(connection)
         try:
-            await socket.send_json({"type": "hello", "num_connections": self.count, **_hello()})
+            about = {"connection_info": {"app_id": people.APP_ID}, "debug_info": {"host": "sandbox"}}
+            await socket.send_json({"type": "hello", "num_connections": self.count, **about})
             while True:
                 self._acknowledge(connection, await socket.receive_text())
         except WebSocketDisconnect:
@@ -206,11 +207,6 @@ def _answer(body: str) -> Any:
         return json.loads(body)
     except ValueError:
         return {"text": body}
-
-
-def _hello() -> Json:
-    debug = {"host": "sandbox", "build_number": 1, "approximate_connection_time": 18060}
-    return {"connection_info": {"app_id": people.APP_ID}, "debug_info": debug}
 
 
 def _ms_since(started: float) -> float:

@@ -133,7 +133,6 @@ class Interactions:
             }
             if user in self._space.homes:
                 event["view"] = self._space.homes[user]
-        authorization = {"team_id": people.TEAM_ID, "user_id": people.BOT_USER_ID, "is_bot": True, "enterprise_id": None}
         payload = {
             "token": self._token,
             "team_id": people.TEAM_ID,
@@ -142,14 +141,8 @@ class Interactions:
             "type": "event_callback",
             "event_id": f"Ev{secrets.token_hex(5).upper()}",
             "event_time": int(float(now)),
-            "authorizations": [{**authorization, "is_enterprise_install": False}],
-            "is_ext_shared_channel": False,
         }
         return self._deliveries.deliver("events_api", payload)
-
-    def say(self, user: str, text: str, *, channel: str = "C0FRAUD", thread_ts: str | None = None) -> Message:
-        """Write a plain message as a person."""
-        return self._space.post({"channel": channel, "text": text, "thread_ts": thread_ts}, author=self._person(user).id)
 
     def _person(self, user: str) -> people.SandboxUser:
         if user not in self._space.people:

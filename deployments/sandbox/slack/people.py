@@ -19,7 +19,6 @@ class SandboxUser:
     name: str
     real_name: str
     tz: str = "Europe/Berlin"
-    is_bot: bool = False
 
     @property
     def direct_channel(self) -> str:
@@ -54,4 +53,3 @@ GROUPS = (
     SandboxGroup("S0ONCALL", "fraud-on-call", ("U0CHI",)),
 )
 CHANNELS = (SandboxChannel("C0FRAUD", "fraud-models"), SandboxChannel("C0BUSINESS", "fraud-business"))
-APP_USER = SandboxUser(BOT_USER_ID, "fraud_ab", "Fraud A/B", "Etc/UTC", is_bot=True)

@@ -8,8 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
@@ -21,12 +20,12 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route, WebSocketRoute
 
 from deployments.sandbox.faults import Fault, FaultGate
-from deployments.sandbox.http_server import ThreadedServer
+from deployments.sandbox.http_server import Startable, ThreadedServer
 from deployments.sandbox.slack.delivery import Deliveries, SocketMode
 from deployments.sandbox.slack.interactions import Interactions, NothingThere
 from deployments.sandbox.slack.people import DEFAULT_USERS, SandboxUser
 from deployments.sandbox.slack.web_api import WebApi
-from deployments.sandbox.slack.workspace import SlackRefusal, Workspace
+from deployments.sandbox.slack.workspace import Message, SlackRefusal, Workspace
 
 if TYPE_CHECKING:
     from deployments.sandbox.slack.block_kit import Json
@@ -35,6 +34,7 @@ ACK_SECONDS = 3.0
 SHOWN_MESSAGES = 300
 PAGE_FOLDER = Path(__file__).parent / "page"
 PAGE_POLICY = "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' https: data:; frame-ancestors 'none'"
+ACTS = ("press", "slash", "submit", "close_modal", "open_home")
 SHOWN_AS_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 REFUSALS = {
     Fault.TOO_MANY_REQUESTS: JSONResponse({"ok": False, "error": "ratelimited"}, 429, {"Retry-After": "1"}),
@@ -44,7 +44,7 @@ REFUSALS = {
 Seen = TypeVar("Seen")
 
 
-class SandboxSlack:
+class SandboxSlack(Startable):
     """A Slack workspace with one app, on the loopback; see the package for its parts.
 
     Point `slack_sdk.WebClient(base_url=…)` or SLACK_API_URL at `api_url`; open `url` in a browser to be one of the people.
@@ -67,7 +67,7 @@ class SandboxSlack:
         self._deliveries = Deliveries(self.sockets, signing_secret=self.signing_secret, ack_seconds=ack_seconds)
         self.act = Interactions(self.workspace, self._deliveries, verification_token=secrets.token_hex(8))
         self.press, self.slash, self.submit = self.act.press, self.act.slash, self.act.submit
-        self.close_modal, self.open_home, self.say = self.act.close_modal, self.act.open_home, self.act.say
+        self.close_modal, self.open_home = self.act.close_modal, self.act.open_home
         self.web_api = WebApi(
             self.workspace, bot_token=self.bot_token, app_token=self.app_token, open_connection=self._connection_url
         )
@@ -82,12 +82,6 @@ class SandboxSlack:
 
     def stop(self) -> None:
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
 
     @property
     def request_url(self) -> str | None:
@@ -105,19 +99,19 @@ class SandboxSlack:
 
     def messages(self, channel: str) -> list[Json]:
         """The channel's messages, oldest first, with metadata; replies only if they were also sent to the channel."""
-        return self._shown(lambda m: m.channel == channel and not m.visible_to and (not m.thread_ts or m.broadcast))
+        return self._shown(lambda: self.workspace.in_channel(channel))
 
     def thread(self, ts: str) -> list[Json]:
         """The replies under a message, oldest first."""
-        return self._shown(lambda m: m.thread_ts == ts and not m.visible_to)
+        return self._shown(lambda: self.workspace.replies(ts))
 
     def ephemerals(self, user: str) -> list[Json]:
         """What only this person sees, oldest first."""
-        return self._shown(lambda m: m.visible_to == user)
+        return self._shown(lambda: [m for m in self.workspace.messages.values() if m.visible_to == user])
 
-    def _shown(self, wanted: Callable[[Any], bool]) -> list[Json]:
+    def _shown(self, find: Callable[[], list[Message]]) -> list[Json]:
         with self.workspace.lock:
-            return [self.workspace.as_slack(m, with_metadata=True) for m in self.workspace.messages.values() if wanted(m)]
+            return [self.workspace.as_slack(message, with_metadata=True) for message in find()]
 
     def open_view(self, user: str) -> Json | None:
         """The person's modal."""
@@ -138,7 +132,7 @@ class SandboxSlack:
         """Everything the page shows to one person."""
         space = self.workspace
         with space.lock:
-            person = space.users[user]
+            person = space.people[user]
             seen = [m for m in space.messages.values() if m.visible_to in (None, user)]
             seen = [m for m in seen if not m.channel.startswith("D") or m.channel == person.direct_channel]
             shown = [
@@ -148,7 +142,7 @@ class SandboxSlack:
             return {
                 "revision": space.revision,
                 "me": dataclasses.asdict(person),
-                "users": [dataclasses.asdict(one) for one in space.users.values()],
+                "users": [dataclasses.asdict(one) for one in space.people.values()],
                 "groups": [dataclasses.asdict(group) for group in space.groups.values()],
                 "channels": [
                     dataclasses.asdict(c) for c in space.channels.values() if c.id[0] == "C" or c.id == person.direct_channel
@@ -226,22 +220,14 @@ class _Routes:
         return JSONResponse(self._slack.state(user), headers={"Cache-Control": "no-store"})
 
     async def _act(self, request: Request) -> Response:
-        """What a person does, as JSON: press, slash, submit, close_modal, open_home, say."""
-        acts: dict[str, Callable[..., Any]] = {
-            "press": self._slack.press,
-            "slash": self._slack.slash,
-            "submit": self._slack.submit,
-            "close_modal": self._slack.close_modal,
-            "open_home": self._slack.open_home,
-            "say": self._slack.say,
-        }
-        act = acts.get(request.path_params["act"])
-        if act is None:
-            return JSONResponse({"error": f"there are {', '.join(acts)}"}, 404)
+        """What a person does, its arguments as JSON."""
+        name = request.path_params["act"]
+        if name not in ACTS:
+            return JSONResponse({"error": f"there are {', '.join(ACTS)}"}, 404)
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             return JSONResponse({"error": "send JSON"}, 415)  # a form of another site cannot
         try:
-            done = await run_in_threadpool(act, **await request.json())
+            done = await run_in_threadpool(getattr(self._slack.act, name), **await request.json())
         except (NothingThere, SlackRefusal) as error:
             return JSONResponse({"error": str(error)}, 404)
         except (TypeError, ValueError) as error:

@@ -7,7 +7,7 @@ import mimetypes
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from deployments.sandbox.slack import people
 from deployments.sandbox.slack.workspace import Message, SlackRefusal, Upload, Workspace, is_true, refuse_problems
@@ -63,7 +63,7 @@ class WebApi:
             raise SlackRefusal("not_allowed_token_type")
 
     def _auth_test(self, _: Json) -> Json:
-        who = {"user": people.APP_USER.name, "user_id": people.BOT_USER_ID, "bot_id": people.BOT_ID}
+        who = {"user": "fraud_ab", "user_id": people.BOT_USER_ID, "bot_id": people.BOT_ID}
         team = {"url": f"{self._space.url}/", "team": people.TEAM_DOMAIN, "team_id": people.TEAM_ID}
         return {**team, **who, "is_enterprise_install": False}
 
@@ -76,8 +76,6 @@ class WebApi:
 
     def _update_message(self, args: Json) -> Json:
         message = self._space.message(args.get("channel") or "", args.get("ts") or "")
-        if message.author != people.BOT_USER_ID:
-            raise SlackRefusal("cant_update_message")
         text, blocks = self._space.checked_content(args)  # text without blocks drops the blocks, as Slack does
         if args.get("metadata") is not None:  # left out, the metadata stays
             message.metadata = self._space.checked_metadata(args["metadata"])
@@ -87,19 +85,15 @@ class WebApi:
         return {"channel": message.channel, "ts": message.ts, "text": message.text, "message": shown}
 
     def _post_ephemeral(self, args: Json) -> Json:
-        if args.get("user") not in self._space.users:
+        if args.get("user") not in self._space.people:
             raise SlackRefusal("user_not_in_channel")
         return {"message_ts": self._space.post({**args, "metadata": None}, visible_to=args["user"]).ts}
 
     def _page(self, messages: list[Message], args: Json) -> Json:
         """The messages of one page within `oldest` and `latest`, and where the next page begins."""
         oldest, latest = float(args.get("oldest") or 0), float(args.get("latest") or "inf")
-        within = [
-            m
-            for m in messages
-            if oldest < float(m.ts) < latest
-            or (is_true(args.get("inclusive")) and m.ts in (args.get("oldest"), args.get("latest")))
-        ]
+        ends = (args.get("oldest"), args.get("latest")) if is_true(args.get("inclusive")) else ()
+        within = [message for message in messages if oldest < float(message.ts) < latest or message.ts in ends]
         start, size = int(args.get("cursor") or 0), int(args.get("limit") or PAGE_SIZE)
         more = len(within) > start + size
         with_metadata = is_true(args.get("include_all_metadata"))
@@ -108,21 +102,16 @@ class WebApi:
 
     def _history(self, args: Json) -> Json:
         channel = self._space.channel_id(args.get("channel") or "")
-        seen = [
-            m
-            for m in self._space.messages.values()
-            if m.channel == channel and not m.visible_to and (not m.thread_ts or m.broadcast)
-        ]
-        return self._page(seen[::-1], args)
+        return self._page(self._space.in_channel(channel)[::-1], args)
 
     def _replies(self, args: Json) -> Json:
         asked = self._space.message(args.get("channel") or "", args.get("ts") or "", missing="thread_not_found")
-        return self._page([asked, *self._space.replies(asked)], args)
+        return self._page([asked, *self._space.replies(asked.ts)], args)
 
     # people
 
     def _user_info(self, args: Json) -> Json:
-        user = self._space.users.get(args.get("user") or "")
+        user = self._space.people.get(args.get("user") or "")
         if user is None:
             raise SlackRefusal("user_not_found")
         return {"user": asdict(user)}
@@ -143,7 +132,8 @@ class WebApi:
         found = [(user, view) for user, view in shown if view["id"] == args.get("view_id")]
         if not found:
             raise SlackRefusal("not_found")
-        return self._replace(args, args.get("view") or {}, *found[0])
+        user, before = found[0]
+        return self._replace(args, _view(args, before["type"]), user, before)
 
     def _publish_home(self, args: Json) -> Json:
         user, view = args.get("user_id") or "", _view(args, "home")
@@ -169,12 +159,9 @@ class WebApi:
         done = [self._described(item) for item in args.get("files") or []]
         if not done:
             raise SlackRefusal("invalid_arguments")
-        shared = [args["channel_id"]] if args.get("channel_id") else str(args.get("channels") or "").split(",")
-        for channel in filter(None, shared):
+        if args.get("channel_id"):
             text = args.get("initial_comment") or " "  # a file may come without a word
-            message = self._space.post(
-                {"channel": channel, "text": text, "thread_ts": args.get("thread_ts"), "blocks": args.get("blocks")}
-            )
+            message = self._space.post({"channel": args["channel_id"], "text": text, "thread_ts": args.get("thread_ts")})
             message.text, message.files = text.strip(), done
         self._space.touch()
         return {"files": done}
@@ -197,7 +184,7 @@ class WebApi:
         return upload.about
 
 
-def _view(args: Json, kind: Literal["modal", "home"]) -> Json:
+def _view(args: Json, kind: str) -> Json:
     view = args.get("view")
     if not isinstance(view, dict) or view.get("type") != kind:
         refuse_problems("invalid_arguments", [f"must be a {kind} [json-pointer:/view/type]"])

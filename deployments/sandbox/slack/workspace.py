@@ -42,7 +42,6 @@ class Message:
 
     channel: str
     ts: str
-    author: str
     text: str
     blocks: list[Json]
     thread_ts: str | None = None
@@ -94,7 +93,6 @@ class Workspace:
         self.clock = clock
         self.url = ""  # known once the server has its port
         self.people = {user.id: user for user in users}
-        self.users = {**self.people, people.BOT_USER_ID: people.APP_USER}
         self.groups = {group.id: group for group in people.GROUPS}
         directs = [people.SandboxChannel(user.direct_channel, "directmessage") for user in users]
         self.channels = {channel.id: channel for channel in (*people.CHANNELS, *directs)}
@@ -141,15 +139,14 @@ class Workspace:
     def checked_metadata(self, metadata: Any) -> Json | None:
         if metadata in (None, "", {}):
             return None
-        if not isinstance(metadata, dict) or not isinstance(metadata.get("event_type"), str):
-            raise SlackRefusal("invalid_metadata_format")
-        if not isinstance(metadata.get("event_payload"), dict):
+        parts = (metadata.get("event_type"), metadata.get("event_payload")) if isinstance(metadata, dict) else (None, None)
+        if not isinstance(parts[0], str) or not isinstance(parts[1], dict):
             raise SlackRefusal("invalid_metadata_format")
         if len(json.dumps(metadata)) > METADATA_LIMIT:
             raise SlackRefusal("metadata_too_large")
         return metadata
 
-    def post(self, args: Json, *, author: str = people.BOT_USER_ID, visible_to: str | None = None) -> Message:
+    def post(self, args: Json, *, visible_to: str | None = None) -> Message:
         """Keep a message: `args` as `chat.postMessage` takes them."""
         with self.lock:
             channel = self.channel_id(args.get("channel") or "")
@@ -160,7 +157,7 @@ class Workspace:
                 thread = parent.thread_ts or parent.ts
             metadata = self.checked_metadata(args.get("metadata"))
             broadcast = bool(thread) and is_true(args.get("reply_broadcast"))
-            message = Message(channel, self.new_ts(), author, text, blocks, thread, visible_to, broadcast, metadata)
+            message = Message(channel, self.new_ts(), text, blocks, thread, visible_to, broadcast, metadata)
             self.messages[channel, message.ts] = message
             self.touch()
             return message
@@ -172,29 +169,27 @@ class Workspace:
             raise SlackRefusal(missing)
         return found
 
-    def replies(self, parent: Message) -> list[Message]:
-        return [
-            m for m in self.messages.values() if m.channel == parent.channel and m.thread_ts == parent.ts and not m.visible_to
-        ]
+    def in_channel(self, channel: str) -> list[Message]:
+        """What everybody sees in a channel, oldest first; replies only if they were also sent to the channel."""
+        everything = self.messages.values()
+        return [m for m in everything if m.channel == channel and not m.visible_to and (not m.thread_ts or m.broadcast)]
+
+    def replies(self, ts: str) -> list[Message]:
+        return [m for m in self.messages.values() if m.thread_ts == ts and not m.visible_to]
 
     def as_slack(self, message: Message, *, with_metadata: bool = False) -> Json:
         """A message as the Web API and the payloads show it."""
-        person = self.users[message.author]
-        body: Json = {"type": "message", "user": person.id, "text": message.text, "ts": message.ts, "team": people.TEAM_ID}
-        if person.is_bot:
-            profile = {"id": people.BOT_ID, "name": person.real_name, "app_id": people.APP_ID, "team_id": people.TEAM_ID}
-            body |= {"bot_id": people.BOT_ID, "app_id": people.APP_ID, "bot_profile": {**profile, "deleted": False}}
+        app = {"user": people.BOT_USER_ID, "bot_id": people.BOT_ID, "app_id": people.APP_ID, "team": people.TEAM_ID}
+        body: Json = {"type": "message", "text": message.text, "ts": message.ts, **app}
         if message.broadcast:
             body["subtype"] = "thread_broadcast"
-        replies = [] if message.thread_ts else self.replies(message)
+        replies = [] if message.thread_ts else self.replies(message.ts)
         if message.thread_ts or replies:
             body["thread_ts"] = message.thread_ts or message.ts
         if replies:
-            users = list(dict.fromkeys(reply.author for reply in replies))
-            body |= {"reply_count": len(replies), "reply_users": users, "reply_users_count": len(users)}
-            body["latest_reply"] = replies[-1].ts
+            body["reply_count"] = len(replies)
         if message.edited:
-            body["edited"] = {"user": message.author, "ts": message.edited}
+            body["edited"] = {"user": people.BOT_USER_ID, "ts": message.edited}
         if message.metadata and with_metadata:
             body["metadata"] = message.metadata
         lists = {"blocks": message.blocks, "files": message.files}

@@ -41,15 +41,14 @@ function place(key, where, target, errors) {
 }
 
 function message(one, replies, inThread = false) {
-  const who = now.world.users.find((user) => user.id === one.user);
   const image = (file) => file.mimetype.startsWith("image/") ? el("img", {src: file.url_private, alt: file.alt_txt || file.title}) : "📄 " + file.title;
   const folded = now.folded.has(one.ts), count = `${replies.length} ${replies.length === 1 ? "reply" : "replies"}`;
   const fold = () => { folded ? now.folded.delete(one.ts) : now.folded.add(one.ts); draw(true); };
   return el("article", {"data-message-ts": one.ts, "data-ephemeral": one.is_ephemeral, "data-thread-ts": one.thread_ts},
-    el("span", {class: "avatar", "aria-hidden": "true", "data-person": one.user}, who.real_name.split(" ").map((word) => word[0]).join("").slice(0, 2)),
+    el("span", {class: "avatar", "aria-hidden": "true"}, "FA"),
     el("div", {class: "body"},
       one.is_ephemeral ? el("small", {class: "only-you"}, "Only visible to you") : null,
-      el("div", {class: "by"}, el("strong", {}, who.real_name), who.is_bot ? el("span", {class: "app"}, "APP") : null,
+      el("div", {class: "by"}, el("strong", {}, "Fraud A/B"), el("span", {class: "app"}, "APP"),
         el("time", {}, localTime(+one.ts, now.world.me.tz)), one.subtype === "thread_broadcast" ? el("small", {}, inThread ? "also sent to the channel" : "replied to a thread") : null),
       one.blocks ? blocks(one.blocks, place(one.ts, {"data-message-ts": one.ts}, {message_ts: one.ts}), now.world) : mrkdwn(one.text, now.world),
       ...(one.files ?? []).map((file) => el("figure", {}, el("figcaption", {}, file.title), el("a", {href: file.permalink, target: "_blank"}, image(file)))),
@@ -63,7 +62,6 @@ function drawList() {
   const channel = now.world.channels.find((one) => one.id === now.place);
   $("title").textContent = home ? "Fraud A/B · Home" : direct ? "Fraud A/B" : "# " + (channel?.name ?? now.place);
   $("composer").hidden = home;
-  $("line").placeholder = "Message or /command";
   const known = new Set(here.map((one) => one.ts));
   const tops = here.filter((one) => !one.thread_ts || one.thread_ts === one.ts || one.subtype === "thread_broadcast" || !known.has(one.thread_ts));
   const shown = home ? [now.world.home ? blocks(now.world.home.blocks, place("home", {"data-view-id": now.world.home.id}, {view_id: now.world.home.id}), now.world)
@@ -81,7 +79,7 @@ const settle = () => { if (now.atEnd && now.place !== "home") $("list").scrollTo
 
 function drawNavigation() {
   const {me, users, channels} = now.world;
-  $("user").replaceChildren(...users.filter((user) => !user.is_bot).map((user) => el("option", {value: user.id, selected: user.id === me.id}, user.real_name)));
+  $("user").replaceChildren(...users.map((user) => el("option", {value: user.id, selected: user.id === me.id}, user.real_name)));
   const go = (id, name, names) => el("button", {...names, "aria-current": id === now.place ? "page" : null, onclick: () => enter(id)}, name);
   $("places").replaceChildren(...channels.map((one) => one.id.startsWith("D") ? go(one.id, "✉ Fraud A/B", {"data-channel": one.id}) : go(one.id, "# " + one.name, {"data-channel": one.id})),
     go("home", "⌂ App Home", {"data-open-home": true}));
@@ -150,7 +148,8 @@ $("composer").onsubmit = async (event) => {
   const line = $("line").value.trim();
   $("line").value = "";
   now.atEnd = true;
-  if (line) await act(...(line.startsWith("/") ? ["slash", {line, channel: now.place}] : ["say", {text: line.replace(/&/g, "&amp;").replace(/</g, "&lt;"), channel: now.place}]));
+  if (line.startsWith("/")) await act("slash", {line, channel: now.place});
+  else if (line) toast("Only commands are understood here: they begin with /");
 };
 $("line").onkeydown = (event) => { if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); $("composer").requestSubmit(); } };
 $("list").onscroll = ({target}) => { now.atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 80; };

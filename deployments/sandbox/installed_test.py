@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import threading
-import time
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -17,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from deployments.sandbox.feedback_database import FeedbackDatabase
 from deployments.sandbox.live_traffic import LiveTraffic
 from deployments.sandbox.simulator import SimulatedTest
-from deployments.sandbox.simulator.registration import log_models
+from deployments.sandbox.simulator.registration import register_test
 from flows.domain.ab_test import ABTest, Model
-from flows.domain.action_plan import Stage
 from flows.domain.errors import SettingsInvalid
 from flows.start_ab_test import start_ab_test
+from flows.watch import poll
 
 if TYPE_CHECKING:
     from deployments.sandbox.stack import EmbeddedStack
@@ -80,25 +77,17 @@ class InstalledTest:
         from prefect.deployments import run_deployment
         from prefect.exceptions import ObjectNotFound
 
-        deadline, pause = time.monotonic() + DEPLOYMENT_SECONDS, threading.Event()
-        while True:
+        def is_started() -> bool:
             try:
                 run: Any = run_deployment(FLOW, parameters={"test": self.test}, timeout=0, as_subflow=False)
             except (ObjectNotFound, ValueError):
-                if time.monotonic() > deadline:
-                    raise
-                pause.wait(0.25)
-            else:
-                self._run_id = run.id
-                return str(run.id)
+                return False
+            self._run_id = run.id
+            return True
 
-    def restart(self, test_id: str, systems: Systems) -> None:
-        """Open another test of the same two models on the same feedback, from the baseline in charge."""
-        for model, stage in zip(self.test.models, (Stage.PRODUCTION, Stage.STAGING), strict=True):
-            systems.registry.set_stage(model, stage)
-        self.test = replace(self.test, test_id=test_id)
-        start_ab_test(systems.serving, self.test, systems.policy)
-        wait_until_ready(systems.serving)
+        if not poll(is_started, DEPLOYMENT_SECONDS):
+            raise TimeoutError(f"{FLOW} was not registered within {DEPLOYMENT_SECONDS:.0f} s")
+        return str(self._run_id)
 
     def flow_ended(self) -> str | None:
         """The name of the run's final state, None while it goes on."""
@@ -130,14 +119,7 @@ def install_test(simulated: SimulatedTest, systems: Systems, stack: EmbeddedStac
         _refuse_known_models(systems.settings.mlflow_tracking_uri)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with contextlib.redirect_stderr(io.StringIO()):  # MLflow prints a line for each registered version
-        models = log_models(simulated, systems.settings.mlflow_tracking_uri)
-    test = ABTest(
-        test_id=f"fraud-v1-v2-{uuid.uuid4().hex[:6]}",
-        baseline=Model(models.baseline.name, models.baseline.version, "fraud-v1"),
-        candidate=Model(models.candidate.name, models.candidate.version, "fraud-v2"),
-        started_at=simulated.test_start,
-        experiment_run_id=models.experiment_run_id,
-    )
+        test = register_test(simulated, f"fraud-v1-v2-{uuid.uuid4().hex[:6]}", systems.settings.mlflow_tracking_uri)
     remove = _deploy(systems, {model.predictor: _storage_uri(systems, model) for model in test.models})
     start_ab_test(systems.serving, test, systems.policy)
     wait_until_ready(systems.serving)
@@ -200,11 +182,8 @@ def _deploy(systems: Systems, sources: dict[str, str]) -> Callable[[], None]:
 
 def wait_until_ready(serving: Serving) -> None:
     """Wait until what the spec says is what runs."""
-    deadline, pause = time.monotonic() + READY_SECONDS, threading.Event()
-    while not (readiness := serving.readiness()).is_done:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the SeldonDeployment is not ready after {READY_SECONDS:.0f} s ({readiness})")
-        pause.wait(0.1)
+    if not poll(lambda: serving.readiness().is_done, READY_SECONDS):
+        raise TimeoutError(f"the SeldonDeployment is not ready after {READY_SECONDS:.0f} s ({serving.readiness()})")
 
 
 def _manifest(name: str, sources: dict[str, str]) -> dict[str, Any]:
