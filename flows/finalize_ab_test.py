@@ -87,7 +87,7 @@ def evaluate_round(test: Json, round_number: int) -> Json:
     """Evidence and verdict as JSON, with the test; the numbers also as an artifact of the run."""
     asked = _TEST.validate_python(test)
     looks = _looks_before(systems().decision_log.decisions(asked.test_id), round_number)
-    found = evaluate(systems().feedback, systems().window_telemetry, systems().policy, asked.started_at, looks)
+    found = evaluate(systems().feedback, systems().window_telemetry(asked), systems().policy, asked.started_at, looks)
     text = "\n\n".join([f"# {found.verdict.kind}", *found.verdict.reasons])
     create_markdown_artifact(key="verdict", markdown=text, description=f"Round {round_number}")
     return {"test": test, "evidence": found.evidence.to_json(), "verdict": found.verdict.to_json()}

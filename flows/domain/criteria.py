@@ -242,8 +242,8 @@ def _latency_reason(telemetry: TelemetrySummary, policy: Policy) -> str:
         f" candidate being slower); {float(required) * 100:g} % are required"
     )
     if telemetry.near_ms:
-        low, high = (f"{float(edge):g}" for edge in telemetry.near_ms)
-        reason += f"; no histogram boundary lies at {limit}, only at {low} and {high} ms"
+        edges = " and ".join(f"{float(edge):g}" for edge in telemetry.near_ms)
+        reason += f"; no histogram boundary lies at {limit}, only at {edges} ms"
     if telemetry.latency_breach >= policy.latency.sustained_buckets:
         reason += f"; the candidate alone stayed above for {_duration(telemetry.latency_breach, telemetry.bucket_seconds)}"
     elif telemetry.shared_latency_breach >= policy.latency.sustained_buckets:
