@@ -138,9 +138,13 @@ def check_criteria(evidence: Evidence, policy: Policy, significance: Significanc
         _recall_improvement(evidence.outcomes, policy, significance, is_final=is_final),
         _precision_stability(evidence.outcomes, policy, is_final=is_final),
         _recall_significance(evidence.outcomes, policy, significance, is_final=evidence.is_at_horizon),
-        _latency(evidence.telemetry, policy, is_final=evidence.is_at_horizon),
-        _error_rate(evidence.telemetry, policy, is_final=evidence.is_at_horizon),
+        *check_stability(evidence.telemetry, policy, is_final=evidence.is_at_horizon),
     )
+
+
+def check_stability(telemetry: TelemetrySummary | None, policy: Policy, *, is_final: bool) -> tuple[Criterion, Criterion]:
+    """The two criteria that rest on no outcome: latency and error rate."""
+    return _latency(telemetry, policy, is_final=is_final), _error_rate(telemetry, policy, is_final=is_final)
 
 
 def _status(*, meets: bool, is_refuted: bool, is_final: bool) -> CriterionStatus:
