@@ -24,7 +24,7 @@ app.command("verify-record")(verify_record)
 
 @app.command()
 def serve() -> None:
-    """Run the Prefect deployments (finalize-ab-test, rollback-to-baseline, remind-pending-decision)."""
+    """Run the Prefect deployments (finalize-ab-test, rollback-to-baseline, remind-pending-decision, check-running-test)."""
     from deployments.serve import run
 
     run()

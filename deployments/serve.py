@@ -13,6 +13,7 @@ from prefect.settings import get_current_settings
 from prefect.types.entrypoint import EntrypointType
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from flows.check_running_test import check_running_test
 from flows.domain.errors import OutsideSystemError
 from flows.emergency_revert import finish_restore
 from flows.finalize_ab_test import finalize_ab_test
@@ -26,11 +27,12 @@ from slackbot.reconciler import Reconciler
 DEPLOYMENT = "fraud"
 RUNS_AT_ONCE = 8
 SERVER_WAIT_SECONDS = 120
+SCHEDULES = {check_running_test.name: "0 6 * * *"}  # UTC
 
 
 def flows_served() -> tuple[Flow[..., Any], ...]:
     """Every flow that becomes a deployment `<flow>/fraud`."""
-    return finalize_ab_test, rollback_to_baseline, remind_pending_decision
+    return finalize_ab_test, rollback_to_baseline, remind_pending_decision, check_running_test
 
 
 def run() -> None:
@@ -58,7 +60,9 @@ def run() -> None:
 
 def _deployment(flow: Flow[..., Any]) -> RunnerDeployment:
     # by module path: a run's process imports the installed package and depends on no working directory
-    return flow.to_deployment(name=DEPLOYMENT, entrypoint_type=EntrypointType.MODULE_PATH)  # pyright: ignore[reportReturnType]
+    return flow.to_deployment(  # pyright: ignore[reportReturnType]
+        name=DEPLOYMENT, entrypoint_type=EntrypointType.MODULE_PATH, cron=SCHEDULES.get(flow.name)
+    )
 
 
 def catch_up(gateway: PrefectGateway) -> None:

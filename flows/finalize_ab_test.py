@@ -90,7 +90,7 @@ def evaluate_round(test: Json, round_number: int) -> Json:
     asked = _TEST.validate_python(test)
     log, feedback = systems().decision_log, systems().feedback
     looks = _looks_before(log.decisions(asked.test_id), round_number)
-    found = evaluate(feedback, systems().window_telemetry, systems().policy, asked.started_at, log.now(), looks)
+    found = evaluate(feedback, systems().window_telemetry(asked), systems().policy, asked.started_at, log.now(), looks)
     text = "\n\n".join([f"# {found.verdict.kind}", *found.verdict.reasons])
     create_markdown_artifact(key="verdict", markdown=text, description=f"Round {round_number}")
     return {"test": test, "evidence": found.evidence.to_json(), "verdict": found.verdict.to_json()}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from flows.domain.ab_test import ABTest, Arm, Model
     from flows.domain.action_plan import RegistryEntry, Stage
-    from flows.domain.counts import FeedbackCounts
+    from flows.domain.counts import FeedbackCounts, FeedbackHealth
     from flows.domain.decision import Choice, Decision, DecisionRequest, Person
     from flows.domain.decision_record import DecisionRecord, RecordKind
     from flows.domain.feedback import ExposureWindow
@@ -40,6 +40,10 @@ class FeedbackSource(Protocol):
         Raises:
             FeedbackInvalid: a column is missing, has a wrong type, or the window holds no row.
         """
+        ...
+
+    def health(self, window: ExposureWindow) -> FeedbackHealth:
+        """Cards per arm, rows and labels by day: no outcome, so that asking every day is no look."""
         ...
 
 

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     decision_log_url: str = Field(description="SQLAlchemy URL of the decision log (PostgreSQL or SQLite)")
     feedback_url: str = Field(description="where the feedback is: a Parquet file or a database URL with its table")
     prometheus_url: str | None = Field(
-        default=None, description="Prometheus with Seldon's metrics; without it the feedback tells latency"
+        default=None, description="Prometheus with Seldon's metrics; without it the feedback tells latency and errors"
     )
     kubeconfig: Path | None = Field(default=None, validation_alias="KUBECONFIG", description="without it: the pod's own account")
     namespace: str = Field(default="models", description="namespace of the SeldonDeployment")

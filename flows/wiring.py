@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from flows.settings import Settings, load_settings, read_policy
 
 if TYPE_CHECKING:
+    from flows.adapters.telemetry_feedback import FeedbackTelemetry
+    from flows.adapters.telemetry_prometheus import PrometheusTelemetry
+    from flows.domain.ab_test import ABTest
     from flows.domain.policy import Policy
     from flows.evaluate_ab_test import WindowTelemetry
     from flows.ports import Archive, DecisionLog, Executions, FeedbackSource, LifecycleDocs, Outbox, Registry, Serving, Telemetry
@@ -32,17 +35,26 @@ class Systems:
 
     @cached_property
     def telemetry(self) -> Telemetry:
-        if self.settings.prometheus_url:
-            from flows.adapters.telemetry_prometheus import PrometheusTelemetry
+        return self._prometheus or self._feedback_telemetry
 
-            return PrometheusTelemetry(self.settings.prometheus_url, deployment=self.settings.seldon_deployment)
-        from flows.adapters.telemetry_feedback import FeedbackTelemetry
+    def window_telemetry(self, test: ABTest) -> WindowTelemetry:
+        """Latency and errors of a test over a whole window of exposure."""
+        if self._prometheus is None:
+            return self._feedback_telemetry
+        from flows.adapters.telemetry_prometheus import PrometheusWindow
 
-        return FeedbackTelemetry(self.settings.feedback_url, self.policy)
+        return PrometheusWindow(self._prometheus, test, self._feedback_telemetry.served)
 
     @cached_property
-    def window_telemetry(self) -> WindowTelemetry:
-        """Latency and errors over a whole window of exposure, as the feedback has kept them."""
+    def _prometheus(self) -> PrometheusTelemetry | None:
+        if not self.settings.prometheus_url:
+            return None
+        from flows.adapters.telemetry_prometheus import PrometheusTelemetry
+
+        return PrometheusTelemetry(self.settings.prometheus_url, deployment=self.settings.seldon_deployment)
+
+    @cached_property
+    def _feedback_telemetry(self) -> FeedbackTelemetry:
         from flows.adapters.telemetry_feedback import FeedbackTelemetry
 
         return FeedbackTelemetry(self.settings.feedback_url, self.policy)

@@ -18,7 +18,9 @@ from flows.domain.counts import (
     DayCounts,
     Design,
     FeedbackCounts,
+    FeedbackHealth,
     LabelCounts,
+    LabelledDay,
     ModelCounts,
     Outcomes,
     Overlap,
@@ -78,6 +80,19 @@ class IbisFeedback:
                 not_checked=table.absent,
             )
 
+    def health(self, window: ExposureWindow) -> FeedbackHealth:
+        """Cards that met each arm, and rows and labels by arm and day, whether matured or not."""
+        with open_feedback(self._source, self._policy) as table:
+            start, end = int(window.start.timestamp()), int(window.end.timestamp())
+            rows = table.rows.filter((table.rows.event_s >= start) & (table.rows.event_s < end) & table.rows.arm.isin(_ARMS))
+            day = ((rows.event_s - start) / 86_400).floor().cast("int64") + 1
+            by_day = rows.group_by(arm=rows.arm, day=day).aggregate(rows=rows.count(), labelled=rows.is_fraud.count())
+            return FeedbackHealth(
+                cards=_met_cards(table, rows) if table.has("entity_id") else None,
+                days=tuple(LabelledDay(**row) for row in table.fetch(by_day.order_by("day", "arm"))),
+                last_label_days=_label_silence_days(table, rows, window) if table.has("label_time") else None,
+            )
+
     def refuse_bad_rows(self) -> None:
         """Refuse a table that no careful person would evaluate.
 
@@ -112,6 +127,20 @@ def _bad_rows(table: FeedbackTable) -> dict[str, Expression]:
     if table.has("label_time"):
         bad["has a label_time before its event_time"] = rows.label_s < rows.event_s
     return bad
+
+
+def _met_cards(table: FeedbackTable, rows: Expression) -> CardCounts:
+    met = {f"met_{arm}": (rows.arm == arm).cast("int32").max() for arm in _ARMS}
+    cards = rows.filter(rows.entity_id.notnull()).group_by("entity_id").aggregate(**met)
+    alone = {"baseline": (cards.met_candidate == 0).sum(), "candidate": (cards.met_baseline == 0).sum()}
+    numbers = _Numbers(table.fetch(cards.aggregate(cards=cards.count(), **alone))[0])
+    only = numbers["baseline"], numbers["candidate"]
+    return CardCounts(*only, crossover=numbers["cards"] - sum(only))
+
+
+def _label_silence_days(table: FeedbackTable, rows: Expression, window: ExposureWindow) -> int | None:
+    last = table.fetch(rows.aggregate(last=rows.label_s.max()))[0]["last"]
+    return None if last is None else max(0, int(window.as_of.timestamp()) - int(last)) // 86_400
 
 
 @dataclass(frozen=True, slots=True)

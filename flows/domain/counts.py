@@ -272,3 +272,26 @@ class TelemetrySummary:
     latency_coverage: Coverage
     error_coverage: Coverage
     near_ms: tuple[Fraction, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledDay:
+    """One arm's rows of one `day` of exposure (from 1), and how many of them have a label by now."""
+
+    arm: str
+    day: int
+    rows: int
+    labelled: int
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackHealth:
+    """What can be told of a running test without its outcomes.
+
+    `cards` is None without entity_id; `last_label_days` is how many whole days before the feedback's end the newest label came,
+    None without labels or label_time; `days` are in order, each once an arm.
+    """
+
+    cards: CardCounts | None
+    days: tuple[LabelledDay, ...]
+    last_label_days: int | None

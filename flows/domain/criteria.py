@@ -144,9 +144,13 @@ def check_criteria(evidence: Evidence, policy: Policy, significance: Significanc
         _recall_improvement(evidence.outcomes, policy, significance, is_final=is_final),
         _precision_stability(evidence.outcomes, policy, is_final=is_final),
         _recall_significance(evidence.outcomes, policy, significance, is_final=evidence.is_at_horizon),
-        _latency(evidence.telemetry, policy, is_final=evidence.is_at_horizon),
-        _error_rate(evidence.telemetry, policy, is_final=evidence.is_at_horizon),
+        *check_stability(evidence.telemetry, policy, is_final=evidence.is_at_horizon),
     )
+
+
+def check_stability(telemetry: TelemetrySummary | None, policy: Policy, *, is_final: bool) -> tuple[Criterion, Criterion]:
+    """The two criteria that rest on no outcome: latency and error rate."""
+    return _latency(telemetry, policy, is_final=is_final), _error_rate(telemetry, policy, is_final=is_final)
 
 
 def _status(*, meets: bool, is_refuted: bool, is_final: bool) -> CriterionStatus:
@@ -248,8 +252,8 @@ def _latency_reason(telemetry: TelemetrySummary, policy: Policy) -> str:
         f" candidate being slower); {float(required) * 100:g} % are required"
     )
     if telemetry.near_ms:
-        low, high = (f"{float(edge):g}" for edge in telemetry.near_ms)
-        reason += f"; no histogram boundary lies at {limit}, only at {low} and {high} ms"
+        edges = " and ".join(f"{float(edge):g}" for edge in telemetry.near_ms)
+        reason += f"; no histogram boundary lies at {limit}, only at {edges} ms"
     if telemetry.latency_breach >= policy.latency.sustained_buckets:
         reason += f"; the candidate alone stayed above for {_duration(telemetry.latency_breach, telemetry.bucket_seconds)}"
     elif telemetry.shared_latency_breach >= policy.latency.sustained_buckets:

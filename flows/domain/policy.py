@@ -192,6 +192,7 @@ class Validity(_Part):
     max_crossover: Share = Fraction(1, 100)
     max_bad_rows: Share = Fraction(1, 1000)
     min_telemetry_coverage: Share = Fraction(95, 100)
+    max_label_silence_days: int = Field(default=7, ge=1)
 
 
 class Traffic(_Part):

@@ -7,16 +7,27 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.stack import free_port
-from flows.adapters.telemetry_prometheus import PrometheusTelemetry
+from flows.adapters.feedback_ibis import IbisFeedback
+from flows.adapters.telemetry_feedback import FeedbackTelemetry
+from flows.adapters.telemetry_prometheus import METRIC, PrometheusTelemetry, PrometheusWindow
 from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.criteria import CriterionName, CriterionStatus
 from flows.domain.errors import OutsideSystemError
+from flows.domain.policy import load_policy
+from flows.domain.verdict import VerdictKind
+from flows.evaluate_ab_test import evaluate
+from tests.feedback_tables import START, feedback_frame, written
 
 TEST = ABTest(
     test_id="t",
@@ -40,26 +51,34 @@ def cluster() -> Iterator[SandboxKubernetes]:
         yield kubernetes
 
 
-@pytest.fixture(scope="module")
-def telemetry(cluster: SandboxKubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusTelemetry]:
+@contextmanager
+def running(folder: Path, configuration: str) -> Iterator[str]:
+    """A Prometheus on the data of a folder; yields its URL."""
     binary = shutil.which("prometheus")
     if binary is None:
         pytest.skip("needs prometheus")
-    folder: Path = tmp_path_factory.mktemp("prometheus")
-    (folder / "prometheus.yml").write_text(CONFIGURATION.format(target=cluster.metrics_url.removeprefix("http://")))
+    (folder / "prometheus.yml").write_text(configuration)
     port = free_port()
     options = [
         f"--config.file={folder}/prometheus.yml",
         f"--storage.tsdb.path={folder}/data",
+        "--storage.tsdb.retention.time=10y",
         f"--web.listen-address=127.0.0.1:{port}",
     ]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([binary, *options], stdout=log, stderr=log)
     try:
-        yield PrometheusTelemetry(f"http://127.0.0.1:{port}", deployment="fraud-predictor")
+        yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def telemetry(cluster: SandboxKubernetes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusTelemetry]:
+    configuration = CONFIGURATION.format(target=cluster.metrics_url.removeprefix("http://"))
+    with running(tmp_path_factory.mktemp("prometheus"), configuration) as url:
+        yield PrometheusTelemetry(url, deployment="fraud-predictor")
 
 
 def wait_for(condition, seconds: float = 30.0):
@@ -114,3 +133,116 @@ def test_a_prometheus_that_is_down_is_a_retryable_error() -> None:
     with pytest.raises(OutsideSystemError) as caught:
         down.now()
     assert caught.value.retryable
+
+
+POLICY = load_policy("[latency]\nbucket_minutes = 60\nbucket_requests = 10", "policy.toml")
+BOUNDARIES_MS = (50, 100, 250)
+
+
+def requests_of(case: str) -> pd.DataFrame:
+    """Feedback of one story of latency and errors, 20 requests of the candidate an hour."""
+    frame = feedback_frame(70_000).assign(pod="a")
+    day, hour = (frame.event_time - START).dt.days, (frame.event_time - START).dt.total_seconds() // 3600
+    candidate = frame.arm == "candidate"
+    # few false alerts, so that the precisions are known well and the telemetry decides
+    frame.loc[~frame.is_fraud & (frame.index % 8 > 0), ["baseline_prediction", "candidate_prediction"]] = False
+    slow = {"slow": candidate & (day == 20), "one slow hour": candidate & (hour == 400), "both slow": day >= 0}
+    if case in slow:
+        frame.loc[slow[case], "latency_ms"] = 200.0
+    if case == "errors":
+        frame.loc[candidate & (np.arange(len(frame)) % 8 == 0), "error"] = True
+    # the pod is replaced on day 10, and restarts on day 15
+    frame.loc[day >= 10, "pod"] = "b"
+    frame.loc[day >= 15, "pod"] = "b again"
+    return frame
+
+
+def open_metrics(case: str, frame: pd.DataFrame) -> list[str]:
+    """The executor's counters at every full hour, as they stood for each pod since its start."""
+    hours = ((frame.event_time - START).dt.total_seconds() // 3600).astype(int)
+    life = hours.groupby(frame.pod).agg(["min", "max"])
+    lines: list[str] = []
+    for (arm, pod, error), rows in frame.groupby(["arm", "pod", "error"], observed=True):
+        names = {"deployment_name": case, "predictor_name": TEST.model(Arm(arm)).predictor, "service": "predictions"}
+        names |= {"code": "500" if error else "200", "pod": pod[0]}
+        labels = ",".join(f'{name}="{value}"' for name, value in names.items())
+        counted = {f'_bucket{{{labels},le="{bound / 1000:g}"}}': rows.latency_ms <= bound for bound in BOUNDARIES_MS}
+        everything = rows.latency_ms.notna()
+        counted |= {f'_bucket{{{labels},le="+Inf"}}': everything, f"_count{{{labels}}}": everything}
+        for name, is_counted in counted.items():
+            total = np.bincount(hours[rows.index[is_counted]], minlength=28 * 24).cumsum()
+            ends = range(life["min"][pod] + 1, life["max"][pod] + 2)
+            lines += [f"{METRIC}{name} {total[end - 1]} {int(START.timestamp()) + end * 3600}" for end in ends]
+    return lines
+
+
+CASES = {
+    "healthy": VerdictKind.PROMOTE,
+    "slow": VerdictKind.KEEP_BASELINE,
+    "one slow hour": VerdictKind.PROMOTE,
+    "both slow": VerdictKind.NOT_EVALUABLE,
+    "errors": VerdictKind.KEEP_BASELINE,
+}
+
+
+@pytest.fixture(scope="module")
+def backfilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus that holds the requests of every case, as deployments of that name."""
+    folder, promtool = tmp_path_factory.mktemp("backfilled"), shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("needs promtool")
+    lines = [line for case in CASES for line in open_metrics(case, requests_of(case))]
+    (folder / "metrics").write_text("\n".join([*lines, "# EOF", ""]))
+    create = [promtool, "tsdb", "create-blocks-from", "--max-block-duration=1440h", "openmetrics"]
+    subprocess.run([*create, folder / "metrics", folder / "data"], check=True, capture_output=True, timeout=120)
+    with running(folder, "scrape_configs: []") as url:
+        wait_for(PrometheusTelemetry(url, deployment="").now)
+        yield url
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_prometheus_and_the_feedback_give_the_same_verdict_on_the_same_requests(
+    case: str, backfilled: str, tmp_path: Path
+) -> None:
+    source = written(requests_of(case).drop(columns="pod"), tmp_path)
+    feedback, began = IbisFeedback(source, POLICY), START.to_pydatetime()
+    by_feedback = FeedbackTelemetry(source, POLICY)
+    by_prometheus = PrometheusWindow(PrometheusTelemetry(backfilled, deployment=case), TEST, by_feedback.served)
+    found = [evaluate(feedback, telemetry, POLICY, began) for telemetry in (by_feedback, by_prometheus)]
+    counted = [evaluation.evidence.telemetry for evaluation in found]
+    assert counted[0] is not None
+    assert counted[1] is not None
+    assert replace(counted[0], baseline_p95_ms=0, candidate_p95_ms=0) == replace(
+        counted[1], baseline_p95_ms=0, candidate_p95_ms=0
+    )
+    statuses = [[criterion.status for criterion in evaluation.verdict.criteria] for evaluation in found]
+    assert statuses[0] == statuses[1]
+    assert [evaluation.verdict.kind for evaluation in found] == [CASES[case]] * 2, found[0].verdict.reasons
+
+
+def test_without_a_boundary_at_the_limit_latency_is_not_checked_or_settled_by_the_neighbours(
+    backfilled: str, tmp_path: Path
+) -> None:
+    source = written(requests_of("healthy").drop(columns="pod"), tmp_path)
+
+    def latency(limit_ms: int) -> tuple[CriterionStatus, str]:
+        policy = load_policy(f"[latency]\np95_ms = {limit_ms}\nbucket_minutes = 60\nbucket_requests = 10", "p")
+        served = FeedbackTelemetry(source, policy).served
+        window = PrometheusWindow(PrometheusTelemetry(backfilled, deployment="healthy"), TEST, served)
+        verdict = evaluate(IbisFeedback(source, policy), window, policy, START.to_pydatetime()).verdict
+        found = verdict.criterion(CriterionName.LATENCY)
+        return found.status, found.reason
+
+    assert latency(60)[0] is CriterionStatus.NOT_CHECKED
+    assert "no histogram boundary lies at 60 ms, only at 50 and 100 ms" in latency(60)[1]
+    assert latency(200)[0] is CriterionStatus.PASSED
+    assert latency(40)[0] is CriterionStatus.FAILED
+    assert "only at 250 ms" in latency(900)[1]
+
+
+def test_requests_that_prometheus_never_saw_are_missing(backfilled: str, tmp_path: Path) -> None:
+    source = written(requests_of("healthy").drop(columns="pod"), tmp_path)
+    nowhere = PrometheusWindow(PrometheusTelemetry(backfilled, deployment="x"), TEST, FeedbackTelemetry(source, POLICY).served)
+    verdict = evaluate(IbisFeedback(source, POLICY), nowhere, POLICY, START.to_pydatetime()).verdict
+    assert verdict.kind is VerdictKind.NOT_EVALUABLE
+    assert "latency is known for only 0 of the" in verdict.reasons[1]

@@ -51,6 +51,7 @@ def test_the_project_cannot_be_uploaded_by_mistake() -> None:
         "slack_bolt",
         "flows.finalize_ab_test",
         "flows.rollback_to_baseline",
+        "flows.check_running_test",
         "flows.remind_pending_decision",
         "slackbot.app",
         "deployments.cli",
