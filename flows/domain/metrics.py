@@ -84,8 +84,8 @@ def mcnemar(baseline_only: int, candidate_only: int) -> McNemar:
         return McNemar(0.0, 0.0, 1.0, 1.0, 1.0)
     fewer, z = min(baseline_only, candidate_only), difference / sqrt(disagreements)
     corrected = float(chi2.sf((abs(difference) - 1) ** 2 / disagreements, 1))
-    tails = 2 * float(binom.cdf(fewer, disagreements, 0.5))
-    return McNemar(z, z * z, corrected, min(1.0, tails), tails - float(binom.pmf(fewer, disagreements, 0.5)))
+    at_most, less = (float(binom.cdf(count, disagreements, 0.5)) for count in (fewer, fewer - 1))
+    return McNemar(z, z * z, corrected, min(1.0, 2 * at_most), at_most + less)
 
 
 def paired_ratio_z(both: int, baseline_only: int, candidate_only: int, ratio: float = 1.0) -> float:

@@ -7,7 +7,7 @@ look may spend depends on the information at the looks that were really taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf, pi, sqrt
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -118,8 +118,8 @@ def _carry(
     if inside is None:
         return grid, norm.pdf(grid, scale=sqrt(information))
     before, density = inside
-    steps = norm.pdf(grid[:, None] - before[None, :], scale=sqrt(step))
-    return grid, np.asarray(simpson(density[None, :] * steps, x=before, axis=1))
+    steps = np.exp(-((grid[:, None] - before) ** 2) / (2 * step)) / sqrt(2 * pi * step)
+    return grid, np.asarray(simpson(density * steps, x=before, axis=1))
 
 
 def crossing_probability(boundary: Sequence[float], fractions: Sequence[float]) -> float:
