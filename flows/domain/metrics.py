@@ -228,19 +228,6 @@ def has_small_cell(outcomes: Outcomes, least: int) -> bool:
     return min(min(model.caught, model.frauds - model.caught) for model in models) < least
 
 
-def comparison_information(outcomes: Outcomes) -> int:
-    """What a comparison of recalls rests on, in frauds: in pairs those that both models scored, in a split n1·n2/(n1 + n2).
-
-    Example:
-        >>> comparison_information(Outcomes(Design.SPLIT, ModelCounts(800, 640, 0, 0), ModelCounts(200, 170, 0, 0)))
-        160
-    """
-    n1, n2 = outcomes.baseline.frauds, outcomes.candidate.frauds
-    if outcomes.design is Design.PAIRED:
-        return n1
-    return n1 * n2 // (n1 + n2) if n1 + n2 else 0
-
-
 def quadratic_form(products: Sequence[int], weights: Mapping[str, float]) -> float:
     """Σ(weights · vector)² over the units whose products were summed.
 

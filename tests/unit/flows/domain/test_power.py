@@ -9,9 +9,9 @@ from math import log
 import numpy as np
 import pytest
 
-from flows.domain.counts import Design, ModelCounts, Outcomes, Overlap
+from flows.domain.counts import DayCounts, Design, ModelCounts, Outcomes, Overlap
 from flows.domain.evidence import Evidence
-from flows.domain.metrics import comparison_information, is_within_band, mcnemar, precision_difference, relative_improvement
+from flows.domain.metrics import is_within_band, mcnemar, precision_difference, relative_improvement
 from flows.domain.policy import Policy, Sides, load_policy
 from flows.domain.power import Estimate, Outlook, frauds_needed_pairs, frauds_needed_split
 from flows.domain.sequential import Look, nominal_alpha
@@ -21,8 +21,14 @@ POLICY = Policy()
 
 
 def unsettled(build, outcomes: Outcomes, days: int = 14, policy: Policy = POLICY) -> Verdict:
-    looks = (Look(days, comparison_information(outcomes), days / 28),)
-    return decide_verdict(build.evidence(days, feedback=build.feedback(outcomes=outcomes), looks=looks), policy)
+    looks = (Look(days, outcomes.compared_frauds, days / 28),)
+    feedback = build.feedback(outcomes=outcomes, amounts=None, days=tuple(alike(day, outcomes) for day in range(28)))
+    return decide_verdict(build.evidence(days, feedback=feedback, looks=looks), policy)
+
+
+def alike(day: int, outcomes: Outcomes) -> DayCounts:
+    """A day like every other, so that weeks cannot differ."""
+    return DayCounts(day, *(ModelCounts(1000, 800, 880, 800) for _ in range(2)), outcomes.frauds and Overlap(780, 20, 20, 180))
 
 
 def outlook(build, outcomes: Outcomes, days: int = 14, policy: Policy = POLICY) -> Outlook:
@@ -146,6 +152,16 @@ def test_the_probability_of_a_win_is_that_of_simulated_tests(build, days: int) -
             and is_within_band(precision_difference(final) or Fraction(0), band, Sides.TWO)
         )
     assert told == pytest.approx(wins / tests, abs=0.05)
+
+
+def test_between_looks_the_outlook_is_that_of_the_planned_ones(build) -> None:
+    outcomes = build.outcomes(frauds=Overlap(300, 20, 42, 38), false=Overlap(32, 0, 0))
+    unplanned = build.evidence(15, feedback=build.feedback(outcomes=outcomes), looks=())
+    planned = build.evidence(14, feedback=build.feedback(outcomes=outcomes), looks=(Look(14, 400, 0.5),))
+    found, other = (decide_verdict(one, POLICY).outlook for one in (unplanned, planned))
+    assert found is not None
+    assert other is not None
+    assert found.more_frauds == pytest.approx(other.more_frauds, abs=1)
 
 
 def test_the_outlook_survives_json(build) -> None:
