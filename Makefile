@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo test coverage lint format lock simulate-verdicts clean
+.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ lock: setup  ## resolve pyproject.toml again, keeping today's pins where they st
 
 simulate-verdicts: setup  ## how often the rules err, by simulated tests with a known truth; QUICK=1: fewer
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.simulate_verdicts
+
+mutation: setup  ## break the verdict's code on purpose: how much of it the unit tests notice; QUICK=1: a sample
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.mutation
 
 clean:  ## remove the environment and every cache
 	rm -rf .venv .cache build mutants *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache

@@ -27,6 +27,8 @@ from flows.domain.counts import (
     ArmCounts,
     CardCounts,
     CardProducts,
+    Coverage,
+    DayCounts,
     Design,
     FeedbackCounts,
     LabelCounts,
@@ -40,7 +42,7 @@ from flows.domain.counts import (
 from flows.domain.criteria import measure_significance
 from flows.domain.evidence import Evidence
 from flows.domain.feedback import ExposureWindow
-from flows.domain.metrics import comparison_information, mcnemar, score_z, two_sided_p
+from flows.domain.metrics import mcnemar, score_z, two_sided_p
 from flows.domain.policy import Policy
 from flows.domain.sequential import Look, boundaries
 from flows.domain.verdict import VerdictKind, decide_verdict
@@ -103,11 +105,7 @@ def look_ten_times(design: Design, tests: int, seed: int) -> Errors:
     """The significance rule alone under ten looks at equal recalls, 150 (pairs) or 500 (split) frauds a look."""
     rng, looks = np.random.default_rng(seed), 10
     n1, n2 = (150, 150) if design is Design.PAIRED else (400, 100)
-    model = [ModelCounts(look * n, 0, 0, 0) for look in range(1, looks + 1) for n in (n1, n2)]
-    plan = [
-        Look(look, comparison_information(Outcomes(design, *model[2 * look - 2 : 2 * look])), look / looks)
-        for look in range(1, looks + 1)
-    ]
+    plan = [Look(look, look * n1 if design is Design.PAIRED else look * (n1 + n2), look / looks) for look in range(1, looks + 1)]
     levels = [2 * float(norm.sf(z)) for z in boundaries(ALPHA, plan)]
     if design is Design.PAIRED:
         shares = [RECALL - DISAGREEMENT, DISAGREEMENT, DISAGREEMENT, 1 - RECALL - DISAGREEMENT]
@@ -191,7 +189,7 @@ def run_whole_test(truth: Truth, rng: np.random.Generator) -> tuple[VerdictKind,
     for day in POLICY.looks:
         seen = seen + new_counts(truth, (day - before) / POLICY.looks[-1], rng)
         outcomes = outcomes_of(truth.design, seen.tolist())
-        looks.append(Look(day, comparison_information(outcomes), day / POLICY.looks[-1]))
+        looks.append(Look(day, outcomes.compared_frauds, day / POLICY.looks[-1]))
         kind = decide_verdict(healthy_evidence(outcomes, day, looks), POLICY).kind
         if kind in (VerdictKind.PROMOTE, VerdictKind.KEEP_BASELINE):
             return kind, day
@@ -231,17 +229,12 @@ def healthy_evidence(outcomes: Outcomes, day: int, looks: Sequence[Look]) -> Evi
     arms = [
         ArmCounts(n, n, n, model.frauds, model.caught) for n, model in ((80_000, outcomes.baseline), (20_000, outcomes.candidate))
     ]
-    feedback = FeedbackCounts(
-        outcomes,
-        arms[0],
-        arms[1],
-        LabelCounts(90_000, 90_000, 1000, 0),
-        QualityCounts(100_000, 0, 0, 0, 0),
-        CardCounts(8000, 2000, 0),
-        None,
-    )
-    fast = RequestBucket(20_000, 20_000, 20_000, 0)
-    telemetry = TelemetrySummary(Fraction(100), fast, fast, 80, 80, 300, 0, 0)
+    alike = ModelCounts(100, 80, 88, 80)  # so that no week differs from another
+    days = tuple(DayCounts(number, alike, alike, Overlap(78, 2, 2, 18) if outcomes.frauds else None) for number in range(day))
+    labels, quality, cards = LabelCounts(90_000, 90_000, 1000, 0), QualityCounts(100_000, 0, 0, 0, 0), CardCounts(8000, 2000, 0)
+    feedback = FeedbackCounts(outcomes, arms[0], arms[1], labels, quality, cards, None, days)
+    fast, whole = RequestBucket(20_000, 20_000, 20_000, 0), Coverage("candidate", None, 20_000, 20_000)
+    telemetry = TelemetrySummary(Fraction(100), fast, fast, 80, 80, 300, 0, 0, 0, whole, whole)
     start = datetime(2026, 1, 1, tzinfo=UTC)
     window = ExposureWindow(start, day, start + timedelta(days=day + POLICY.label_maturity_days))
     return Evidence(feedback, None, window, telemetry, tuple(looks), POLICY.looks[-1])

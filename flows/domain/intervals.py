@@ -126,8 +126,10 @@ def score_difference(
         return estimate - difference - wanted * sqrt(variance)
 
     def end(edge: float, wanted: float) -> float:
-        outside = excess(edge, wanted) * excess(estimate, wanted) >= 0
-        return edge if outside else cast("float", brentq(excess, edge, estimate, args=(wanted,)))
+        if (excess(edge, wanted) > 0) is (edge > 0):
+            return edge
+        beside = estimate + edge * 1e-9  # at the estimate itself nothing may vary
+        return cast("float", brentq(excess, edge, beside, args=(wanted,)))
 
     return end(-1.0, z), end(1.0, -z)
 

@@ -84,8 +84,8 @@ def mcnemar(baseline_only: int, candidate_only: int) -> McNemar:
         return McNemar(0.0, 0.0, 1.0, 1.0, 1.0)
     fewer, z = min(baseline_only, candidate_only), difference / sqrt(disagreements)
     corrected = float(chi2.sf((abs(difference) - 1) ** 2 / disagreements, 1))
-    tails = 2 * float(binom.cdf(fewer, disagreements, 0.5))
-    return McNemar(z, z * z, corrected, min(1.0, tails), tails - float(binom.pmf(fewer, disagreements, 0.5)))
+    at_most, less = (float(binom.cdf(count, disagreements, 0.5)) for count in (fewer, fewer - 1))
+    return McNemar(z, z * z, corrected, min(1.0, 2 * at_most), at_most + less)
 
 
 def paired_ratio_z(both: int, baseline_only: int, candidate_only: int, ratio: float = 1.0) -> float:
@@ -226,19 +226,6 @@ def has_small_cell(outcomes: Outcomes, least: int) -> bool:
     """Whether some model caught or missed fewer than `least` frauds, so that a normal approximation is not to be trusted."""
     models = (outcomes.baseline, outcomes.candidate)
     return min(min(model.caught, model.frauds - model.caught) for model in models) < least
-
-
-def comparison_information(outcomes: Outcomes) -> int:
-    """What a comparison of recalls rests on, in frauds: in pairs those that both models scored, in a split n1·n2/(n1 + n2).
-
-    Example:
-        >>> comparison_information(Outcomes(Design.SPLIT, ModelCounts(800, 640, 0, 0), ModelCounts(200, 170, 0, 0)))
-        160
-    """
-    n1, n2 = outcomes.baseline.frauds, outcomes.candidate.frauds
-    if outcomes.design is Design.PAIRED:
-        return n1
-    return n1 * n2 // (n1 + n2) if n1 + n2 else 0
 
 
 def quadratic_form(products: Sequence[int], weights: Mapping[str, float]) -> float:

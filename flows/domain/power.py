@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scipy.stats import norm
 
-from flows.domain.metrics import comparison_information, relative_improvement
+from flows.domain.metrics import relative_improvement
 from flows.domain.policy import Sides
 from flows.domain.sequential import Look, boundaries
 
@@ -125,8 +125,7 @@ def look_ahead(evidence: Evidence, policy: Policy, significance: Significance | 
         return Outlook(chance, None, None, "At today's estimate more data does not win.")
     z_power = float(norm.ppf(_POWER))
     error = min(recall.value / (last_z + z_power), (recall.value - required) / z_power)
-    outcomes = evidence.outcomes
-    seen = outcomes.baseline.frauds + (outcomes.candidate.frauds if outcomes.frauds is None else 0)
+    seen = evidence.outcomes.compared_frauds
     more = max(0, ceil(seen * (recall.error / error) ** 2) - seen)
     days = ceil(more * evidence.window.exposure_days / seen) if evidence.window else None
     return Outlook(chance, more, days, _sentence(evidence, chance, more, days))
@@ -154,11 +153,12 @@ def _fraction(evidence: Evidence) -> float:
 
 def _last_boundary(evidence: Evidence, policy: Policy) -> float:
     """The z that the last planned look will require, if frauds keep arriving at today's rate."""
-    if evidence.window is None or not evidence.looks:
+    if evidence.window is None or not evidence.window.exposure_days:
         return float(norm.isf(float(policy.alpha) / 2))
-    days, last = evidence.window.exposure_days, policy.window_days.max
-    frauds = comparison_information(evidence.outcomes)
-    planned = [Look(day, frauds * day // days, day / last) for day in policy.looks if day > days]
+    days, frauds = evidence.window.exposure_days, evidence.outcomes.compared_frauds
+    if evidence.looks:
+        days, frauds = evidence.looks[-1].exposure_days, evidence.looks[-1].frauds
+    planned = [Look(day, frauds * day // days, day / policy.window_days.max) for day in policy.looks if day > days]
     return boundaries(float(policy.alpha), [*evidence.looks, *planned])[-1]
 
 

@@ -7,7 +7,7 @@ look may spend depends on the information at the looks that were really taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import inf, pi, sqrt
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -28,11 +28,13 @@ _LEAST_STEP = 1.01  # of information from look to look: a narrower density falls
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A look at the outcomes: `frauds`, the information it rested on, and `fraction` (0..1], how much of alpha may be spent.
+    """A look at the outcomes: `frauds`, which it rested on, and `fraction` (0..1], how far the spending of alpha had come.
 
-    `frauds` is `metrics.comparison_information`, from which the correlation of the looks follows. `fraction` is the calendar's:
-    days of exposure over those at the horizon. It is fixed before the first look, whatever number of frauds arrives, so the
-    error is kept although the information at the horizon is not known beforehand (Lan & DeMets 1989, Biometrics 45:1017-1020).
+    `frauds` are those that the comparison rests on: in pairs scored by both, in a split of both arms, where the information is
+    proportional to them while the traffic's shares stay. The correlation of the looks follows from them. `fraction` is the
+    calendar's: days of exposure over those at the horizon. It is fixed before the first look, whatever number of frauds
+    arrives, so the error is kept although the information at the horizon is not known beforehand (Lan & DeMets 1989,
+    Biometrics 45:1017-1020).
     """
 
     exposure_days: int
@@ -118,8 +120,8 @@ def _carry(
     if inside is None:
         return grid, norm.pdf(grid, scale=sqrt(information))
     before, density = inside
-    steps = norm.pdf(grid[:, None] - before[None, :], scale=sqrt(step))
-    return grid, np.asarray(simpson(density[None, :] * steps, x=before, axis=1))
+    steps = np.exp(-((grid[:, None] - before) ** 2) / (2 * step)) / sqrt(2 * pi * step)
+    return grid, np.asarray(simpson(density * steps, x=before, axis=1))
 
 
 def crossing_probability(boundary: Sequence[float], fractions: Sequence[float]) -> float:

@@ -249,7 +249,7 @@ def _comparison(outcomes: Outcomes, significance: Significance | None) -> str:
     if change is None or interval is None:
         return f"{text}{used}."
     high = "no upper end" if interval.high is None else signed(interval.high - 1)
-    return f"{text} ({signed(change)}; 95 % interval {signed(interval.low - 1)} to {high}){used}."
+    return f"{text} ({signed(change)}; {interval.confidence * 100:g} % interval {signed(interval.low - 1)} to {high}){used}."
 
 
 def _metrics(evidence: Evidence) -> MetricsByArm:

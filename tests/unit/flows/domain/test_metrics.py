@@ -10,7 +10,6 @@ from hypothesis import given
 from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap
 from flows.domain.intervals import precision_change, precision_error, recall_ratio
 from flows.domain.metrics import (
-    comparison_information,
     equivalence_p,
     precision_standard_error,
     quadratic_form,
@@ -175,13 +174,6 @@ def test_the_precision_of_no_alerts_has_no_error() -> None:
     quiet = Outcomes(Design.SPLIT, ModelCounts(9, 0, 0, 0), ModelCounts(9, 5, 5, 5))
     assert precision_error(quiet) is None
     assert precision_change(quiet) is None
-
-
-def test_information_is_what_a_comparison_rests_on() -> None:
-    assert comparison_information(Outcomes(Design.SPLIT, ModelCounts(4000, 9, 0, 0), ModelCounts(1000, 9, 0, 0))) == 800
-    assert comparison_information(Outcomes(Design.SPLIT, ModelCounts(0, 0, 0, 0), ModelCounts(0, 0, 0, 0))) == 0
-    pairs = Outcomes(Design.PAIRED, ModelCounts(70, 9, 0, 0), ModelCounts(70, 9, 0, 0), frauds=Overlap(9, 0, 0, 61))
-    assert comparison_information(pairs) == 70
 
 
 @given(any_outcomes)
