@@ -20,6 +20,8 @@ from flows.wiring import systems
 from slackbot.messages.block_kit import escape
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flows.domain.counts import FeedbackHealth
     from flows.domain.policy import Policy
     from flows.evaluate_ab_test import WindowTelemetry
@@ -61,7 +63,7 @@ def running_tests() -> list[Json]:
 def check_and_tell(test: Json) -> list[str]:
     """Say in Slack what is broken, once for each problem and day, and keep all that was seen as an artifact."""
     asked, policy = _TEST.validate_python(test), systems().policy
-    feedback, window = systems().feedback, exposure_so_far(systems().feedback, asked)
+    feedback, window = systems().feedback, exposure_so_far(systems().feedback, asked, systems().decision_log.now())
     days, checks = examine(feedback, systems().window_telemetry(asked), window, policy)
     create_markdown_artifact(key="health", markdown=_report(asked, window, checks, days), description=asked.test_id)
     problems = [check for check in checks if check.is_problem]
@@ -72,13 +74,13 @@ def check_and_tell(test: Json) -> list[str]:
     return [str(problem.check) for problem in problems]
 
 
-def exposure_so_far(feedback: FeedbackSource, test: ABTest) -> ExposureWindow:
-    """From the start of the test to the end of what the feedback knows; a day that has begun counts.
+def exposure_so_far(feedback: FeedbackSource, test: ABTest, now: datetime) -> ExposureWindow:
+    """From the start of the test to the end of what the feedback knows at `now`; a day that has begun counts.
 
     Raises:
         FeedbackInvalid: the feedback ends before the test began.
     """
-    as_of = feedback.watermark()
+    as_of = feedback.watermark(now)
     if as_of < test.started_at:
         raise FeedbackInvalid(f"The feedback ends on {as_of:%Y-%m-%d %H:%M} UTC, before the test {test.test_id} began.")
     return ExposureWindow(test.started_at, (as_of - test.started_at).days + 1, as_of)

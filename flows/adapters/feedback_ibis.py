@@ -84,7 +84,7 @@ class IbisFeedback:
         """Cards that met each arm, and rows and labels by arm and day, whether matured or not."""
         with open_feedback(self._source, self._policy) as table:
             start, end = int(window.start.timestamp()), int(window.end.timestamp())
-            rows = table.rows.filter((table.rows.event_s >= start) & (table.rows.event_s < end) & table.rows.arm.isin(_ARMS))
+            rows = table.rows.filter((table.rows.event_s >= start) & (table.rows.event_s < end) & table.rows.arm.isin(ARMS))
             day = ((rows.event_s - start) / 86_400).floor().cast("int64") + 1
             by_day = rows.group_by(arm=rows.arm, day=day).aggregate(rows=rows.count(), labelled=rows.is_fraud.count())
             return FeedbackHealth(
@@ -130,7 +130,7 @@ def _bad_rows(table: FeedbackTable) -> dict[str, Expression]:
 
 
 def _met_cards(table: FeedbackTable, rows: Expression) -> CardCounts:
-    met = {f"met_{arm}": (rows.arm == arm).cast("int32").max() for arm in _ARMS}
+    met = {f"met_{arm}": (rows.arm == arm).cast("int32").max() for arm in ARMS}
     cards = rows.filter(rows.entity_id.notnull()).group_by("entity_id").aggregate(**met)
     alone = {"baseline": (cards.met_candidate == 0).sum(), "candidate": (cards.met_baseline == 0).sum()}
     numbers = _Numbers(table.fetch(cards.aggregate(cards=cards.count(), **alone))[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 SEED = 7
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
+"""Any time after everything that the feedback holds."""
 POLICY = Policy()
 
 
@@ -114,7 +116,7 @@ def test_a_healthy_test_is_not_mentioned(prefect: None, slack: SandboxSlack, won
 def test_a_healthy_test_raises_no_alarm_on_any_day(days: float, won: SimulatedTest, tmp_path: Path) -> None:
     source = known_after(won, days, tmp_path)
     feedback = IbisFeedback(source, POLICY)
-    window = exposure_so_far(feedback, ab_test_of(won))
+    window = exposure_so_far(feedback, ab_test_of(won), LATER)
     _, checks = examine(feedback, FeedbackTelemetry(source, POLICY), window, POLICY)
     assert [check for check in checks if check.is_problem is not False] == []
 
@@ -122,7 +124,7 @@ def test_a_healthy_test_raises_no_alarm_on_any_day(days: float, won: SimulatedTe
 def test_a_slow_candidate_is_found_within_days(cache: Path, tmp_path: Path) -> None:
     source = known_after(simulate_test("slow-candidate", SEED, cache=cache), 2, tmp_path)
     feedback = IbisFeedback(source, POLICY)
-    window = ExposureWindow(simulate_start(feedback), 2, feedback.watermark())
+    window = ExposureWindow(simulate_start(feedback), 2, feedback.watermark(LATER))
     _, checks = examine(feedback, FeedbackTelemetry(source, POLICY), window, POLICY)
     assert [check.check for check in checks if check.is_problem] == [HealthCheck.LATENCY]
 
@@ -149,7 +151,8 @@ def test_the_feedbacks_health_is_what_pandas_counts(tmp_path: Path) -> None:
 
 
 def test_feedback_from_before_the_test_is_refused(won: SimulatedTest, tmp_path: Path) -> None:
-    frame = feedback_frame(100).assign(label_time=pd.NaT).astype({"label_time": "datetime64[us, UTC]"})
+    frame = feedback_frame(100)
+    frame["label_time"] = pd.Series(pd.NaT, index=frame.index, dtype="datetime64[us, UTC]")
     frame["event_time"] -= pd.Timedelta(days=900)
     with pytest.raises(FeedbackInvalid, match="before the test win began"):
-        exposure_so_far(IbisFeedback(written(frame, tmp_path), POLICY), ab_test_of(won))
+        exposure_so_far(IbisFeedback(written(frame, tmp_path), POLICY), ab_test_of(won), LATER)
