@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test coverage lint format lock simulate-verdicts clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ demo: setup  ## the whole story on the embedded stack; ARGS="win --decide confir
 test: setup  ## all tests; those that need Chromium, Prometheus or the shared API server skip by name where these are missing
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+coverage: setup  ## the unit tests alone must take every branch of the domain
+	$(BIN)/python -m pytest -q tests/unit/flows tests/unit/slackbot --cov=flows.domain --cov-branch --cov-fail-under=100 --cov-report=term-missing:skip-covered
+
 lint: setup  ## ruff, pyright, the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,6 +48,9 @@ lock: setup  ## resolve pyproject.toml again, keeping today's pins where they st
 	$(BIN)/uv pip compile pyproject.toml --group sandbox --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.txt
 	echo "uv" | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-uv.txt
 
+simulate-verdicts: setup  ## how often the rules err, by simulated tests with a known truth; QUICK=1: fewer
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.simulate_verdicts
+
 clean:  ## remove the environment and every cache
-	rm -rf .venv .cache build *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache
+	rm -rf .venv .cache build mutants *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import typer
 from deployments.demo_command import demo
 from deployments.evaluate_command import evaluate
 from deployments.rollback_command import rollback
+from deployments.verify_command import verify_record
 from flows.domain.errors import FraudABError
 
 BAD_INPUT = 2
@@ -18,6 +19,7 @@ app = typer.Typer(name="fraud-ab", no_args_is_help=True, add_completion=False, p
 app.command("demo")(demo)
 app.command("evaluate")(evaluate)
 app.command("rollback")(rollback)
+app.command("verify-record")(verify_record)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,7 +68,9 @@ def print_ending(
     documents = _keep_documents(systems, decision.request.test, keep)
     for document in documents:
         console.print(f"  {document.name:<28}{document}")
-    if documents:
+    if "decision_document" not in {document.stem for document in documents}:
+        console.print("  no decision document yet: the test goes on, and the answer is in the decision log")
+    else:
         console.print(f"  on the test's MLflow run    {systems.registry.run_url(decision.request.test)}")
     return [document.stem for document in documents]
 
@@ -76,6 +79,7 @@ def _keep_documents(systems: Systems, test: ABTest, keep: Path) -> list[Path]:
     """Copy the documents out of the embedded systems, which are gone when the demo ends."""
     from mlflow.artifacts import download_artifacts
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     shutil.rmtree(keep, ignore_errors=True)
     keep.mkdir(parents=True)
     download_artifacts(run_id=test.experiment_run_id, dst_path=str(keep), tracking_uri=systems.settings.mlflow_tracking_uri)

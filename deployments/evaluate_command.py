@@ -57,7 +57,8 @@ def _evaluation(feedback: str | None, counts: Path | None, policy_file: Path | N
     source = IbisFeedback(str(feedback), policy)
     source.refuse_bad_rows()
     began = _moment(start) if start else source.first_event().replace(hour=0, minute=0, second=0, microsecond=0)
-    return evaluate_feedback(source, FeedbackTelemetry(str(feedback), policy), policy, began)
+    now = datetime.now(UTC)
+    return evaluate_feedback(source, FeedbackTelemetry(str(feedback), policy), policy, began, now, previous_looks=None)
 
 
 def _policy(file: Path | None) -> Policy:

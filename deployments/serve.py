@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -13,10 +14,12 @@ from prefect.types.entrypoint import EntrypointType
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from flows.domain.errors import OutsideSystemError
+from flows.emergency_revert import finish_restore
 from flows.finalize_ab_test import finalize_ab_test
 from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
 from flows.wiring import systems
+from slackbot.emergency import FOLLOW_UP
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.reconciler import Reconciler
 
@@ -39,7 +42,13 @@ def run() -> None:
     settings = get_current_settings()
     wait_for_prefect(settings.api.url)
     gateway = PrefectGateway(ui_url=systems().settings.prefect_ui_url)
-    reconciler = Reconciler(systems().decision_log, gateway, further_checks={"catch-up": lambda: catch_up(gateway)})
+    reconciler = Reconciler(
+        systems().decision_log,
+        systems().executions,
+        systems().publisher,
+        gateway,
+        further_checks={"restore": lambda: finish_restore(systems().serving), "catch-up": lambda: catch_up(gateway)},
+    )
     reconciler.start()
     try:
         serve(*map(_deployment, flows_served()), limit=RUNS_AT_ONCE, pause_on_shutdown=False, print_starting_message=False)
@@ -53,10 +62,15 @@ def _deployment(flow: Flow[..., Any]) -> RunnerDeployment:
 
 
 def catch_up(gateway: PrefectGateway) -> None:
-    """Start the catch-up of every emergency revert that no record tells of yet: from a shell, or in an outage."""
+    """Start the catch-up of every emergency revert that is still noted on the deployment: from a shell, or in an outage.
+
+    Once, and again after every hour in which it did not succeed.
+    """
     for entry in systems().serving.read().unrecorded:
         parameters = {"revert_id": entry["id"], "actor": entry["actor"], "reason": entry["reason"]}
-        gateway.start_run(f"rollback-to-baseline/{DEPLOYMENT}", parameters, idempotency_key=entry["id"])
+        hours = (datetime.now(UTC) - datetime.fromisoformat(entry["at"])) // timedelta(hours=1)
+        key = f"{entry['id']}-{hours}" if hours > 0 else entry["id"]
+        gateway.start_run(FOLLOW_UP, parameters, idempotency_key=key)
 
 
 def wait_for_prefect(api_url: str | None) -> None:

@@ -12,6 +12,7 @@ from flows.domain.ab_test import ABTest
 from flows.domain.action_plan import ActionPlan
 from flows.domain.decision import DecisionRequest, Links
 from flows.domain.evidence import Evidence
+from flows.domain.policy import Policy
 from flows.domain.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class _StoredRequest(BaseModel):
     horizon_at: AwareDatetime | None
     postponements_left: int
     evidence: _EvidenceJson | None
+    policy: Policy | None
 
 
 def request_to_json(request: DecisionRequest) -> str:

@@ -8,7 +8,8 @@ from flows.domain.action_plan import Change
 from flows.domain.decision_record import RecordKind
 from flows.domain.lifecycle import arm_in_charge, model_lives
 from flows.production_steps import tell
-from flows.reports.decision_document import decision_document, decision_json
+from flows.reports.charts import recall_and_precision_chart
+from flows.reports.decision_document import CHART_NAME, decision_document, decision_json
 from flows.reports.lifecycle_page import PAGE_PATH, lifecycle_page
 from flows.steps import step
 from flows.wiring import systems
@@ -23,6 +24,9 @@ def store_documents(decision_id: str, kind: str) -> list[str]:
     decision = systems().decision_log.read(decision_id)
     ending = next(one for one in systems().decision_log.records(decision_id) if one.kind is RecordKind(kind))
     test, registry = decision.request.test, systems().registry
+    chart = recall_and_precision_chart(decision.request)
+    if chart is not None:
+        registry.log_picture(test, f"decisions/{decision_id}/{CHART_NAME}", chart)
     uris = [
         registry.log_document(test, f"decisions/{decision_id}/decision_document.md", decision_document(decision, ending)),
         registry.log_document(test, f"decisions/{decision_id}/decision_document.json", decision_json(decision, ending)),

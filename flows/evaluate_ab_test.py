@@ -41,7 +41,8 @@ def evaluate(
     telemetry: WindowTelemetry | None,
     policy: Policy,
     test_start: datetime,
-    previous_looks: Sequence[Look] = (),
+    now: datetime,
+    previous_looks: Sequence[Look] | None = (),
 ) -> Evaluation:
     """Evaluate the last planned look whose labels have matured.
 
@@ -50,13 +51,15 @@ def evaluate(
         telemetry: where latency and errors are; None when nothing measures them.
         policy: what a win requires.
         test_start: when exposure began (UTC, aware).
-        previous_looks: those at which outcomes were seen before; the same look again counts once.
+        now: the clock (UTC); events and labels later than this are impossible and mature nothing.
+        previous_looks: those at which outcomes were seen before, the same look again counts once; None when nobody knows, and
+            then every planned one is taken to have been used.
 
     Raises:
         FeedbackInvalid: the feedback cannot be used, or ends before the test began.
         OutsideSystemError: the feedback's database failed.
     """
-    as_of = feedback.watermark()
+    as_of = feedback.watermark(now)
     if as_of < test_start:
         raise FeedbackInvalid(
             f"The feedback ends on {as_of:%Y-%m-%d %H:%M} UTC, before the test began on {test_start:%Y-%m-%d %H:%M}."
@@ -64,13 +67,18 @@ def evaluate(
     window = window_due(test_start, as_of, policy)
     counts = feedback.count(window, policy)
     summary = telemetry.summarise(window, policy) if telemetry else None
+    looks = _looks(window, counts, policy, previous_looks)
+    missing = [*counts.not_checked, *([] if summary else ["telemetry"])]
+    if previous_looks is None and len(looks) > 1:
+        taken = " and ".join(str(look.exposure_days) for look in looks[:-1])
+        missing.append(f"earlier looks (those planned for day {taken} are taken to have been used)")
     evidence = Evidence(
         feedback=counts,
         window=window,
         telemetry=summary,
-        looks=_looks(window, counts, policy, previous_looks),
+        looks=looks,
         horizon_days=policy.window_days.max,
-        missing=counts.not_checked if summary else (*counts.not_checked, "telemetry"),
+        missing=tuple(missing),
     )
     return Evaluation(evidence, decide_verdict(evidence, policy))
 
@@ -81,9 +89,15 @@ def evaluate_counts(outcomes: Outcomes, policy: Policy) -> Evaluation:
     return Evaluation(evidence, decide_verdict(evidence, policy))
 
 
-def _looks(window: ExposureWindow, counts: FeedbackCounts, policy: Policy, previous: Sequence[Look]) -> tuple[Look, ...]:
-    """The looks so far with this one last. Before the first planned look nothing can be won, so nothing is spent."""
-    fraction = min(1.0, window.exposure_days / policy.window_days.max)
-    frauds = counts.baseline.frauds + counts.candidate.frauds
+def _looks(window: ExposureWindow, counts: FeedbackCounts, policy: Policy, previous: Sequence[Look] | None) -> tuple[Look, ...]:
+    """The looks so far, with this one last if it is planned: at any other nothing can be won, so nothing is spent."""
+    if previous is None:
+        previous = [_look(day, counts, policy) for day in policy.looks]
     earlier = [look for look in previous if policy.window_days.min <= look.exposure_days < window.exposure_days]
-    return (*earlier, Look(window.exposure_days, frauds, fraction))
+    now = [_look(window.exposure_days, counts, policy)] if window.exposure_days in policy.looks else []
+    return (*earlier, *now)
+
+
+def _look(exposure_days: int, counts: FeedbackCounts, policy: Policy) -> Look:
+    frauds = sum(day.compared_frauds for day in counts.days if day.day < exposure_days)
+    return Look(exposure_days, frauds, min(1.0, exposure_days / policy.window_days.max))

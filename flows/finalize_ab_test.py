@@ -23,7 +23,10 @@ from flows.domain.evidence import Evidence
 from flows.domain.feedback import next_look_due
 from flows.domain.verdict import Verdict
 from flows.evaluate_ab_test import evaluate
+from flows.execution import leased_run, tell_failure
+from flows.production_steps import redraw, show_picture
 from flows.promote_candidate import promote_candidate
+from flows.reports.charts import chart_in_words, recall_and_precision_chart
 from flows.rollback_to_baseline import keep_baseline
 from flows.steps import step
 from flows.wiring import systems
@@ -39,18 +42,24 @@ Json = dict[str, Any]
 _TEST = TypeAdapter(ABTest)
 
 
-@flow(name="finalize-ab-test", persist_result=True, flow_run_name="{test.test_id}")
+@flow(name="finalize-ab-test", persist_result=True, flow_run_name="{test.test_id}", on_failure=[tell_failure])
 def finalize_ab_test(test: ABTest) -> dict[str, object]:
     """Decide the A/B test and carry the decision out.
 
     Returns:
         the last decision's id, verdict, choice and what became of it, and the number of rounds.
     """
+    with leased_run():
+        return _decide(test)
+
+
+def _decide(test: ABTest) -> dict[str, object]:
     carried_out = None
     for round_number in count(1):
         evaluation = evaluate_round(_TEST.dump_python(test, mode="json"), round_number)
         decision_id = open_decision(evaluation, round_number)
         post_verdict(decision_id)
+        show_chart(decision_id)
         schedule_reminders(decision_id)
         if carried_out is not None:
             mark_as_carried_out(carried_out)  # an answer "evaluate again" is carried out when the next question is asked
@@ -79,8 +88,9 @@ def _carry_out(decision: Decision) -> str | None:
 def evaluate_round(test: Json, round_number: int) -> Json:
     """Evidence and verdict as JSON, with the test; the numbers also as an artifact of the run."""
     asked = _TEST.validate_python(test)
-    looks = _looks_before(systems().decision_log.decisions(asked.test_id), round_number)
-    found = evaluate(systems().feedback, systems().window_telemetry, systems().policy, asked.started_at, looks)
+    log, feedback = systems().decision_log, systems().feedback
+    looks = _looks_before(log.decisions(asked.test_id), round_number)
+    found = evaluate(feedback, systems().window_telemetry, systems().policy, asked.started_at, log.now(), looks)
     text = "\n\n".join([f"# {found.verdict.kind}", *found.verdict.reasons])
     create_markdown_artifact(key="verdict", markdown=text, description=f"Round {round_number}")
     return {"test": test, "evidence": found.evidence.to_json(), "verdict": found.verdict.to_json()}
@@ -103,6 +113,7 @@ def open_decision(evaluation: Json, round_number: int) -> str:
         plan=plan_model_in_charge(test, _in_charge_after(verdict), serving, registry, (*policy.traffic_steps, 100)),
         rollback_plan=plan_model_in_charge(test, Arm.BASELINE, serving, registry, (100,)),
         epoch=serving.epoch,
+        policy=policy,
         links=_links(test),
         decide_within_hours=policy.decide_within_hours,
         next_look_at=next_look_at,
@@ -114,14 +125,23 @@ def open_decision(evaluation: Json, round_number: int) -> str:
 
 
 @step("Post the verdict")
-def post_verdict(decision_id: str) -> str:
-    """Returns the message's `ts`."""
-    return systems().publisher.publish_decision(decision_id).ts
+def post_verdict(decision_id: str) -> None:
+    """If Slack is down the reconciler posts it; reminders and expiry must not wait for that."""
+    redraw(decision_id)
+
+
+@step("Show the chart")
+def show_chart(decision_id: str) -> None:
+    request = systems().decision_log.read(decision_id).request
+    chart = recall_and_precision_chart(request)
+    if chart is not None:
+        show_picture(decision_id, "chart", chart, chart_in_words(request))
 
 
 @step("Redraw the message with the answer")
-def redraw_answered(decision_id: str) -> str:
-    return systems().publisher.publish_decision(decision_id).ts
+def redraw_answered(decision_id: str) -> None:
+    """What was decided is carried out, whether Slack can show it or not."""
+    redraw(decision_id)
 
 
 def _in_charge_after(verdict: Verdict) -> Arm:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class FeedbackSource(Protocol):
     """Predictions joined with their labels; aggregates only, computed in the engine."""
 
-    def watermark(self) -> datetime:
-        """The latest moment (UTC) that the feedback knows of; labels age against this, not against the wall clock."""
+    def watermark(self, now: datetime) -> datetime:
+        """The latest moment (UTC) up to `now` that the feedback knows of; labels age against this, not against the clock."""
         ...
 
     def first_event(self) -> datetime:
@@ -126,6 +126,10 @@ class Registry(Protocol):
 
     def log_document(self, test: ABTest, name: str, text: str) -> str:
         """Store a text artifact on the test's MLflow run with its SHA-256 as a tag; returns its URI."""
+        ...
+
+    def log_picture(self, test: ABTest, name: str, png: bytes) -> None:
+        """Store a PNG on the test's MLflow run."""
         ...
 
     def tag_test(self, test: ABTest, tags: Mapping[str, str]) -> None: ...
@@ -227,6 +231,22 @@ class DecisionLog(Protocol):
 
     def records(self, decision_id: str | None = None) -> Iterable[DecisionRecord]:
         """In the order of the chain."""
+        ...
+
+
+class Executions(Protocol):
+    """Leases on flow runs: each is renewed by the process that executes the run, and lapses when that process is gone."""
+
+    def renew(self, flow_run_id: str) -> None: ...
+
+    def end(self, flow_run_id: str) -> None: ...
+
+    def is_leased(self, flow_run_id: str) -> bool:
+        """Whether a process executes the run, or did until a moment ago."""
+        ...
+
+    def take_lapsed(self) -> Sequence[str]:
+        """The runs whose lease has lapsed. Whoever takes one has a lease's time to bring the run back before another may."""
         ...
 
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from prefect.artifacts import create_table_artifact
+from prefect.exceptions import PrefectException
 from prefect.runtime import task_run
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
@@ -35,7 +38,7 @@ from flows.emergency_revert import finish_restore
 from flows.steps import step
 from flows.watch import READY_SECONDS, Watch, poll
 from flows.wiring import systems
-from slackbot.messages.block_kit import escape
+from slackbot.messages.block_kit import ExceedsSlackLimit, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from flows.domain.serving_state import ServingChange, ServingState
 
 CONFLICT_SECONDS = 10.0
+LONGEST_REASON = 600
 Json = dict[str, Any]
 _log = logging.getLogger(__name__)
 
@@ -254,8 +258,8 @@ def record_superseded(decision_id: str, why: str) -> str:
         raise Superseded(f"another process carries out {decision_id}; this one stops: {why}")
     test = _decision(decision_id).request.test
     details = {"test_id": test.test_id, "why": why, "now": describe_traffic(state.traffic), "epoch": state.epoch}
-    tell(decision_id, "superseded", f"stopped, a newer change came first: {why}", also_to_channel=True)
     digest = append_record(RecordKind.SUPERSEDED, decision_id, details)
+    tell(decision_id, "superseded", f"stopped, a newer change came first: {why}", also_to_channel=True)
     redraw(decision_id)
     return digest
 
@@ -334,15 +338,27 @@ def change_serving(decide: Callable[[ServingState], ServingChange | None]) -> Se
 def tell(decision_id: str, key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = False) -> None:
     """Say what has happened: an artifact of the run and a line in the thread. A silent Slack undoes nothing."""
     if task_run.id and changes:
-        table = [{"what": change.what, "before": change.before, "after": change.after} for change in changes]
-        artifact_key = re.sub(r"[^a-z0-9]+", "-", f"{decision_id}-{key}".lower()).strip("-")
-        create_table_artifact(table=table, key=artifact_key, description=text)
+        _show_in_prefect(decision_id, key, text, changes)
     _post(lambda: systems().publisher.thread_line(decision_id, key, escape(text), also_to_channel=also_to_channel))
+
+
+def _show_in_prefect(decision_id: str, key: str, text: str, changes: Sequence[Change]) -> None:
+    table = [{"what": change.what, "before": change.before, "after": change.after} for change in changes]
+    artifact_key = re.sub(r"[^a-z0-9]+", "-", f"{decision_id}-{key}".lower()).strip("-")
+    try:
+        create_table_artifact(table=table, key=artifact_key, description=text)
+    except (httpx.HTTPError, PrefectException) as error:
+        _log.warning("not shown in Prefect: %s", error)
 
 
 def redraw(decision_id: str) -> None:
     """Show in the decision's message what the records tell now."""
     _post(lambda: systems().publisher.publish_decision(decision_id))
+
+
+def show_picture(decision_id: str, name: str, png: bytes, alt_text: str) -> None:
+    """In the thread of the decision's message."""
+    _post(lambda: systems().publisher.thread_picture(decision_id, name, png, alt_text))
 
 
 def announce(key: str, text: str) -> None:
@@ -353,13 +369,14 @@ def announce(key: str, text: str) -> None:
 def _post(post: Callable[[], object]) -> None:
     try:
         post()
-    except OutsideSystemError as error:
+    except (OutsideSystemError, ExceedsSlackLimit) as error:
         _log.warning("not told in Slack: %s", error)
 
 
 def describe_failure(error: Exception) -> str:
-    """An error for people: ours are sentences already, of others the type helps."""
-    return str(error) if isinstance(error, FraudABError) else f"{type(error).__name__}: {error}"
+    """An error for people, short enough for a message: ours are sentences already, of others the type helps."""
+    text = str(error) if isinstance(error, FraudABError) else f"{type(error).__name__}: {error}"
+    return textwrap.shorten(text, LONGEST_REASON, placeholder=" …")
 
 
 def _decision(decision_id: str) -> Decision:

@@ -106,10 +106,10 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     Returns:
         both models as the registry has them, empty when no decision tells which models are meant.
     """
-    finish_reverts(revert_id)
-    registry = follow_after_revert(revert_id)
     recorded = record_reverts(revert_id)
     tell_revert(revert_id, actor, reason)
+    finish_reverts(revert_id)
+    registry = follow_after_revert(revert_id)
     page_after_revert(revert_id)
     acknowledge(revert_id, recorded)
     return registry

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from flows.domain.errors import SettingsInvalid
+from flows.domain.errors import PolicyInvalid, SettingsInvalid
+from flows.domain.policy import Policy, load_policy
+
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
 class RegistryMode(StrEnum):
@@ -51,29 +55,39 @@ class Settings(BaseSettings):
     dashboard_url: str = Field(default="", description="Grafana dashboard of the test")
 
 
-def load_settings() -> Settings:
+def load_settings(model: type[AnySettings]) -> AnySettings:
     """Read the environment.
 
     Raises:
-        SettingsInvalid: some are missing or wrong; every one is named.
+        SettingsInvalid: some are missing or wrong; every one is named, and no value, since some are secrets.
     """
     try:
-        return Settings()  # pyright: ignore[reportCallIssue]  (the values come from the environment)
+        return model()
     except ValidationError as error:
-        raise SettingsInvalid("the environment", problems_of(error)) from error
+        names = [str(item["loc"][0]) for item in error.errors()]
+        variables = [variable_of(name, model) if name in model.model_fields else name for name in names]
+        problems = [f"{variable}: {item['msg'].lower()}" for variable, item in zip(variables, error.errors(), strict=True)]
+        raise SettingsInvalid("the environment", problems) from None
 
 
-def problems_of(error: ValidationError, settings: type[BaseSettings] | None = None) -> list[str]:
-    """One line a problem, each with its variable; values are left out, some are secrets."""
-    fields = (settings or Settings).model_fields
-    names = [str(item["loc"][0]) for item in error.errors()]
-    variables = [variable_of(name, settings) if name in fields else name for name in names]
-    return [f"{variable}: {item['msg'].lower()}" for variable, item in zip(variables, error.errors(), strict=True)]
+def read_policy(file: Path | None) -> Policy:
+    """The policy in a file; without one the defaults.
+
+    Raises:
+        PolicyInvalid: the file cannot be read, or something in it is wrong.
+    """
+    if file is None:
+        return Policy()
+    try:
+        return load_policy(file.read_text(encoding="utf-8"), str(file))
+    except OSError as error:
+        raise PolicyInvalid(str(file), [f"it cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise PolicyInvalid(str(file), ["it is no UTF-8 text"]) from error
 
 
-def variable_of(field: str, settings: type[BaseSettings] | None = None) -> str:
+def variable_of(field: str, model: type[BaseSettings]) -> str:
     """The environment variable that a setting is read from."""
-    model = settings or Settings
     alias = model.model_fields[field].validation_alias
     if isinstance(alias, str):
         return alias

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
-from flows.domain.policy import Policy, load_policy
-from flows.settings import Settings, load_settings
+from flows.settings import Settings, load_settings, read_policy
 
 if TYPE_CHECKING:
+    from flows.domain.policy import Policy
     from flows.evaluate_ab_test import WindowTelemetry
-    from flows.ports import Archive, DecisionLog, FeedbackSource, LifecycleDocs, Outbox, Registry, Serving, Telemetry
+    from flows.ports import Archive, DecisionLog, Executions, FeedbackSource, LifecycleDocs, Outbox, Registry, Serving, Telemetry
     from slackbot.publisher import Publisher
 
 
@@ -22,8 +22,7 @@ class Systems:
 
     @cached_property
     def policy(self) -> Policy:
-        file = self.settings.policy_file
-        return load_policy(file.read_text(encoding="utf-8"), str(file)) if file else Policy()
+        return read_policy(self.settings.policy_file)
 
     @cached_property
     def feedback(self) -> FeedbackSource:
@@ -81,6 +80,12 @@ class Systems:
         return SqlDecisionLog(self.settings.decision_log_url)
 
     @cached_property
+    def executions(self) -> Executions:
+        from flows.adapters.executions_sql import SqlExecutions
+
+        return SqlExecutions(self.settings.decision_log_url)
+
+    @cached_property
     def outbox(self) -> Outbox:
         from flows.adapters.outbox_sql import SqlOutbox
 
@@ -97,4 +102,4 @@ class Systems:
 @cache
 def systems() -> Systems:
     """The systems of this process."""
-    return Systems(load_settings())
+    return Systems(load_settings(Settings))

@@ -8,6 +8,7 @@ an answer has arrived: the flow marks it there.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,13 @@ from flows.domain.errors import OutsideSystemError, SettingsInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
-    from datetime import datetime
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
     from prefect.client.schemas.responses import OrchestrationResult
 
 CALL_SECONDS = 10.0
+STARTING = timedelta(minutes=3)  # from Pending to the first line of the flow: its imports take a while
 REFUSED_ONCE_SECONDS = 3.0  # a run is Suspended a moment before it can be resumed
 
 
@@ -34,9 +35,11 @@ class ResumeResult(StrEnum):
 
     RESUMED = "resumed"
     SOMEBODY_ELSE = "somebody_else"  # won the race for this resume
-    NOT_WAITING = "not_waiting"  # for this answer: it runs, is scheduled, or has ended otherwise
+    NOT_WAITING = "not_waiting"  # for this answer: it runs or is scheduled
     BLOCKED = "blocked"  # it waits, but Prefect refuses to resume it: reschedule it
     DEAD = "dead"  # Failed or Crashed: reschedule it
+    STALLED = "stalled"  # Running or Pending for a while, so its process should hold a lease
+    GONE = "gone"  # cancelled, deleted, or ended without the answer: another run must take the question over
 
 
 class PrefectGateway:
@@ -54,14 +57,16 @@ class PrefectGateway:
         """Resume a run that is suspended under a key with this prefix; any other run is left alone.
 
         Raises:
-            OutsideSystemError: Prefect cannot be reached, or knows no such run.
+            OutsideSystemError: Prefect cannot be reached.
         """
         with self._client(f"resuming {flow_run_id}") as client:
-            run = client.read_flow_run(UUID(flow_run_id))
+            run = _read(client, flow_run_id)
+            if run is None or _has_ended(run):
+                return ResumeResult.GONE
             if _is_dead(run):
                 return ResumeResult.DEAD
             if not _waits_under(run, key_prefix):
-                return ResumeResult.NOT_WAITING
+                return ResumeResult.STALLED if _is_at_work(run) and _is_settled(run) else ResumeResult.NOT_WAITING
             return _resume(client, run, key_prefix, {"decision_id": decision_id})
 
     def reschedule_if_dead(self, flow_run_id: str, *, blocked_key_prefix: str | None = None) -> bool:
@@ -84,6 +89,24 @@ class PrefectGateway:
             if not (_is_dead(run) or is_blocked):
                 return False
             # Forced, because the orderly way forgets which suspensions have fired.
+            return _is_accepted(client.set_flow_run_state(run.id, AwaitingRetry(), force=True))
+
+    def revive_abandoned(self, flow_run_id: str) -> bool:
+        """Start again a run whose process is gone, whatever state it left: finished steps come back from their results.
+
+        Only for a run that no living process executes (`Executions` tells): a second process would start beside the first.
+
+        Returns:
+            whether the run was rescheduled; False when nothing is lost: it waits, is scheduled, or has ended.
+        """
+        from prefect.states import AwaitingRetry, Crashed
+
+        with self._client(f"reviving {flow_run_id}") as client:
+            run = _read(client, flow_run_id)
+            if run is None or not (_is_dead(run) or _is_at_work(run)):
+                return False
+            if not _is_dead(run):
+                client.set_flow_run_state(run.id, Crashed(message="The process that executed this run is gone."), force=True)
             return _is_accepted(client.set_flow_run_state(run.id, AwaitingRetry(), force=True))
 
     def start_run(
@@ -154,6 +177,15 @@ def _resume_once(client: SyncPrefectClient, run: FlowRun, key_prefix: str, run_i
     return ResumeResult.BLOCKED if is_still_waiting else ResumeResult.SOMEBODY_ELSE
 
 
+def _read(client: SyncPrefectClient, flow_run_id: str) -> FlowRun | None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return client.read_flow_run(UUID(flow_run_id))
+    except ObjectNotFound:
+        return None
+
+
 def _is_accepted(result: OrchestrationResult[Any]) -> bool:
     from prefect.client.schemas.responses import SetStateStatus
 
@@ -162,6 +194,19 @@ def _is_accepted(result: OrchestrationResult[Any]) -> bool:
 
 def _is_dead(run: FlowRun) -> bool:
     return run.state is not None and (run.state.is_failed() or run.state.is_crashed())
+
+
+def _has_ended(run: FlowRun) -> bool:
+    return run.state is not None and (run.state.is_cancelled() or run.state.is_completed())
+
+
+def _is_at_work(run: FlowRun) -> bool:
+    return run.state is not None and (run.state.is_running() or run.state.is_pending() or run.state.is_cancelling())
+
+
+def _is_settled(run: FlowRun) -> bool:
+    """In its state for so long that it is not just starting."""
+    return run.state is not None and run.state.timestamp < datetime.now(UTC) - STARTING
 
 
 def _waits_under(run: FlowRun, key_prefix: str) -> bool:

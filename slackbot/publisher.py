@@ -7,7 +7,7 @@ post are the only ones which the client does not repeat by itself after a lost c
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
@@ -113,6 +113,28 @@ class Publisher:
         where = {"thread_ts": parent.ts} | ({"reply_broadcast": True} if also_to_channel else {})
         return self._post_once(f"{message_key(decision_id)}/{key}", SlackMessage(text), where)
 
+    def thread_picture(self, decision_id: str, name: str, png: bytes, alt_text: str) -> PostedMessage:
+        """Upload a picture below the decision's message, once per `name`; a message with the picture inside would not be
+        posted at all whenever Slack has trouble with the file.
+
+        Raises:
+            OutsideSystemError: as `publish_decision`.
+        """
+        parent = self._outbox.find(message_key(decision_id)) or self.publish_decision(decision_id)
+        key, filename = f"{message_key(decision_id)}/{name}", f"{decision_id}-{name}.png"
+        with self._outbox.slot(key, self._channel) as slot:
+            if slot.posted is not None:
+                return slot.posted
+            ts = self._find_file(filename, parent.ts) if slot.attempted else None
+            if ts is None:
+                with slack_errors(f"uploading {filename}"):
+                    answer = self._posting.files_upload_v2(
+                        channel=self._channel, thread_ts=parent.ts, file=png, filename=filename, title=name, alt_txt=alt_text
+                    )
+                uploaded: Any = answer["files"]
+                ts = str(uploaded[0]["id"])
+            return slot.record(ts, "")
+
     def announce(self, key: str, text: str, blocks: Sequence[Json] | None = None) -> PostedMessage:
         """Post a message of its own to the channel, once per `key`. Raises as `publish_decision`."""
         return self._post_once(key, SlackMessage(text, tuple(blocks or ())), {})
@@ -163,19 +185,27 @@ class Publisher:
 
     def _find(self, key: str, thread_ts: str | None) -> str | None:
         """The `ts` of a message that an earlier attempt may have posted."""
+        for message in self._messages(thread_ts, key):
+            metadata = message.get("metadata") or {}
+            if metadata.get("event_type") == METADATA_EVENT and metadata.get("event_payload", {}).get("key") == key:
+                return str(message["ts"])
+        return None
+
+    def _find_file(self, filename: str, thread_ts: str) -> str | None:
+        """The id of a file that an earlier attempt may have uploaded."""
+        files = (file for message in self._messages(thread_ts, filename) for file in message.get("files") or [])
+        return next((str(file["id"]) for file in files if file.get("name") == filename), None)
+
+    def _messages(self, thread_ts: str | None, wanted: str) -> Iterator[dict[str, Any]]:
+        """Those of the channel or a thread, page by page."""
         cursor = ""
         for _ in range(LOOKUP_PAGES):
-            with slack_errors(f"looking for {key}"):
+            with slack_errors(f"looking for {wanted}"):
                 page = self._page(thread_ts, cursor)
-            messages: list[dict[str, Any]] = page.get("messages") or []
-            for message in messages:
-                metadata = message.get("metadata") or {}
-                if metadata.get("event_type") == METADATA_EVENT and metadata.get("event_payload", {}).get("key") == key:
-                    return str(message["ts"])
+            yield from page.get("messages") or []
             cursor = str((page.get("response_metadata") or {}).get("next_cursor") or "")
             if not cursor:
-                return None
-        return None
+                return
 
     def _page(self, thread_ts: str | None, cursor: str) -> SlackResponse:
         asked: dict[str, Any] = {"channel": self._channel, "include_all_metadata": True, "limit": 200, "cursor": cursor}

@@ -1,8 +1,9 @@
 """Brings every answer to the flow run that waits for it, however often something failed on the way.
 
-Level-based: it looks at what is true now (answers that no flow has taken yet, questions whose time is over) and acts on that; it
-remembers nothing, so any number of them may run, in the bot and in `fraud-ab serve`, and any of them may die at any time. An
-answer is delivered when its flow run has marked it in the decision log, and not before.
+Level-based: it looks at what is true now (answers that no flow has taken yet, questions that nobody was shown or whose time is
+over, runs whose process is gone) and acts on that; it remembers nothing, so any number of them may run, in the bot and in
+`fraud-ab serve`, and any of them may die at any time. An answer is delivered when its flow run has marked it in the decision log,
+and not before.
 """
 
 from __future__ import annotations
@@ -12,39 +13,52 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from flows.domain.evidence import plain
 from slackbot.prefect_gateway import ResumeResult
 
 if TYPE_CHECKING:
     from flows.domain.decision import Decision
-    from flows.ports import DecisionLog
+    from flows.ports import DecisionLog, Executions
     from slackbot.prefect_gateway import PrefectGateway
+    from slackbot.publisher import Publisher
 
 logger = logging.getLogger(__name__)
 
 Check = Callable[[], object]
+
+FINALIZE = "finalize-ab-test/fraud"
 
 
 class Reconciler:
     """A thread that looks every `period_seconds`, and at once after a `nudge`.
 
     Args:
+        finalize: the deployment that is started for a question whose run is gone.
         further_checks: by name, what else to bring in order on every look.
     """
 
     def __init__(
         self,
         decision_log: DecisionLog,
+        executions: Executions,
+        publisher: Publisher,
         gateway: PrefectGateway,
         *,
+        finalize: str = FINALIZE,
         period_seconds: float = 5.0,
         further_checks: Mapping[str, Check] | None = None,
     ) -> None:
         self._decision_log = decision_log
+        self._executions = executions
+        self._publisher = publisher
         self._gateway = gateway
+        self._finalize = finalize
         self._period_seconds = period_seconds
         self._checks: dict[str, Check] = {
             "expiry": self._expire_overdue,
+            "posting": self._post_all,
             "delivery": self._deliver_all,
+            "executions": self._revive_abandoned,
             **(further_checks or {}),
         }
         self._troubles: dict[str, str] = {}
@@ -104,6 +118,19 @@ class Reconciler:
         for decision in self._decision_log.claim_overdue():
             logger.info("decision_id=%s expired: the baseline stays", decision.decision_id)
 
+    def _post_all(self) -> None:
+        """The flow has posted each question already, unless Slack was down or the flow died then."""
+        for decision in self._decision_log.decisions(pending_only=True):
+            decision_id = decision.decision_id
+            self._guarded(f"posting {decision_id}", lambda decision_id=decision_id: self._publisher.publish_decision(decision_id))
+
+    def _revive_abandoned(self) -> None:
+        for flow_run_id in self._executions.take_lapsed():
+            if self._gateway.revive_abandoned(flow_run_id):
+                logger.warning("flow_run_id=%s has lost its process and is rescheduled", flow_run_id)
+            else:
+                self._executions.end(flow_run_id)
+
     def _deliver_all(self) -> None:
         undelivered = self._decision_log.undelivered()
         for decision in undelivered:
@@ -115,10 +142,26 @@ class Reconciler:
         result = self._gateway.guarded_resume(flow_run_id, key_prefix=key_prefix, decision_id=decision_id)
         if result is ResumeResult.RESUMED:
             logger.info("decision_id=%s flow_run_id=%s resumed", decision_id, flow_run_id)
-        is_stuck = result in (ResumeResult.DEAD, ResumeResult.BLOCKED)
-        if (
-            is_stuck
-            and self._decision_log.begin_repair(decision_id)
-            and self._gateway.reschedule_if_dead(flow_run_id, blocked_key_prefix=key_prefix)
-        ):
-            logger.warning("decision_id=%s flow_run_id=%s was %s and is rescheduled", decision_id, flow_run_id, result)
+        if not self._is_stuck(result, flow_run_id) or not self._decision_log.begin_repair(decision_id):
+            return
+        match result:
+            case ResumeResult.GONE:
+                is_repaired = bool(self._start_anew(decision))
+            case ResumeResult.STALLED:
+                is_repaired = self._gateway.revive_abandoned(flow_run_id)
+            case _:
+                is_repaired = self._gateway.reschedule_if_dead(flow_run_id, blocked_key_prefix=key_prefix)
+        if is_repaired:
+            logger.warning("decision_id=%s flow_run_id=%s was %s and goes on", decision_id, flow_run_id, result)
+
+    def _is_stuck(self, result: ResumeResult, flow_run_id: str) -> bool:
+        """Whether nobody will carry the answer out unless something is repaired."""
+        if result is ResumeResult.STALLED:
+            return not self._executions.is_leased(flow_run_id)
+        return result in (ResumeResult.DEAD, ResumeResult.BLOCKED, ResumeResult.GONE)
+
+    def _start_anew(self, decision: Decision) -> str:
+        """Another run for the same test: it takes the stored questions over with their answers."""
+        request = decision.request
+        key = f"{decision.decision_id}-instead-of-{request.flow_run_id}"
+        return self._gateway.start_run(self._finalize, {"test": plain(request.test)}, idempotency_key=key)

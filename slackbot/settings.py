@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.domain.errors import SettingsInvalid
-from flows.settings import Settings
+from flows.settings import Settings, load_settings
 
 
 def _shared(name: str) -> Any:
@@ -45,17 +45,9 @@ def load_bot_settings(*, is_http: bool) -> BotSettings:
     Raises:
         SettingsInvalid: some are missing or wrong; every one is named.
     """
-    try:
-        settings = BotSettings()  # pyright: ignore[reportCallIssue]  (the values come from the environment)
-    except ValidationError as error:
-        problems = [f"{_variable(str(item['loc'][0]))}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise SettingsInvalid("the environment", problems) from None
+    settings = load_settings(BotSettings)
     if is_http and settings.slack_signing_secret is None:
         raise SettingsInvalid("the environment", ["SLACK_SIGNING_SECRET: requests over HTTP are believed only with it"])
     if not is_http and settings.slack_app_token is None:
         raise SettingsInvalid("the environment", ["SLACK_APP_TOKEN: Socket Mode needs it (or start with --http PORT)"])
     return settings
-
-
-def _variable(field: str) -> str:
-    return f"FRAUD_AB_{field.upper()}" if field in BotSettings.model_fields else field

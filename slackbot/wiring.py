@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flows.adapters.decision_log_sql import SqlDecisionLog
+from flows.adapters.executions_sql import SqlExecutions
 from flows.adapters.outbox_sql import SqlOutbox
-from flows.domain.policy import Policy, load_policy
+from flows.settings import read_policy
 from slackbot.bot import Bot
 from slackbot.directory import Directory
 from slackbot.emergency import Emergency
@@ -20,19 +21,26 @@ if TYPE_CHECKING:
 
 def build_bot(settings: BotSettings) -> tuple[Bot, Reconciler]:
     """The bot and the thread that delivers what is decided in it; neither is started."""
-    file = settings.policy_file
-    policy = load_policy(file.read_text(encoding="utf-8"), str(file)) if file else Policy()
+    policy = read_policy(settings.policy_file)
     decision_log = SqlDecisionLog(settings.decision_log_url)
     client = slack_client(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
     gateway = PrefectGateway(ui_url=settings.prefect_ui_url)
-    reconciler = Reconciler(decision_log, gateway)
+    publisher = Publisher(client, SqlOutbox(settings.decision_log_url), decision_log, policy, channel=settings.slack_channel)
+    emergency = Emergency(kubeconfig=settings.kubeconfig, namespace=settings.namespace, name=settings.seldon_deployment)
+    reconciler = Reconciler(
+        decision_log,
+        SqlExecutions(settings.decision_log_url),
+        publisher,
+        gateway,
+        further_checks={"restore": emergency.finish_restore},
+    )
     bot = Bot(
         client=client,
         policy=policy,
         decision_log=decision_log,
-        publisher=Publisher(client, SqlOutbox(settings.decision_log_url), decision_log, policy, channel=settings.slack_channel),
+        publisher=publisher,
         directory=Directory(client),
-        emergency=Emergency(kubeconfig=settings.kubeconfig, namespace=settings.namespace, name=settings.seldon_deployment),
+        emergency=emergency,
         gateway=gateway,
         nudge=reconciler.nudge,
     )

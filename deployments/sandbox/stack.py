@@ -133,8 +133,9 @@ class EmbeddedStack:
         port = free_port()
         self.prefect_url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        child = self._child("prefect", command)
         self.environment["PREFECT_API_URL"] = f"{self.prefect_url}/api"
+        # without it the page of the UI asks port 4200
+        child = self._child("prefect", command, {"PREFECT_SERVER_UI_API_URL": f"{self.prefect_url}/api"})
         self.environment["FRAUD_AB_PREFECT_UI_URL"] = self.prefect_url
         self.parts.append(Part("Prefect", self.prefect_url, embedded=True))
         return lambda: child.wait_until(f"{self.prefect_url}/api/health", seconds=SERVER_START_SECONDS)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
-import ibis
-
+from flows.adapters.feedback_sums import ARMS, card_vector, is_not_finite, marked, money_vectors, products, totals
 from flows.adapters.feedback_table import Expression, FeedbackTable, open_feedback
 from flows.domain.counts import (
     VECTOR,
     AmountCounts,
     ArmCounts,
+    AuditCounts,
     CardCounts,
     CardProducts,
+    DayCounts,
     Design,
     FeedbackCounts,
     LabelCounts,
     ModelCounts,
     Outcomes,
     Overlap,
+    PairSelection,
     QualityCounts,
 )
 from flows.domain.errors import FeedbackInvalid
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
 
-_ARMS = ("baseline", "candidate")
-
 
 class IbisFeedback:
     """The feedback's source: a Parquet or CSV file, or a PostgreSQL table."""
@@ -41,15 +40,15 @@ class IbisFeedback:
         self._source = source
         self._policy = policy
 
-    def watermark(self) -> datetime:
-        """The latest moment that the feedback knows of: its last event or label (UTC)."""
+    def watermark(self, now: datetime) -> datetime:
+        """The latest moment up to `now` that the feedback knows of: its last event or label (UTC)."""
         with open_feedback(self._source, self._policy) as table:
-            return _moment(table, _last_seconds(table))
+            return _moment(table, _last_seconds(table, int(now.timestamp())))
 
     def first_event(self) -> datetime:
         """The earliest event's time (UTC)."""
         with open_feedback(self._source, self._policy) as table:
-            return _moment(table, table.rows.event_s.min())
+            return _moment(table, {"seconds": table.rows.event_s.min()})
 
     def count(self, window: ExposureWindow, policy: Policy) -> FeedbackCounts:
         """Count one window's rows.
@@ -58,19 +57,24 @@ class IbisFeedback:
             FeedbackInvalid: a column is missing, of a wrong type or holds NaN, or pairs are required and there are none.
         """
         with open_feedback(self._source, policy) as table:
-            table.refuse_nan()
-            rows = _marked(table, window, policy)
-            numbers = _Numbers(table.fetch(rows.aggregate(**_totals(table, rows, policy)))[0])
+            rows = marked(table, window, policy)
+            by_day = _by_day(table, rows)
+            numbers = _added_up(by_day)
+            if numbers["not_finite"]:
+                table.refuse_nan()
             design = _design(table, policy, numbers)
-            cards, products = _cards(table, rows, design) if table.has("entity_id") else (None, None)
+            units = _units(table, rows, design)
             return FeedbackCounts(
-                outcomes=_outcomes(design, numbers, products),
+                outcomes=_outcomes(design, numbers, _card_products(units)),
                 baseline=_arm(numbers, "baseline"),
                 candidate=_arm(numbers, "candidate"),
                 labels=_labels(table, numbers),
                 quality=_quality(table, rows, numbers),
-                cards=cards,
-                amounts=_amounts(numbers, design) if table.has("amount") else None,
+                cards=_card_counts(units) if table.has("entity_id") else None,
+                amounts=_amounts(numbers, design, units, by_card=table.has("entity_id")) if table.has("amount") else None,
+                days=tuple(_day(design, day) for day in by_day if day.row["day"] is not None),
+                selection=_selection(numbers) if design is Design.PAIRED else None,
+                audits=_audits(table, numbers, design),
                 not_checked=table.absent,
             )
 
@@ -82,19 +86,32 @@ class IbisFeedback:
                 arm, or that holds NaN; or the table is empty.
         """
         with open_feedback(self._source, self._policy) as table:
-            _moment(table, table.rows.event_s.min())
-            table.refuse_nan()
-            rows = table.rows
-            table.refuse_any(
-                rows.filter(rows.transaction_id.isnull() | rows.event_s.isnull()), "has no transaction_id or event_time"
+            _moment(table, {"seconds": table.rows.event_s.min()})
+            rows, bad = table.rows, _bad_rows(table)
+            found = _Numbers(
+                table.fetch(rows.aggregate(**{str(number): mark.sum() for number, mark in enumerate(bad.values())}))[0]
             )
-            table.refuse_any(
-                rows.filter(rows.arm.isnull() | rows.arm.notin(_ARMS)), "has an arm that is neither baseline nor candidate"
-            )
-            repeated = rows.group_by("transaction_id").having(rows.count() > 1).aggregate(repeats=rows.count())
-            table.refuse_any(repeated, "appears more than once")
-            if table.has("label_time"):
-                table.refuse_any(rows.filter(rows.label_s < rows.event_s), "has a label_time before its event_time")
+            for number, (what, mark) in enumerate(bad.items()):
+                if found[str(number)]:
+                    table.refuse_any(rows.filter(mark), what)
+            distinct = table.fetch(rows.aggregate(repeats=rows.count() - rows.transaction_id.nunique()))[0]["repeats"]
+            if distinct:
+                repeated = rows.group_by("transaction_id").having(rows.count() > 1).aggregate(repeats=rows.count())
+                table.refuse_any(repeated, "appears more than once")
+
+
+def _bad_rows(table: FeedbackTable) -> dict[str, Expression]:
+    rows = table.rows
+    bad = {
+        f"holds NaN in {name}; unknown must be null": is_not_finite(rows[name])
+        for name in ("latency_ms", "amount")
+        if table.has(name)
+    }
+    bad["has no transaction_id or event_time"] = rows.transaction_id.isnull() | rows.event_s.isnull()
+    bad["has an arm that is neither baseline nor candidate"] = rows.arm.isnull() | rows.arm.notin(ARMS)
+    if table.has("label_time"):
+        bad["has a label_time before its event_time"] = rows.label_s < rows.event_s
+    return bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,153 +121,121 @@ class _Numbers:
     row: dict[str, Any]
 
     def __getitem__(self, name: str) -> int:
-        return int(self.row[name] or 0)
+        return int(self.row.get(name) or 0)
+
+    def starting(self, prefix: str) -> tuple[int, ...]:
+        """The sums named so, in their order."""
+        return tuple(self[name] for name in self.row if name.startswith(prefix))
 
 
-def _moment(table: FeedbackTable, seconds: Expression) -> datetime:
-    found = table.fetch(table.rows.aggregate(seconds=seconds))[0]["seconds"]
-    if found is None:
+def _moment(table: FeedbackTable, seconds: dict[str, Expression]) -> datetime:
+    found = table.fetch(table.rows.aggregate(**seconds))[0].values()
+    if all(one is None for one in found):
         raise FeedbackInvalid(f"{table.name} holds no rows with an event_time, so there is nothing to evaluate.")
-    return datetime.fromtimestamp(int(found), UTC)
+    return datetime.fromtimestamp(max(int(one) for one in found if one is not None), UTC)
 
 
-def _last_seconds(table: FeedbackTable) -> Expression:
-    last = table.rows.event_s.max()
-    return ibis.greatest(last, table.rows.label_s.max().fill_null(last)) if table.has("label_time") else last
-
-
-def _marked(table: FeedbackTable, window: ExposureWindow, policy: Policy) -> Expression:
-    """The window's rows with a truth value for each thing that is counted."""
+def _last_seconds(table: FeedbackTable, now: int) -> dict[str, Expression]:
     rows = table.rows
-    start, end = int(window.start.timestamp()), int(window.end.timestamp())
-    rows = rows.filter(rows.event_s.isnull() | ((rows.event_s >= start) & (rows.event_s < end)))
-    rows = rows.mutate(
-        in_baseline=(rows.arm == "baseline").fill_null(False), in_candidate=(rows.arm == "candidate").fill_null(False)
-    )
-    usable = rows.transaction_id.notnull() & rows.event_s.notnull() & (rows.in_baseline | rows.in_candidate)
-    matured_until = int(window.matured_until(policy.label_maturity_days).timestamp())
-    rows = rows.mutate(
-        usable=usable,
-        matured=usable & (rows.event_s <= matured_until).fill_null(False),
-        is_labelled=rows.is_fraud.notnull(),
-        baseline_flag=rows.baseline_prediction.cast("boolean").fill_null(False),
-        candidate_flag=rows.candidate_prediction.cast("boolean").fill_null(False),
-        scored_by_baseline=rows.baseline_prediction.notnull(),
-        scored_by_candidate=rows.candidate_prediction.notnull(),
-    )
-    rows = rows.mutate(known=rows.matured & rows.is_labelled, fraud=rows.matured & rows.is_fraud.cast("boolean").fill_null(False))
-    pair = rows.known & rows.scored_by_baseline & rows.scored_by_candidate
-    return rows.mutate(
-        pair=pair,
-        served_baseline=rows.known & rows.in_baseline & rows.scored_by_baseline,
-        served_candidate=rows.known & rows.in_candidate & rows.scored_by_candidate,
-    )
+    last = {"event": rows.event_s.max(where=rows.event_s <= now)}
+    return last | {"label": rows.label_s.max(where=rows.label_s <= now)} if table.has("label_time") else last
 
 
-def _totals(table: FeedbackTable, rows: Expression, policy: Policy) -> dict[str, Expression]:
-    """Every sum that one scan of the window gives."""
-    both: Expression = rows.baseline_flag & rows.candidate_flag
-    either: Expression = rows.baseline_flag | rows.candidate_flag
-    only = {"baseline": rows.baseline_flag & ~rows.candidate_flag, "candidate": rows.candidate_flag & ~rows.baseline_flag}
-    legitimate = rows.pair & ~rows.fraud
-    marks = {
-        "unusable": ~rows.usable,
-        "known": rows.known,
-        "unflagged": rows.matured & ~either,
-        "unflagged_labelled": rows.known & ~either,
-        "pairs": rows.pair,
-        "fraud_both": rows.pair & rows.fraud & both,
-        "fraud_neither": rows.pair & rows.fraud & ~either,
-        "false_both": legitimate & both,
-    }
-    for arm in _ARMS:
-        flag, here, served = rows[f"{arm}_flag"], rows[f"in_{arm}"], rows[f"served_{arm}"]
-        marks[f"fraud_{arm}"], marks[f"false_{arm}"] = rows.pair & rows.fraud & only[arm], legitimate & only[arm]
-        marks |= {f"{arm}_rows": rows.usable & here, f"{arm}_matured": rows.matured & here, f"{arm}_labelled": rows.known & here}
-        marks |= {f"{arm}_frauds": rows.fraud & here, f"{arm}_caught": rows.fraud & here & flag}
-        marks |= {f"{arm}_served": served, f"{arm}_served_frauds": served & rows.fraud, f"{arm}_served_alerts": served & flag}
-    if table.has("label_time"):
-        timed = rows.fraud & rows.label_s.notnull()
-        late = rows.label_s > rows.event_s + policy.label_maturity_days * 86_400
-        marks |= {"timed": timed, "late": timed & late, "early": rows.label_s < rows.event_s}
-    return {"rows": rows.count(), **{name: mark.sum() for name, mark in marks.items()}, **_amount_sums(table, rows)}
+def _by_day(table: FeedbackTable, rows: Expression) -> list[_Numbers]:
+    """One row of sums for each day of the window; the last, without a day, holds the rows that are in no window."""
+    found = table.fetch(rows.group_by("day").aggregate(**totals(table, rows)))
+    return [_Numbers(row) for row in sorted(found, key=lambda row: (row["day"] is None, row["day"]))]
 
 
-def _amount_sums(table: FeedbackTable, rows: Expression) -> dict[str, Expression]:
-    """Fraud amounts in hundredths: whole numbers add up alike in every engine and order, which the digest needs."""
-    if not table.has("amount"):
-        return {}
-    hundredths = (rows.amount.cast("float64") * 100).round().cast("int64")
-    sums = {"amount": hundredths.sum(where=rows.fraud), "amount_pair": hundredths.sum(where=rows.pair & rows.fraud)}
-    for arm in _ARMS:
-        flag, served = rows[f"{arm}_flag"], rows[f"served_{arm}"]
-        sums[f"amount_pair_{arm}"] = hundredths.sum(where=rows.pair & rows.fraud & flag)
-        sums[f"amount_served_{arm}"] = hundredths.sum(where=served & rows.fraud)
-        sums[f"amount_caught_{arm}"] = hundredths.sum(where=served & rows.fraud & flag)
-    return sums
+def _added_up(by_day: list[_Numbers]) -> _Numbers:
+    names = {name for day in by_day for name in day.row if name != "day"}
+    return _Numbers({name: sum(day[name] for day in by_day) for name in names})
 
 
 def _design(table: FeedbackTable, policy: Policy, numbers: _Numbers) -> Design:
-    """Pairs wherever there are any, unless the policy wants one design; McNemar's test is never made from unpaired rows."""
+    """As the policy wants it; else pairs if they hold enough frauds, else a split that does, else whichever holds more.
+
+    McNemar's test is never made from unpaired rows, and a few pairs among them do not make a test paired.
+    """
     if policy.design is WantedDesign.PAIRED and not numbers["pairs"]:
         raise FeedbackInvalid(
             f"{table.name}: the policy requires pairs (McNemar's test), but no matured, labelled transaction has both"
             ' baseline_prediction and candidate_prediction; score both models on the same transactions, or set design = "split".'
         )
-    return Design.PAIRED if numbers["pairs"] and policy.design is not WantedDesign.SPLIT else Design.SPLIT
+    if policy.design is not WantedDesign.AUTO:
+        return Design(policy.design.value)
+    least = policy.min_counts.frauds
+    pairs = (
+        numbers["fraud_both"] + numbers["fraud_baseline"] + numbers["fraud_candidate"] + numbers["fraud_neither"],
+        numbers["pairs"],
+    )
+    split = (min(numbers[f"{arm}_served_frauds"] for arm in ARMS), min(numbers[f"{arm}_served"] for arm in ARMS))
+    is_paired = pairs[0] >= least or (split[0] < least and pairs >= split)
+    return Design.PAIRED if is_paired else Design.SPLIT
 
 
 def _outcomes(design: Design, numbers: _Numbers, cards: CardProducts | None) -> Outcomes:
+    models, frauds, false = _models(design, numbers)
+    rows = numbers["pairs"] if design is Design.PAIRED else numbers["baseline_served"] + numbers["candidate_served"]
+    return Outcomes(design, *models, frauds, false, cards, rows, numbers["known"] - rows)
+
+
+def _models(design: Design, numbers: _Numbers) -> tuple[tuple[ModelCounts, ModelCounts], Overlap | None, Overlap | None]:
+    """Both models, and in pairs the overlaps of their alerts on frauds and on others."""
     if design is Design.SPLIT:
-        models = tuple(
-            ModelCounts(
-                numbers[f"{arm}_served_frauds"],
-                numbers[f"{arm}_caught"],
-                numbers[f"{arm}_served_alerts"],
-                numbers[f"{arm}_caught"],
-            )
-            for arm in _ARMS
+        one, two = (
+            ModelCounts(numbers[f"{arm}_served_frauds"], caught, numbers[f"{arm}_served_alerts"], caught)
+            for arm, caught in ((arm, numbers[f"{arm}_caught"]) for arm in ARMS)
         )
-        left_out = numbers["known"] - numbers["baseline_served"] - numbers["candidate_served"]
-        return Outcomes(design, models[0], models[1], cards=cards, left_out=left_out)
+        return (one, two), None, None
     frauds = Overlap(numbers["fraud_both"], numbers["fraud_baseline"], numbers["fraud_candidate"], numbers["fraud_neither"])
     false = Overlap(numbers["false_both"], numbers["false_baseline"], numbers["false_candidate"])
     total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
     caught = (frauds.both + frauds.baseline_only, frauds.both + frauds.candidate_only)
     wrong = (false.both + false.baseline_only, false.both + false.candidate_only)
-    models = [ModelCounts(total, right, right + bad, right) for right, bad in zip(caught, wrong, strict=True)]
-    return Outcomes(
-        design, models[0], models[1], frauds=frauds, false_alerts=false, cards=cards, left_out=numbers["known"] - numbers["pairs"]
-    )
+    one, two = (ModelCounts(total, right, right + bad, right) for right, bad in zip(caught, wrong, strict=True))
+    return (one, two), frauds, false
 
 
-def _cards(table: FeedbackTable, rows: Expression, design: Design) -> tuple[CardCounts, CardProducts]:
-    """Cards by the arms they met, and the sums over cards of products that clustered variances need, in one pass."""
-    rows = rows.filter(rows.usable & rows.entity_id.notnull())
-    vector: dict[str, Expression] = {}
-    for arm in _ARMS:
-        scored = rows.pair if design is Design.PAIRED else rows[f"served_{arm}"]
-        vector[f"{arm}_frauds"] = scored & rows.fraud
-        vector[f"{arm}_caught"] = scored & rows.fraud & rows[f"{arm}_flag"]
-        vector[f"{arm}_alerts"] = scored & rows[f"{arm}_flag"]
-    met = {f"met_{arm}": rows[f"in_{arm}"].cast("int32").max() for arm in _ARMS}
-    cards = rows.group_by("entity_id").aggregate(**met, **{name: vector[name].sum() for name in VECTOR})
-    products = {
-        f"product_{number}": (cards[one] * cards[two]).sum()
-        for number, (one, two) in enumerate(combinations_with_replacement(VECTOR, 2))
-    }
-    row = table.fetch(
-        cards.aggregate(
-            cards=cards.count(),
-            baseline=(cards.met_candidate == 0).sum(),
-            candidate=(cards.met_baseline == 0).sum(),
-            **products,
-        )
-    )[0]
-    numbers = _Numbers(row)
-    alone = numbers["baseline"], numbers["candidate"]
-    counts = CardCounts(*alone, crossover=numbers["cards"] - sum(alone))
-    return counts, CardProducts(numbers["cards"], tuple(numbers[name] for name in products))
+def _day(design: Design, numbers: _Numbers) -> DayCounts:
+    models, frauds, _ = _models(design, numbers)
+    return DayCounts(numbers["day"], *models, frauds)
+
+
+def _units(table: FeedbackTable, rows: Expression, design: Design) -> _Numbers:
+    """Cards by the arms they met, and sums over cards of the products that clustered variances need, in one pass.
+
+    Without cards each transaction is its own unit, and only the savings need the sums.
+    """
+    money = money_vectors(rows, design) if table.has("amount") else []
+    if not table.has("entity_id"):
+        units = rows.select(**{name: part for vector in money for name, part in vector.items()}) if money else None
+        sums: dict[str, Expression] = {}
+    else:
+        cards = rows.filter(rows.usable & rows.entity_id.notnull()).group_by("entity_id")
+        parts = {name: part.sum() for vector in (card_vector(rows, design), *money) for name, part in vector.items()}
+        units = cards.aggregate(**{f"met_{arm}": rows[f"in_{arm}"].cast("int32").max() for arm in ARMS}, **parts)
+        sums = {
+            "cards": units.count(),
+            "baseline": (units.met_candidate == 0).sum(),
+            "candidate": (units.met_baseline == 0).sum(),
+            **products(units, VECTOR, "card"),
+        }
+    if units is None:
+        return _Numbers({})
+    for number, vector in enumerate(money):
+        sums |= products(units, list(vector), f"money_{number}")
+    return _Numbers(table.fetch(units.aggregate(**sums))[0])
+
+
+def _card_counts(units: _Numbers) -> CardCounts:
+    alone = units["baseline"], units["candidate"]
+    return CardCounts(*alone, crossover=units["cards"] - sum(alone))
+
+
+def _card_products(units: _Numbers) -> CardProducts | None:
+    found = units.starting("card_")
+    return CardProducts(units["cards"], found) if found else None
 
 
 def _arm(numbers: _Numbers, arm: str) -> ArmCounts:
@@ -264,8 +249,23 @@ def _arm(numbers: _Numbers, arm: str) -> ArmCounts:
 
 
 def _labels(table: FeedbackTable, numbers: _Numbers) -> LabelCounts:
-    times = (numbers["timed"], numbers["late"]) if table.has("label_time") else (None, None)
-    return LabelCounts(numbers["unflagged"], numbers["unflagged_labelled"], *times)
+    timed, late = (numbers["timed"], numbers["late"]) if table.has("label_time") else (None, None)
+    unflagged, flagged = (numbers["unflagged"], numbers["unflagged_labelled"]), (numbers["flagged"], numbers["flagged_labelled"])
+    return LabelCounts(*unflagged, timed, late, *flagged)
+
+
+def _selection(numbers: _Numbers) -> PairSelection:
+    return PairSelection(*(numbers[f"chosen_{name}"] for name in ("flagged", "flagged_pairs", "unflagged", "unflagged_pairs")))
+
+
+def _audits(table: FeedbackTable, numbers: _Numbers, design: Design) -> tuple[AuditCounts, ...]:
+    if not table.has("label_source"):
+        return ()
+    groups = ("pair",) if design is Design.PAIRED else ARMS
+    return tuple(
+        AuditCounts(numbers[f"{group}_unflagged"], numbers[f"{group}_audited"], numbers[f"{group}_audit_frauds"])
+        for group in groups
+    )
 
 
 def _quality(table: FeedbackTable, rows: Expression, numbers: _Numbers) -> QualityCounts:
@@ -277,17 +277,15 @@ def _quality(table: FeedbackTable, rows: Expression, numbers: _Numbers) -> Quali
         by_transaction = usable.group_by("transaction_id").aggregate(labels=label.nunique())
         conflicting = table.fetch(by_transaction.aggregate(conflicting=(by_transaction.labels > 1).sum()))[0]["conflicting"]
     early = numbers["early"] if table.has("label_time") else None
-    return QualityCounts(numbers["rows"], numbers["unusable"], int(repeats), int(conflicting), early)
+    return QualityCounts(numbers["rows"], numbers["unusable"], int(repeats), int(conflicting), early, numbers["future"])
 
 
-def _amounts(numbers: _Numbers, design: Design) -> AmountCounts:
+def _amounts(numbers: _Numbers, design: Design, units: _Numbers, *, by_card: bool) -> AmountCounts:
     if design is Design.PAIRED:
-        scored = numbers["amount_pair"]
-        return AmountCounts(numbers["amount"], scored, numbers["amount_pair_baseline"], scored, numbers["amount_pair_candidate"])
-    return AmountCounts(
-        numbers["amount"],
-        numbers["amount_served_baseline"],
-        numbers["amount_caught_baseline"],
-        numbers["amount_served_candidate"],
-        numbers["amount_caught_candidate"],
-    )
+        scored, rows = numbers["amount_pair"], numbers["pairs"]
+        by_arm = (scored, numbers["amount_pair_baseline"], scored, numbers["amount_pair_candidate"], rows, rows)
+    else:
+        amounts = (numbers[f"amount_{what}_{arm}"] for arm in ARMS for what in ("served", "caught"))
+        by_arm = (*amounts, numbers["baseline_served"], numbers["candidate_served"])
+    found = tuple(products for number in range(2) if (products := units.starting(f"money_{number}_")))
+    return AmountCounts(numbers["amount"], *by_arm, products=found, by_card=by_card)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -67,14 +68,16 @@ class FeedbackTable:
             raise FeedbackInvalid(f"{self.name}: transaction {found['first']} {what}{others}.")
 
     def refuse_nan(self) -> None:
-        """Refuse NaN, which compares as small in one engine and as large in another.
-
-        Read as text, because DuckDB 2.0 trusts Parquet's statistics, which leave NaN out, and finds none with isnan.
-        """
+        """Refuse NaN and infinity, which compare as small in one engine and as large in another."""
         for name in ("latency_ms", "amount"):
-            if self.has(name) and self.rows[name].type().is_floating():
-                is_nan = self.rows[name].cast("string").lower() == "nan"
-                self.refuse_any(self.rows.filter(is_nan), f"holds NaN in {name}; unknown must be null")
+            if self.has(name):
+                column = self.rows[name]
+                self.refuse_any(self.rows.filter(column - column != 0), f"holds NaN in {name}; unknown must be null")
+
+    def moment(self, seconds: int) -> Expression:
+        """A time to compare event_time with: an engine skips what lies outside only when the column itself is compared."""
+        zone = UTC if self.rows.event_time.type().timezone else None
+        return ibis.literal(datetime.fromtimestamp(seconds, UTC).replace(tzinfo=zone))
 
 
 @contextmanager

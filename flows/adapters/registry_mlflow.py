@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import RegistryEntry, Stage
@@ -18,7 +20,6 @@ from flows.settings import RegistryMode
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
-    from pathlib import Path
 
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
@@ -92,6 +93,13 @@ class MlflowRegistry:
             self._client.log_text(run, text, name)
             self._client.set_tag(run, f"sha256.{name}", hashlib.sha256(text.encode()).hexdigest())
         return f"runs:/{run}/{name}"
+
+    def log_picture(self, test: ABTest, name: str, png: bytes) -> None:
+        folder, _, file_name = name.rpartition("/")
+        with _talking(f"storing {name} on run {test.experiment_run_id}"), tempfile.TemporaryDirectory() as place:
+            file = Path(place) / file_name
+            file.write_bytes(png)
+            self._client.log_artifact(test.experiment_run_id, str(file), folder)
 
     def tag_test(self, test: ABTest, tags: Mapping[str, str]) -> None:
         with _talking(f"tagging run {test.experiment_run_id}"):

@@ -12,7 +12,7 @@ from flows.adapters.feedback_table import Expression, FeedbackTable, open_feedba
 from flows.domain.ab_test import ABTest, Arm
 from flows.domain.counts import RequestBucket, TelemetrySummary
 from flows.domain.errors import FeedbackInvalid
-from flows.domain.metrics import BUCKET_SECONDS, choose_bucket_seconds, longest_error_breach, longest_latency_breach, widen
+from flows.domain.requests import ArmRequests, summarise_requests
 from flows.ports import ArmTelemetry
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
 
-_NOTHING = RequestBucket(0, 0, 0, 0)
 _LONGEST_MS = 600_000
 
 
@@ -66,38 +65,47 @@ class FeedbackTelemetry:
             if not table.has("latency_ms") and not table.has("error"):
                 return None
             table.refuse_nan()
-            start = window.start.timestamp()
-            end = (window.start + timedelta(days=policy.window_days.max)).timestamp()
-            rows = table.rows.filter((table.rows.event_s >= int(start)) & (table.rows.event_s < int(end)))
-            baseline, candidate = _buckets(table, rows, policy)
-            p95 = _p95(table, rows)
-        seconds = choose_bucket_seconds(candidate)
-        wide = [widen(arm, seconds or BUCKET_SECONDS[-1]) for arm in (baseline, candidate)]
-        return TelemetrySummary(
-            latency_limit_ms=policy.latency.p95_ms,
-            baseline=sum(baseline.values(), _NOTHING),
-            candidate=sum(candidate.values(), _NOTHING),
-            baseline_p95_ms=p95.get("baseline"),
-            candidate_p95_ms=p95.get("candidate"),
-            bucket_seconds=seconds,
-            latency_breach=longest_latency_breach(wide[1]),
-            error_breach=longest_error_breach(wide[1], wide[0], policy.error_rate.excess),
-        )
+            rows = _exposed(table, window, policy)
+            buckets, served, p95 = _buckets(table, rows, policy), _served(table, rows, policy), _p95(table, rows)
+        baseline, candidate = (ArmRequests(buckets[arm], served[arm], p95.get(arm)) for arm in Arm)
+        return summarise_requests(baseline, candidate, window.start, policy)
+
+    def served(self, window: ExposureWindow, policy: Policy) -> Mapping[Arm, Mapping[int, int]]:
+        """Rows of each arm by the number (since 1970) of the policy's bucket: what another telemetry should have measured."""
+        with open_feedback(self._source, policy) as table:
+            return _served(table, _exposed(table, window, policy), policy)
 
 
-def _buckets(table: FeedbackTable, rows: Expression, policy: Policy) -> tuple[dict[int, RequestBucket], dict[int, RequestBucket]]:
-    """Requests of each arm in stretches of five minutes: at most 12 small rows an hour and arm leave the engine."""
+def _exposed(table: FeedbackTable, window: ExposureWindow, policy: Policy) -> Expression:
+    """The rows of the whole test so far."""
+    start, end = window.start, window.start + timedelta(days=policy.window_days.max)
+    return table.rows.filter((table.rows.event_s >= int(start.timestamp())) & (table.rows.event_s < int(end.timestamp())))
+
+
+def _buckets(table: FeedbackTable, rows: Expression, policy: Policy) -> dict[Arm, dict[int, RequestBucket]]:
+    """Requests of each arm in the policy's stretches of time: at most some small rows an hour and arm leave the engine."""
     none = ibis.literal(0)
     timed = rows.latency_ms.count() if table.has("latency_ms") else none
     within = (rows.latency_ms <= float(policy.latency.p95_ms)).sum() if table.has("latency_ms") else none
     answered, errors = (rows.error.count(), rows.error.sum()) if table.has("error") else (none, none)
-    number = (rows.event_s / BUCKET_SECONDS[0]).floor().cast("int64")
-    grouped = rows.group_by(arm=rows.arm, number=number).aggregate(timed=timed, within=within, answered=answered, errors=errors)
-    found: dict[str, dict[int, RequestBucket]] = {"baseline": {}, "candidate": {}}
-    for row in table.fetch(grouped.filter(grouped.arm.isin(list(found)))):
+    grouped = _by_bucket(rows, policy).aggregate(timed=timed, within=within, answered=answered, errors=errors)
+    found: dict[Arm, dict[int, RequestBucket]] = {arm: {} for arm in Arm}
+    for row in table.fetch(grouped.filter(grouped.arm.isin(list(Arm)))):
         counts = (row["timed"], row["within"], row["answered"], row["errors"])
-        found[row["arm"]][row["number"]] = RequestBucket(*(int(count or 0) for count in counts))
-    return found["baseline"], found["candidate"]
+        found[Arm(row["arm"])][row["number"]] = RequestBucket(*(int(count or 0) for count in counts))
+    return found
+
+
+def _served(table: FeedbackTable, rows: Expression, policy: Policy) -> dict[Arm, dict[int, int]]:
+    grouped = _by_bucket(rows, policy).aggregate(requests=rows.count())
+    found: dict[Arm, dict[int, int]] = {arm: {} for arm in Arm}
+    for row in table.fetch(grouped.filter(grouped.arm.isin(list(Arm)))):
+        found[Arm(row["arm"])][row["number"]] = row["requests"]
+    return found
+
+
+def _by_bucket(rows: Expression, policy: Policy) -> Expression:
+    return rows.group_by(arm=rows.arm, number=(rows.event_s / policy.latency.bucket_seconds).floor().cast("int64"))
 
 
 def _p95(table: FeedbackTable, rows: Expression) -> dict[str, int]:

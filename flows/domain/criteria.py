@@ -5,38 +5,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from math import sqrt
 from typing import TYPE_CHECKING
 
-from flows.domain.guardrails import percent
-from flows.domain.intervals import Interval, newcombe, precision_change, recall_ratio
+from flows.domain.intervals import Interval, precision_change, precision_error, recall_ratio
 from flows.domain.metrics import (
-    CLUSTERED_FROM,
-    SUSTAINED_BUCKETS,
     boschloo,
-    clustered_recall_z,
     equivalence_p,
-    error_share,
     has_small_cell,
-    is_over_latency_limit,
     is_within_band,
     mcnemar,
     precision_difference,
-    precision_standard_error,
     recall_design_effect,
+    recall_z,
     relative_improvement,
-    score_z,
     two_sided_p,
 )
 from flows.domain.policy import Margin, Sides
+from flows.domain.requests import (
+    error_share,
+    has_more_errors,
+    is_over_latency_limit,
+    is_shared_breach,
+    more_errors_p,
+    slower_p,
+)
 from flows.domain.sequential import nominal_alpha
 
 if TYPE_CHECKING:
-    from flows.domain.counts import Outcomes, RequestBucket, TelemetrySummary
+    from flows.domain.counts import Coverage, Outcomes, RequestBucket, TelemetrySummary
     from flows.domain.evidence import Evidence
     from flows.domain.policy import Policy
 
 _CONFIDENCE = 0.95
-_Z = 1.959963984540054
+_LEAST_ALPHA = 1e-9  # a look that may spend nothing still has a (very wide) interval
 
 
 class CriterionName(StrEnum):
@@ -69,7 +71,11 @@ class SignificanceTest(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One condition: what was observed (None: unknown) against the threshold, in `unit`, and why in a sentence."""
+    """One condition: what was observed (None: unknown) against the threshold, in `unit`, and why in a sentence.
+
+    `interval`: of the recalls' ratio at this look's level, or of the precisions' difference; `equivalence_p_value`: of the
+    tests that the precisions differ by no more than the band.
+    """
 
     name: CriterionName
     status: CriterionStatus
@@ -77,6 +83,8 @@ class Criterion:
     threshold: float
     unit: str
     reason: str
+    interval: Interval | None = None
+    equivalence_p_value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,24 +104,36 @@ def measure_significance(evidence: Evidence, policy: Policy) -> Significance | N
     outcomes = evidence.outcomes
     if not outcomes.baseline.frauds or not outcomes.candidate.frauds:
         return None
-    test, p_value, exact = _test(outcomes)
-    interval = recall_ratio(outcomes, clustered=test is SignificanceTest.CLUSTERED, confidence=_CONFIDENCE)
-    alpha = nominal_alpha(float(policy.alpha), evidence.looks) if evidence.looks else float(policy.alpha)
-    return Significance(test, p_value, exact, alpha, max(1, len(evidence.looks)), interval)
+    test, p_value, exact = _test(outcomes, policy)
+    interval = recall_ratio(outcomes, clustered=_is_clustered(outcomes, policy), confidence=float(policy.statistics.confidence))
+    return Significance(test, p_value, exact, _look_alpha(evidence, policy), max(1, len(evidence.looks)), interval)
 
 
-def _test(outcomes: Outcomes) -> tuple[SignificanceTest, float, float | None]:
-    effect = recall_design_effect(outcomes)
+def _look_alpha(evidence: Evidence, policy: Policy) -> float:
+    """What this look may spend: nothing before the first planned one, all of alpha for counts alone."""
+    if evidence.looks:
+        return nominal_alpha(float(policy.alpha), evidence.looks)
+    return 0.0 if evidence.feedback else float(policy.alpha)
+
+
+def _is_clustered(outcomes: Outcomes, policy: Policy) -> bool:
+    return (recall_design_effect(outcomes) or 0.0) > policy.statistics.design_effect
+
+
+def _test(outcomes: Outcomes, policy: Policy) -> tuple[SignificanceTest, float, float | None]:
+    """The test that the design demands; with frauds that come in bunches, the larger p-value of it and of the cards' test."""
     exact: float | None = None
     if outcomes.frauds is not None:
-        midp, exact = mcnemar(outcomes.frauds.baseline_only, outcomes.frauds.candidate_only)
-        test, p_value = SignificanceTest.MCNEMAR_MIDP, midp
-    elif has_small_cell(outcomes):
+        found = mcnemar(outcomes.frauds.baseline_only, outcomes.frauds.candidate_only)
+        test, p_value, exact = SignificanceTest.MCNEMAR_MIDP, found.midp_p_value, found.exact_p_value
+    elif has_small_cell(outcomes, policy.statistics.small_cell):
         test, p_value = SignificanceTest.BOSCHLOO, boschloo(outcomes.baseline, outcomes.candidate)
     else:
-        test, p_value = SignificanceTest.SCORE, two_sided_p(score_z(outcomes.baseline, outcomes.candidate))
-    if outcomes.cards is not None and effect is not None and effect > CLUSTERED_FROM:
-        return SignificanceTest.CLUSTERED, two_sided_p(clustered_recall_z(outcomes, outcomes.cards)), exact
+        test, p_value = SignificanceTest.SCORE, two_sided_p(recall_z(outcomes))
+    if _is_clustered(outcomes, policy):
+        by_card = two_sided_p(recall_z(outcomes) / sqrt(recall_design_effect(outcomes) or 1.0))
+        if by_card > p_value:
+            return SignificanceTest.CLUSTERED, by_card, exact
     return test, p_value, exact
 
 
@@ -141,36 +161,50 @@ def _recall_improvement(outcomes: Outcomes, policy: Policy, significance: Signif
     if observed is None or interval is None:
         reason = "there are no frauds to compare, or the baseline caught none of them"
         return Criterion(name, CriterionStatus.UNDECIDED, None, float(required), "relative", reason)
-    decisive = observed if policy.margin is Margin.POINT else Fraction(interval.low) - 1
+    bound = recall_ratio(
+        outcomes,
+        clustered=_is_clustered(outcomes, policy),
+        confidence=1 - max(significance.alpha if significance else 0.0, _LEAST_ALPHA),
+    )
+    least = Fraction(bound.low) - 1 if bound else Fraction(-1)
+    meets = (observed if policy.margin is Margin.POINT else least) >= required
     is_refuted = interval.high is not None and interval.high < 1 + required
-    status = _status(meets=decisive >= required, is_refuted=is_refuted, is_final=is_final)
-    digits = _digits(decisive, required)
-    end = "" if policy.margin is Margin.POINT else f", at least {signed(decisive, digits)}"
-    reason = f"recall changes by {signed(observed, digits)}{end}; {signed(required)} is required"
-    return Criterion(name, status, float(observed), float(required), "relative", reason)
+    status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
+    digits = _digits(observed if policy.margin is Margin.POINT else least, required)
+    reason = (
+        f"recall changes by {signed(observed, digits)}, at least {signed(least, digits)}; {signed(required)} is required "
+        f"(≥ {float(required) * 100:g} % {'confirmed' if least >= required else 'not confirmed'})"
+    )
+    return Criterion(name, status, float(observed), float(required), "relative", reason, bound)
 
 
 def _precision_stability(outcomes: Outcomes, policy: Policy, *, is_final: bool) -> Criterion:
     name, band, sides = CriterionName.PRECISION_STABILITY, policy.precision_band.absolute, policy.precision_band.sides
-    difference, interval = precision_difference(outcomes), precision_change(outcomes, _CONFIDENCE)
-    if difference is None or interval is None or interval.high is None:
+    difference, error = precision_difference(outcomes), precision_error(outcomes)
+    interval = precision_change(outcomes, float(policy.statistics.confidence))
+    if difference is None or error is None or interval is None or interval.high is None:
         reason = "one of the models raised no alert, so its precision is unknown"
         return Criterion(name, CriterionStatus.UNDECIDED, None, float(band), "absolute", reason)
-    error = precision_standard_error(outcomes)
-    error = (interval.high - interval.low) / (2 * _Z) if error is None else error
-    is_known_well = is_final or error <= band / 2
+    is_known_well = error <= band / 2
     is_refuted = interval.high < -band or (sides is Sides.TWO and interval.low > band)
-    meets = is_within_band(difference, band, sides) and is_known_well
-    digits = _digits(abs(difference), band)
-    allowed = (
-        f"±{float(band) * 100:g} points are allowed" if sides is Sides.TWO else f"it may fall by {float(band) * 100:g} points"
-    )
-    reason = f"precision changes by {points(difference, digits)}; {allowed}"
-    if not is_known_well:
-        reason += f", but it is known only to within {error * 100:.1f} points (standard error)"
-    reason += f"; equivalence test p = {equivalence_p(float(difference), error, float(band)):.2g}"
+    meets = is_within_band(difference, band, sides) and (is_final or is_known_well)
     status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
-    return Criterion(name, status, float(difference), float(band), "absolute", reason)
+    equivalence = equivalence_p(float(difference), error, float(band), sides)
+    reason = _precision_reason(policy, difference, equivalence)
+    if not is_known_well:
+        reason += f"; known only to within {error * 100:.1f} points (standard error), so stability is not confirmed"
+    return Criterion(name, status, float(difference), float(band), "absolute", reason, interval, equivalence)
+
+
+def _precision_reason(policy: Policy, difference: Fraction, equivalence: float) -> str:
+    band, sides = policy.precision_band.absolute, policy.precision_band.sides
+    change = points(difference, _digits(abs(difference), band))
+    allowed = f"±{float(band) * 100:g} points are allowed"
+    if sides is Sides.LOWER:
+        allowed = f"it may fall by {float(band) * 100:g} points"
+    elif difference > band:
+        allowed += ", and a rise beyond them fails too"
+    return f"precision changes by {change}; {allowed}; equivalence test p = {equivalence:.2g}"
 
 
 def _recall_significance(outcomes: Outcomes, policy: Policy, significance: Significance | None, *, is_final: bool) -> Criterion:
@@ -189,50 +223,99 @@ def _recall_significance(outcomes: Outcomes, policy: Policy, significance: Signi
 
 
 def _latency(telemetry: TelemetrySummary | None, policy: Policy, *, is_final: bool) -> Criterion:
-    name, limit = CriterionName.LATENCY, policy.latency.p95_ms
-    if telemetry is None or not telemetry.candidate.timed or telemetry.candidate_p95_ms is None:
-        return Criterion(name, CriterionStatus.NOT_CHECKED, None, float(limit), "ms", "the candidate's latency was not measured")
-    candidate, p95 = telemetry.candidate, telemetry.candidate_p95_ms
-    is_sustained = telemetry.latency_breach >= SUSTAINED_BUCKETS
-    is_refuted = is_sustained or is_over_latency_limit(candidate, (1 - _CONFIDENCE) / 2)
-    meets = 100 * candidate.within_limit >= 95 * candidate.timed and not is_sustained
-    reason = f"the candidate answers 95 % of its requests within {p95} ms; {float(limit):g} ms are allowed"
-    if is_sustained:
-        reason += f"; it stayed above for {_duration(telemetry.latency_breach, telemetry.bucket_seconds)}"
-    status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
-    return Criterion(name, status, float(p95), float(limit), "ms", reason + _resolution(telemetry))
+    name, limit = CriterionName.LATENCY, float(policy.latency.p95_ms)
+    is_sustained = telemetry is not None and telemetry.latency_breach >= policy.latency.sustained_buckets
+    missing = "" if is_sustained else _unmeasured("latency", telemetry and telemetry.latency_coverage, policy)
+    if telemetry is None or not telemetry.candidate.timed or missing:
+        return Criterion(
+            name, CriterionStatus.NOT_CHECKED, None, limit, "ms", missing or "the candidate's latency was not measured"
+        )
+    candidate, required = telemetry.candidate, policy.latency.share * telemetry.candidate.timed
+    is_unclear = candidate.within_limit < required <= candidate.within_limit + candidate.near_limit
+    is_refuted = is_sustained or is_over_latency_limit(candidate, policy.latency, (1 - _CONFIDENCE) / 2)
+    status = _status(meets=candidate.within_limit >= required and not is_sustained, is_refuted=is_refuted, is_final=is_final)
+    status = CriterionStatus.NOT_CHECKED if is_unclear and not is_sustained else status
+    observed = None if telemetry.candidate_p95_ms is None else float(telemetry.candidate_p95_ms)
+    return Criterion(name, status, observed, limit, "ms", _latency_reason(telemetry, policy) + _resolution(telemetry, policy))
+
+
+def _latency_reason(telemetry: TelemetrySummary, policy: Policy) -> str:
+    limit, required = f"{float(policy.latency.p95_ms):g} ms", policy.latency.share
+    before, after = _within(telemetry.baseline, required), _within(telemetry.candidate, required)
+    reason = (
+        f"within {limit} are {after} of the candidate's requests (p95 {_ms(telemetry.candidate_p95_ms)}) and {before} of the"
+        f" baseline's (p95 {_ms(telemetry.baseline_p95_ms)}; p = {slower_p(telemetry.baseline, telemetry.candidate):.2g} for the"
+        f" candidate being slower); {float(required) * 100:g} % are required"
+    )
+    if telemetry.near_ms:
+        low, high = (f"{float(edge):g}" for edge in telemetry.near_ms)
+        reason += f"; no histogram boundary lies at {limit}, only at {low} and {high} ms"
+    if telemetry.latency_breach >= policy.latency.sustained_buckets:
+        reason += f"; the candidate alone stayed above for {_duration(telemetry.latency_breach, telemetry.bucket_seconds)}"
+    elif telemetry.shared_latency_breach >= policy.latency.sustained_buckets:
+        reason += f"; both arms stayed above for {_duration(telemetry.shared_latency_breach, telemetry.bucket_seconds)}"
+    elif is_shared_breach(telemetry, policy.latency):
+        reason += "; both arms are above over the whole time"
+    return reason
+
+
+def _within(arm: RequestBucket, required: Fraction) -> str:
+    """The share within the limit in words; with a histogram that has no boundary there, its lowest and highest value."""
+    if not arm.timed:
+        return "an unknown share"
+    low, high = (Fraction(count, arm.timed) for count in (arm.within_limit, arm.within_limit + arm.near_limit))
+    shown = [f"{float(share) * 100:.{_digits(share, required)}f} %" for share in (low, high)]
+    return shown[0] if low == high else f"{shown[0]} to {shown[1]}"
 
 
 def _error_rate(telemetry: TelemetrySummary | None, policy: Policy, *, is_final: bool) -> Criterion:
     name, excess = CriterionName.ERROR_RATE, policy.error_rate.excess
+    is_sustained = telemetry is not None and telemetry.error_breach >= policy.latency.sustained_buckets
+    missing = "" if is_sustained else _unmeasured("the outcome", telemetry and telemetry.error_coverage, policy)
     before = error_share(telemetry.baseline) if telemetry else None
     after = error_share(telemetry.candidate) if telemetry else None
-    if telemetry is None or before is None or after is None:
-        return Criterion(
-            name, CriterionStatus.NOT_CHECKED, None, float(excess), "absolute", "errors of both arms were not measured"
-        )
-    is_sustained = telemetry.error_breach >= SUSTAINED_BUCKETS
-    is_refuted = is_sustained or _error_difference_low(telemetry.baseline, telemetry.candidate) > excess
-    meets = after - before <= excess and not is_sustained
-    reason = f"{percent(after)} of its requests fail against {percent(before)}; +{float(excess) * 100:g} points are allowed"
+    if telemetry is None or before is None or after is None or missing:
+        reason = missing or "errors of both arms were not measured"
+        return Criterion(name, CriterionStatus.NOT_CHECKED, None, float(excess), "absolute", reason)
+    is_refuted = is_sustained or has_more_errors(telemetry.baseline, telemetry.candidate, excess, (1 - _CONFIDENCE) / 2)
+    # beyond the allowed excess, but within chance: too early to tell, and at the end no reason to lose
+    meets = not is_refuted and (is_final or after - before <= excess)
+    reason = (
+        f"{float(after) * 100:.3g} % of the candidate's requests fail against {float(before) * 100:.3g} % (one-sided"
+        f" p = {more_errors_p(telemetry.baseline, telemetry.candidate):.2g}); +{float(excess) * 100:g} points are allowed"
+    )
     if is_sustained:
         reason += f"; it stayed above for {_duration(telemetry.error_breach, telemetry.bucket_seconds)}"
     status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
-    return Criterion(name, status, float(after - before), float(excess), "absolute", reason + _resolution(telemetry))
+    return Criterion(name, status, float(after - before), float(excess), "absolute", reason + _resolution(telemetry, policy))
 
 
-def _error_difference_low(before: RequestBucket, after: RequestBucket) -> float:
-    return newcombe(after.errors, after.answered, before.errors, before.answered, _CONFIDENCE)[0]
+def _unmeasured(what: str, coverage: Coverage | None, policy: Policy) -> str:
+    """What is missing of a measurement, in words; empty when enough is there."""
+    least = policy.validity.min_telemetry_coverage
+    if coverage is None or not coverage.rows:
+        return f"{what} was not measured"
+    if coverage.share >= least:
+        return ""
+    when = "" if coverage.day is None else f" on day {coverage.day}"
+    return (
+        f"{what} is known for only {coverage.measured:,} of the {coverage.arm}'s {coverage.rows:,} requests{when};"
+        f" {float(least) * 100:g} % are required"
+    )
 
 
 def signed(share: Fraction | float, digits: int = 1) -> str:
     """A relative change in words, such as +6.3 %."""
-    return f"{float(share) * 100:+.{digits}f} %"
+    return f"{float(share) * 100:+z.{digits}f} %"
 
 
 def points(share: Fraction | float, digits: int = 1) -> str:
     """An absolute change of a share in words, such as -0.4 points."""
-    return f"{float(share) * 100:+.{digits}f} points"
+    return f"{float(share) * 100:+z.{digits}f} points"
+
+
+def _ms(p95: int | None) -> str:
+    return "unknown" if p95 is None else f"{p95} ms"
 
 
 def _duration(buckets: int, seconds: int | None) -> str:
@@ -240,11 +323,11 @@ def _duration(buckets: int, seconds: int | None) -> str:
     return f"{minutes} minutes" if minutes < 120 else f"{minutes // 60} hours"
 
 
-def _resolution(telemetry: TelemetrySummary) -> str:
-    """Say when breaches could not be looked for at the usual five minutes."""
+def _resolution(telemetry: TelemetrySummary, policy: Policy) -> str:
+    """Say when breaches could not be looked for in the policy's own stretches."""
     if telemetry.bucket_seconds is None:
         return "; too few requests to look for sustained breaches"
-    if telemetry.bucket_seconds > 300:
+    if telemetry.bucket_seconds > policy.latency.bucket_seconds:
         return f"; sustained breaches were looked for in stretches of {_duration(1, telemetry.bucket_seconds)}"
     return ""
 

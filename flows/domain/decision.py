@@ -11,6 +11,7 @@ from flows.domain.ab_test import ABTest
 from flows.domain.action_plan import ActionPlan
 from flows.domain.errors import PostponementRefused
 from flows.domain.evidence import Evidence
+from flows.domain.policy import Policy
 from flows.domain.verdict import Verdict, VerdictKind
 
 
@@ -70,7 +71,7 @@ class DecisionRequest:
         decide_within_hours: after that the default applies: the baseline stays.
         horizon_at: when the last planned look is due (wall clock): nothing is postponed beyond it; None when unknown.
         postponements_left: how often people may still postpone in this test, this round included.
-        evidence: what the verdict was made from, so that it can be recomputed from the record.
+        evidence, policy: what the verdict was made from and by, so that it can be recomputed from the record.
     """
 
     test: ABTest
@@ -86,6 +87,7 @@ class DecisionRequest:
     horizon_at: datetime | None = None
     postponements_left: int = 3
     evidence: Evidence | None = None
+    policy: Policy | None = None
 
     @property
     def decision_id(self) -> str:

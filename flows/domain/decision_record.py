@@ -35,6 +35,18 @@ class DecisionRecord:
     previous_hash: str
     hash: str
 
+    @property
+    def recomputed_hash(self) -> str:
+        """What `hash` must be, unless something of this record was changed."""
+        return record_hash(
+            sequence=self.sequence,
+            kind=self.kind,
+            decision_id=self.decision_id,
+            at=self.at,
+            payload=self.payload,
+            previous_hash=self.previous_hash,
+        )
+
 
 def record_hash(
     *, sequence: int, kind: RecordKind, decision_id: str, at: datetime, payload: Mapping[str, object], previous_hash: str
@@ -56,15 +68,7 @@ def first_broken_link(records: Iterable[DecisionRecord]) -> DecisionRecord | Non
     """The first record that does not follow from its predecessor or whose content was changed; None when all is whole."""
     previous = GENESIS
     for sequence, record in enumerate(records, start=1):
-        expected = record_hash(
-            sequence=sequence,
-            kind=record.kind,
-            decision_id=record.decision_id,
-            at=record.at,
-            payload=record.payload,
-            previous_hash=previous,
-        )
-        if record.sequence != sequence or record.previous_hash != previous or record.hash != expected:
+        if record.sequence != sequence or record.previous_hash != previous or record.hash != record.recomputed_hash:
             return record
         previous = record.hash
     return None

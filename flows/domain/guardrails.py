@@ -7,12 +7,16 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from flows.domain.metrics import sample_ratio_p
+from flows.domain.counts import ModelCounts
+from flows.domain.metrics import sample_ratio_p, score_z, two_sided_p
 
 if TYPE_CHECKING:
     from flows.domain.counts import FeedbackCounts
     from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
+
+_LARGE_DIFFERENCE = Fraction(1, 100)
+_SURE_P_VALUE = 0.001
 
 
 class GuardrailStatus(StrEnum):
@@ -46,7 +50,7 @@ class Guardrail:
 def check_guardrails(counts: FeedbackCounts, window: ExposureWindow, policy: Policy) -> tuple[Guardrail, ...]:
     """Every guardrail for one window of feedback, in the order of `GuardrailName`."""
     return (
-        _window(window, policy),
+        _window(counts, window, policy),
         _label_maturity(counts, window, policy),
         _label_coverage(counts, policy),
         _sample_ratio(counts, policy),
@@ -74,14 +78,17 @@ def _unchecked(name: GuardrailName, reason: str) -> Guardrail:
     return Guardrail(name, GuardrailStatus.NOT_CHECKED, reason)
 
 
-def _window(window: ExposureWindow, policy: Policy) -> Guardrail:
+def _window(counts: FeedbackCounts, window: ExposureWindow, policy: Policy) -> Guardrail:
     days, least = window.exposure_days, policy.window_days.min
     problems: list[str] = []
     if days < least:
         problems.append(f"{days} days of matured exposure are fewer than the {least} that the policy requires")
     elif days % 7:
         problems.append(f"{days} days are no whole weeks, so weekdays would weigh unequally")
-    return _judge(GuardrailName.WINDOW, problems, f"{days} days of matured exposure, whole weeks")
+    empty = days - len({day.day for day in counts.days if day.day < days})
+    if empty:
+        problems.append(f"no transactions on {empty} of {days} days")
+    return _judge(GuardrailName.WINDOW, problems, f"{days} days of matured exposure, whole weeks, none without transactions")
 
 
 def _label_maturity(counts: FeedbackCounts, window: ExposureWindow, policy: Policy) -> Guardrail:
@@ -110,6 +117,10 @@ def _label_coverage(counts: FeedbackCounts, policy: Policy) -> Guardrail:
     if not shares:
         return _unchecked(name, "no transaction is matured yet")
     problems = [f"only {percent(share)} of the matured {group} have a label" for group, share in shares.items() if share < least]
+    before, after = ((arm.labelled, arm.matured) for arm in (counts.baseline, counts.candidate))
+    if _differ(before, after):
+        shown = " against ".join(percent(Fraction(*share)) for share in (before, after))
+        problems.append(f"labels are not equally complete in both arms: {shown} of the matured transactions")
     return _judge(name, problems, f"at least {percent(min(shares.values()))} of the matured transactions have a label")
 
 
@@ -148,8 +159,30 @@ def _data_quality(counts: FeedbackCounts, policy: Policy) -> Guardrail:
         "transactions are labelled both fraud and not": quality.conflicting,
         "rows are labelled before they happened": quality.early_labels or 0,
         "rows lack an id, a time or a known arm": quality.unusable,
+        "rows have an event or a label later than now": quality.future,
     }
     most = policy.validity.max_bad_rows
     problems = [f"{number:,} of {quality.rows:,} {what}" for what, number in found.items() if number > most * quality.rows]
+    problems += _selected_pairs(counts)
     not_checked = " (label times could not be checked)" if quality.early_labels is None else ""
     return _judge(name, problems, f"{sum(found.values()):,} of {quality.rows:,} rows are doubtful{not_checked}")
+
+
+def _selected_pairs(counts: FeedbackCounts) -> list[str]:
+    """Pairs that were chosen by what the baseline said compare the models on chosen transactions."""
+    chosen = counts.selection
+    if chosen is None:
+        return []
+    flagged, unflagged = (chosen.flagged_pairs, chosen.flagged), (chosen.unflagged_pairs, chosen.unflagged)
+    if not _differ(flagged, unflagged):
+        return []
+    shares = percent(Fraction(*flagged)), percent(Fraction(*unflagged))
+    return [f"the pairs are selected: the candidate scored {shares[0]} of what the baseline flagged and {shares[1]} of the rest"]
+
+
+def _differ(one: tuple[int, int], two: tuple[int, int]) -> bool:
+    """Whether two shares (count, total) differ by more than a point, and beyond chance (score test)."""
+    if not one[1] or not two[1] or abs(Fraction(*one) - Fraction(*two)) <= _LARGE_DIFFERENCE:
+        return False
+    before, after = (ModelCounts(total, count, 0, 0) for count, total in (one, two))
+    return two_sided_p(score_z(before, after)) < _SURE_P_VALUE

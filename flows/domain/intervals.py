@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import acos, copysign, cos, exp, pi, sqrt
 from typing import cast
 
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from flows.domain.counts import Design, Outcomes
-from flows.domain.metrics import precision_standard_error, recall_variances, score_z, transaction_products
+from flows.domain.counts import Outcomes, Overlap
+from flows.domain.metrics import precision_standard_error, quadratic_form, recall_design_effect, score_z
 
 _FURTHEST = 40.0  # the search for a ratio spans e^-40 to e^40
 
@@ -87,29 +87,89 @@ def fieller(
     return low, furthest / a if a > 0 else None  # a <= 0: the baseline's own recall cannot be told from 0
 
 
+def paired_difference(frauds: Overlap, confidence: float = 0.95) -> tuple[float, float]:
+    """Wald's interval of the candidate's recall minus the baseline's over the same frauds (Agresti 1990, section 10.1).
+
+    Example:
+        >>> tuple(round(end, 2) for end in paired_difference(Overlap(794, 150, 86, 570)))
+        (-0.06, -0.02)
+    """
+    total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+    more = frauds.candidate_only - frauds.baseline_only
+    variance = frauds.candidate_only + frauds.baseline_only - more**2 / total
+    half = float(norm.isf((1 - confidence) / 2)) * sqrt(variance)
+    return (more - half) / total, (more + half) / total
+
+
+def score_difference(
+    x1: int, n1: int, x2: int, n2: int, confidence: float = 0.95, *, is_corrected: bool = True
+) -> tuple[float, float]:
+    """Score interval of x1/n1 - x2/n2, for separate groups.
+
+    Args:
+        x1, n1, x2, n2: successes of trials; at least one trial each.
+        confidence: 0..1.
+        is_corrected: with Miettinen and Nurminen's factor n/(n-1) of the variance; without it the interval is Mee's.
+
+    Source:
+        Miettinen & Nurminen 1985, Statistics in Medicine 4:213-226; Mee 1984, Biometrics 40:1175-1176.
+
+    Example:
+        >>> tuple(round(end, 4) for end in score_difference(56, 70, 48, 80))
+        (0.0528, 0.3382)
+    """
+    z = float(norm.isf((1 - confidence) / 2)) * (sqrt((n1 + n2) / (n1 + n2 - 1)) if is_corrected else 1.0)
+    estimate = x1 / n1 - x2 / n2
+
+    def excess(difference: float, wanted: float) -> float:
+        variance = _difference_variance(x1, n1, x2, n2, difference)
+        return estimate - difference - wanted * sqrt(variance)
+
+    def end(edge: float, wanted: float) -> float:
+        outside = excess(edge, wanted) * excess(estimate, wanted) >= 0
+        return edge if outside else cast("float", brentq(excess, edge, estimate, args=(wanted,)))
+
+    return end(-1.0, z), end(1.0, -z)
+
+
+def _difference_variance(x1: int, n1: int, x2: int, n2: int, difference: float) -> float:
+    """Variance of the difference of shares at the likeliest shares that differ by `difference` (a cubic's middle root)."""
+    total, caught = n1 + n2, x1 + x2
+    square = ((n1 + 2 * n2) * difference - total - caught) / total
+    linear = ((n2 * difference - total - 2 * x2) * difference + caught) / total
+    constant = x2 * difference * (1 - difference) / total
+    half = (square / 3) ** 3 - square * linear / 6 + constant / 2
+    radius = copysign(sqrt(max(0.0, (square / 3) ** 2 - linear / 3)), half)
+    angle = (pi + acos(min(1.0, max(-1.0, half / radius**3 if radius else 0.0)))) / 3
+    p2 = min(1.0, max(0.0, 2 * radius * cos(angle) - square / 3))
+    p1 = min(1.0, max(0.0, p2 + difference))
+    return p1 * (1 - p1) / n1 + p2 * (1 - p2) / n2
+
+
 def recall_ratio(outcomes: Outcomes, *, clustered: bool, confidence: float = 0.95) -> Interval | None:
     """Interval of the candidate's recall over the baseline's; None without frauds, or when the baseline caught none.
 
-    Pairs: by inverting z(θ) of the paired table; split: Miettinen and Nurminen's score; `clustered`: with cards as units.
+    Pairs: by inverting z(θ) of the paired table, with the sums over cards where `clustered`; split: Miettinen and Nurminen's
+    score, its z widened by the root of the design effect where `clustered`. At a ratio of 1 it agrees with the test.
     """
-    one, two = outcomes.baseline, outcomes.candidate
+    one, two, cards = outcomes.baseline, outcomes.candidate, outcomes.cards if clustered else None
     if not one.caught or not two.frauds:
         return None
-    if clustered and outcomes.cards is not None:
-        variances = recall_variances(outcomes, outcomes.cards.products)
-    elif outcomes.design is Design.PAIRED and outcomes.frauds is not None:
-        n2 = one.frauds**2
-        variances = (one.caught / n2, two.caught / n2, outcomes.frauds.both / n2)
-    else:
-        return Interval("recall ratio", *_score_ratio(outcomes, confidence), confidence)
-    low, high = fieller(one.caught / one.frauds, two.caught / two.frauds, variances, confidence)
-    return Interval("recall ratio", low, high, confidence)
+    if outcomes.frauds is None:
+        effect = (recall_design_effect(outcomes) or 1.0) if cards else 1.0
+        return Interval("recall ratio", *_score_ratio(outcomes, confidence, sqrt(effect)), confidence)
+    v1, v2, covariance = float(one.caught), float(two.caught), float(outcomes.frauds.both)
+    if cards:
+        first, second = {"baseline_caught": 1.0}, {"candidate_caught": 1.0}
+        v1, v2 = quadratic_form(cards.products, first), quadratic_form(cards.products, second)
+        covariance = (quadratic_form(cards.products, {**first, **second}) - v1 - v2) / 2
+    return Interval("recall ratio", *fieller(one.caught, two.caught, (v1, v2, covariance), confidence), confidence)
 
 
-def _score_ratio(outcomes: Outcomes, confidence: float) -> tuple[float, float]:
+def _score_ratio(outcomes: Outcomes, confidence: float, widening: float) -> tuple[float, float]:
     """Miettinen and Nurminen's score interval of the ratio, searched on the logarithm."""
     one, two = outcomes.baseline, outcomes.candidate
-    z = float(norm.isf((1 - confidence) / 2))
+    z = float(norm.isf((1 - confidence) / 2)) * widening
 
     def excess(log_ratio: float, wanted: float) -> float:
         return score_z(one, two, exp(log_ratio)) - wanted
@@ -120,21 +180,33 @@ def _score_ratio(outcomes: Outcomes, confidence: float) -> tuple[float, float]:
     return ratio_at(z) if two.caught else 0.0, ratio_at(-z)
 
 
-def precision_change(outcomes: Outcomes, confidence: float = 0.95) -> Interval | None:
-    """Interval of the candidate's precision minus the baseline's (absolute); None without alerts of both.
+def precision_error(outcomes: Outcomes) -> float | None:
+    """Standard error of the precisions' difference (absolute); None without alerts of both.
 
-    With a known overlap of alerts by its standard error; for separate groups, or where the overlap is unknown, Newcombe's.
+    For separate groups, and where the overlap of alerts is unknown, it is at least what Newcombe's interval says: with only
+    true alerts the plain one is 0, however few they are.
     """
-    one, two = outcomes.baseline, outcomes.candidate
-    if not one.alerts or not two.alerts:
+    known, hybrid = precision_standard_error(outcomes), _hybrid_precision(outcomes, 0.95)
+    if hybrid is None or (known and outcomes.frauds is not None):
+        return known
+    return max(known or 0.0, (hybrid[1] - hybrid[0]) / (2 * float(norm.isf(0.025))))
+
+
+def precision_change(outcomes: Outcomes, confidence: float = 0.95) -> Interval | None:
+    """Interval of the candidate's precision minus the baseline's (absolute); None without alerts of both."""
+    one, two, error = outcomes.baseline, outcomes.candidate, precision_error(outcomes)
+    hybrid = _hybrid_precision(outcomes, confidence)
+    if error is None or hybrid is None:
         return None
-    error = precision_standard_error(outcomes)
-    if error is None or (
-        transaction_products(outcomes) is not None and outcomes.design is Design.SPLIT and outcomes.cards is None
-    ):
-        return Interval(
-            "precision difference", *newcombe(two.true_alerts, two.alerts, one.true_alerts, one.alerts, confidence), confidence
-        )
+    if error != precision_standard_error(outcomes):
+        return Interval("precision difference", *hybrid, confidence)
     centre = two.true_alerts / two.alerts - one.true_alerts / one.alerts
     half = float(norm.isf((1 - confidence) / 2)) * error
     return Interval("precision difference", centre - half, centre + half, confidence)
+
+
+def _hybrid_precision(outcomes: Outcomes, confidence: float) -> tuple[float, float] | None:
+    one, two = outcomes.baseline, outcomes.candidate
+    if not one.alerts or not two.alerts:
+        return None
+    return newcombe(two.true_alerts, two.alerts, one.true_alerts, one.alerts, confidence)

@@ -1,31 +1,30 @@
-"""Exact gates, significance tests and breaches of latency and errors, computed from counts alone."""
+"""Exact gates and significance tests, computed from counts alone."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import groupby
-from math import sqrt
-from typing import TYPE_CHECKING
+from math import asin, sqrt
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.stats import binom, binomtest, hypergeom, norm
+from scipy.special import kolmogorov
+from scipy.stats import binom, binomtest, chi2, fisher_exact, hypergeom, norm
 
-from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, RequestBucket
+from flows.domain.counts import VECTOR, Design, ModelCounts, Outcomes
 from flows.domain.policy import Sides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SMALL_CELL = 10
-CLUSTERED_FROM = 1.05
-BUCKET_SECONDS = (300, 3_600, 21_600, 86_400)
-BUCKET_REQUESTS = 200
-BUCKET_ALPHA = 0.01
-SUSTAINED_BUCKETS = 3
-_RECALL_POINTS = 400
+    from numpy.typing import NDArray
+
+_RECALL_POINTS = 60
+_SMALL_TABLE = 300  # frauds; beyond, Boschloo's test searches the common recall only in an interval
+_GAMMA = 1e-6  # how rarely the true common recall may lie outside of that interval
+_TAIL = 1e-12  # tables this unlikely are not visited
 _ROUNDING = 1e-15  # what differences of floating sums may leave of zero
-_WITHIN_LIMIT = Fraction(95, 100)
 
 
 def relative_improvement(outcomes: Outcomes) -> Fraction | None:
@@ -51,29 +50,64 @@ def is_within_band(difference: Fraction, band: Fraction, sides: Sides) -> bool:
     return difference >= -band and (sides is Sides.LOWER or difference <= band)
 
 
-def mcnemar(baseline_only: int, candidate_only: int) -> tuple[float, float]:
-    """Two-sided McNemar test of a paired table: the mid-p and the exact p-value.
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """Two-sided McNemar test of a paired table: `z` (positive: the candidate is better) and its square, and the p-values."""
+
+    z: float
+    chi2: float
+    corrected_p_value: float
+    exact_p_value: float
+    midp_p_value: float
+
+
+def mcnemar(baseline_only: int, candidate_only: int) -> McNemar:
+    """McNemar's test that two models catch equally many of the same frauds.
 
     Args:
         baseline_only: frauds that the baseline alone caught, from 0.
         candidate_only: frauds that the candidate alone caught, from 0.
 
     Returns:
-        (mid-p, exact p), each 0..1; (1, 1) when the models never disagree.
+        every form of the test; all p-values are 1 when the models disagree equally often, or never.
 
     Source:
-        Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91.
+        Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91; `corrected` is Edwards' continuity correction.
 
     Example:
-        >>> tuple(round(p, 3) for p in mcnemar(1, 7))
-        (0.039, 0.07)
+        >>> test = mcnemar(1, 7)
+        >>> round(test.midp_p_value, 3), round(test.exact_p_value, 3), round(test.corrected_p_value, 3)
+        (0.039, 0.07, 0.077)
     """
-    disagreements = baseline_only + candidate_only
-    if baseline_only == candidate_only:
-        return 1.0, 1.0
-    fewer = min(baseline_only, candidate_only)
-    exact = min(1.0, 2 * float(binom.cdf(fewer, disagreements, 0.5)))
-    return 2 * float(binom.cdf(fewer, disagreements, 0.5)) - float(binom.pmf(fewer, disagreements, 0.5)), exact
+    disagreements, difference = baseline_only + candidate_only, candidate_only - baseline_only
+    if not difference:
+        return McNemar(0.0, 0.0, 1.0, 1.0, 1.0)
+    fewer, z = min(baseline_only, candidate_only), difference / sqrt(disagreements)
+    corrected = float(chi2.sf((abs(difference) - 1) ** 2 / disagreements, 1))
+    tails = 2 * float(binom.cdf(fewer, disagreements, 0.5))
+    return McNemar(z, z * z, corrected, min(1.0, tails), tails - float(binom.pmf(fewer, disagreements, 0.5)))
+
+
+def paired_ratio_z(both: int, baseline_only: int, candidate_only: int, ratio: float = 1.0) -> float:
+    """Statistic of "recall of the candidate = ratio × recall of the baseline" over the same frauds.
+
+    Args:
+        both, baseline_only, candidate_only: frauds caught by both models and by one alone, from 0.
+        ratio: the ratio under test, above 0.
+
+    Returns:
+        z, positive when the candidate does better than `ratio`; 0 when nothing varies.
+
+    Source:
+        Lachenbruch & Lynch 1998, Statistics in Medicine 17:2207-2217; at a ratio of 1 it is McNemar's z.
+
+    Example:
+        >>> round(paired_ratio_z(794, 150, 86) ** 2, 2)
+        17.36
+    """
+    before, after = both + baseline_only, both + candidate_only
+    variance = after + ratio**2 * before - 2 * ratio * both
+    return (after - ratio * before) / sqrt(variance) if variance > 0 else 0.0
 
 
 def score_z(before: ModelCounts, after: ModelCounts, ratio: float = 1.0) -> float:
@@ -105,38 +139,82 @@ def score_z(before: ModelCounts, after: ModelCounts, ratio: float = 1.0) -> floa
 def boschloo(before: ModelCounts, after: ModelCounts) -> float:
     """Two-sided p-value of Boschloo's exact test of two recalls, for tables with a small cell.
 
-    SciPy's takes minutes at a thousand frauds: it visits every table. Fisher's p-value falls in each row of tables, so here
-    the edge of the region is found by bisection, which gives the same p-value in milliseconds.
+    SciPy's takes minutes at a thousand frauds: it visits every table. Fisher's p-value falls in each row of tables, so here the
+    edge of the region is found by bisection, and in larger tables the common recall is searched only where it can lie.
 
     Source:
-        Boschloo 1970, Statistica Neerlandica 24:1-35; two-sided as the doubled smaller side, like scipy.stats.boschloo_exact.
+        Boschloo 1970, Statistica Neerlandica 24:1-35; two-sided as the doubled smaller side, like scipy.stats.boschloo_exact;
+        the search within a confidence interval, its error added: Berger & Boos 1994, JASA 89:1012-1016.
 
     Example:
         >>> round(boschloo(ModelCounts(63, 31, 0, 0), ModelCounts(117, 74, 0, 0)), 3)
         0.071
     """
-    sides = (_boschloo_side(after, before), _boschloo_side(before, after))
-    return min(1.0, 2 * min(sides))
+    caught, total = before.caught + after.caught, before.frauds + after.frauds
+    if total <= _SMALL_TABLE:
+        recalls, beyond = (0.0, 1.0), 0.0
+    else:
+        possible = binomtest(caught, total).proportion_ci(1 - _GAMMA, "exact")
+        recalls, beyond = (float(possible.low), float(possible.high)), _GAMMA
+    side = min(_boschloo_side(after, before, recalls), _boschloo_side(before, after, recalls))
+    return min(1.0, 2 * (side + beyond))
 
 
-def _boschloo_side(high: ModelCounts, low: ModelCounts) -> float:
+def _boschloo_side(high: ModelCounts, low: ModelCounts, recalls: tuple[float, float]) -> float:
     """One-sided p-value of "the recall of `high` is the larger", at the common recall that makes it largest."""
+    x_low, beyond = _boschloo_region(high, low, recalls)
+
+    def missed(recall: NDArray[np.float64]) -> NDArray[np.float64]:
+        inside = binom.pmf(x_low, low.frauds, recall) * binom.sf(beyond - 1, high.frauds, recall)
+        return -np.sum(inside, axis=0)
+
+    def missed_at(recall: float) -> float:
+        return float(missed(np.array([recall]))[0])
+
+    grid = np.sin(np.linspace(asin(sqrt(recalls[0])), asin(sqrt(recalls[1])), _RECALL_POINTS)) ** 2
+    values = missed(grid)
+    best = int(np.argmin(values))
+    around = grid[max(0, best - 1)], grid[min(_RECALL_POINTS - 1, best + 1)]
+    peak = minimize_scalar(missed_at, bounds=around, method="bounded")
+    return -min(float(peak.fun), float(values[best]))
+
+
+def _boschloo_region(
+    high: ModelCounts, low: ModelCounts, recalls: tuple[float, float]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each likely count of `low`, as a column: the least count of `high` that Fisher's test finds as extreme as observed."""
     total = high.frauds + low.frauds
-    x_low = np.arange(low.frauds + 1)
+    ends = binom.ppf(_TAIL, low.frauds, recalls[0]), binom.isf(_TAIL, low.frauds, recalls[1])
+    x_low = np.arange(max(0, int(ends[0])), int(ends[1]) + 1)
     observed = hypergeom.sf(high.caught - 1, total, high.caught + low.caught, high.frauds) * (1 + 1e-9)
     first, beyond = np.zeros_like(x_low), np.full_like(x_low, high.frauds + 1)
     for _ in range(high.frauds.bit_length() + 1):
         middle = (first + beyond) // 2
         is_extreme = (middle > high.frauds) | (hypergeom.sf(middle - 1, total, middle + x_low, high.frauds) <= observed)
         first, beyond = np.where(is_extreme, first, np.minimum(middle + 1, beyond)), np.where(is_extreme, middle, beyond)
+    return x_low[:, None], beyond[:, None]
 
-    def missed(recall: float) -> float:
-        return -float(np.sum(binom.pmf(x_low, low.frauds, recall) * binom.sf(beyond - 1, high.frauds, recall)))
 
-    grid = np.sin(np.linspace(0, np.pi / 2, _RECALL_POINTS)) ** 2
-    best = min(max(1, int(np.argmin([missed(recall) for recall in grid]))), _RECALL_POINTS - 2)
-    peak = minimize_scalar(missed, bounds=(grid[best - 1], grid[best + 1]), method="bounded")
-    return max(-float(peak.fun), -missed(float(grid[best])))
+def fisher(before: ModelCounts, after: ModelCounts) -> tuple[float, float]:
+    """Fisher's exact p-values of two recalls in separate groups: two-sided, and that `after` is better.
+
+    Example:
+        >>> tuple(round(p, 4) for p in fisher(ModelCounts(4, 1, 0, 0), ModelCounts(4, 3, 0, 0)))
+        (0.4857, 0.2429)
+    """
+    table = [[model.caught, model.frauds - model.caught] for model in (after, before)]
+    tests = [cast("Any", fisher_exact(table, alternative=kind)) for kind in ("two-sided", "greater")]
+    return float(tests[0].pvalue), float(tests[1].pvalue)
+
+
+def kolmogorov_q(scaled_distance: float) -> float:
+    """How often two large samples of one distribution differ more: P(√(n₁n₂/(n₁+n₂)) · D > scaled_distance) (Smirnov 1948).
+
+    Example:
+        >>> round(kolmogorov_q(1.6276), 4)
+        0.01
+    """
+    return float(kolmogorov(scaled_distance))
 
 
 def two_sided_p(z: float) -> float:
@@ -144,10 +222,23 @@ def two_sided_p(z: float) -> float:
     return 2 * float(norm.sf(abs(z)))
 
 
-def has_small_cell(outcomes: Outcomes) -> bool:
-    """Whether the normal approximation of a split comparison is not to be trusted."""
+def has_small_cell(outcomes: Outcomes, least: int) -> bool:
+    """Whether some model caught or missed fewer than `least` frauds, so that a normal approximation is not to be trusted."""
     models = (outcomes.baseline, outcomes.candidate)
-    return min(min(model.caught, model.frauds - model.caught) for model in models) < SMALL_CELL
+    return min(min(model.caught, model.frauds - model.caught) for model in models) < least
+
+
+def comparison_information(outcomes: Outcomes) -> int:
+    """What a comparison of recalls rests on, in frauds: in pairs those that both models scored, in a split n1·n2/(n1 + n2).
+
+    Example:
+        >>> comparison_information(Outcomes(Design.SPLIT, ModelCounts(800, 640, 0, 0), ModelCounts(200, 170, 0, 0)))
+        160
+    """
+    n1, n2 = outcomes.baseline.frauds, outcomes.candidate.frauds
+    if outcomes.design is Design.PAIRED:
+        return n1
+    return n1 * n2 // (n1 + n2) if n1 + n2 else 0
 
 
 def quadratic_form(products: Sequence[int], weights: Mapping[str, float]) -> float:
@@ -186,42 +277,39 @@ def transaction_products(outcomes: Outcomes) -> tuple[int, ...] | None:
     )
 
 
-def recall_variances(outcomes: Outcomes, products: Sequence[int]) -> tuple[float, float, float]:
-    """Variance of the baseline's and the candidate's recall and their covariance, as the ratio's interval needs them.
-
-    In pairs both recalls are over the same frauds, so under the hypothesis that is tested their number cancels and plain
-    sums of caught frauds remain (McNemar's variance at a ratio of 1); in a split each recall is a ratio of its own.
-    """
-    one, two = outcomes.baseline, outcomes.candidate
-    if outcomes.design is Design.PAIRED:
-        first, second = {"baseline_caught": 1 / one.frauds}, {"candidate_caught": 1 / two.frauds}
-    else:
-        first = {"baseline_caught": 1 / one.frauds, "baseline_frauds": -one.caught / one.frauds**2}
-        second = {"candidate_caught": 1 / two.frauds, "candidate_frauds": -two.caught / two.frauds**2}
-    v1, v2 = quadratic_form(products, first), quadratic_form(products, second)
-    return v1, v2, (quadratic_form(products, {**first, **second}) - v1 - v2) / 2
-
-
-def clustered_recall_z(outcomes: Outcomes, cards: CardProducts) -> float:
-    """Statistic of "the recalls are equal" with cards as the independent units; in pairs Σd/√Σd², d per card."""
-    variance = _difference_variance(outcomes, cards.products)
-    difference = outcomes.candidate.caught / outcomes.candidate.frauds - outcomes.baseline.caught / outcomes.baseline.frauds
-    return difference / sqrt(variance) if variance > 0 else 0.0
+def recall_z(outcomes: Outcomes) -> float:
+    """Statistic of "the recalls are equal" with transactions as the units: McNemar's in pairs, the score's in a split."""
+    if outcomes.frauds is not None:
+        return mcnemar(outcomes.frauds.baseline_only, outcomes.frauds.candidate_only).z
+    return score_z(outcomes.baseline, outcomes.candidate)
 
 
 def recall_design_effect(outcomes: Outcomes) -> float | None:
-    """How many times the variance of the recalls' difference grows with cards as units; None without cards or variance."""
-    single = transaction_products(outcomes)
-    if outcomes.cards is None or single is None:
+    """How many times the variance of the recalls' difference grows with cards instead of transactions as the units.
+
+    Args:
+        outcomes: with the cards' products; in pairs d is what the candidate caught minus what the baseline caught of a card.
+
+    Returns:
+        the design effect, from 0; None without cards or variance. `recall_z` over its root is the cards' statistic (in pairs
+        Σd/√Σd²), and the ratio's interval widened by its root agrees with that test.
+
+    Source:
+        Rao & Scott 1992, Biometrics 48:577-585, with one effect for both arms at their common recall: an effect of each arm's
+        own rejects too often when one arm has few frauds.
+    """
+    if outcomes.cards is None:
         return None
-    plain, by_card = _difference_variance(outcomes, single), _difference_variance(outcomes, outcomes.cards.products)
-    return by_card / plain if plain > 0 else None
-
-
-def _difference_variance(outcomes: Outcomes, products: Sequence[int]) -> float:
-    v1, v2, covariance = recall_variances(outcomes, products)
-    variance = v1 + v2 - 2 * covariance
-    return variance if variance > _ROUNDING else 0.0
+    one, two, frauds = outcomes.baseline, outcomes.candidate, outcomes.frauds
+    if frauds is not None:
+        plain: float = frauds.baseline_only + frauds.candidate_only
+        weights = {"baseline_caught": -1.0, "candidate_caught": 1.0}
+    else:
+        total = one.frauds + two.frauds
+        common = (one.caught + two.caught) / total if total else 0.0
+        plain = total * common * (1 - common)
+        weights = {"baseline_caught": 1.0, "candidate_caught": 1.0, "baseline_frauds": -common, "candidate_frauds": -common}
+    return quadratic_form(outcomes.cards.products, weights) / plain if plain > 0 else None
 
 
 def precision_standard_error(outcomes: Outcomes) -> float | None:
@@ -241,97 +329,25 @@ def precision_standard_error(outcomes: Outcomes) -> float | None:
         "candidate_alerts": -two.true_alerts / two.alerts**2,
     }
     tables = [single] if outcomes.cards is None else [single, outcomes.cards.products]
-    return sqrt(max(quadratic_form(products, weights) for products in tables))
+    variance = max(quadratic_form(products, weights) for products in tables)
+    return sqrt(variance) if variance > _ROUNDING else 0.0
 
 
-def equivalence_p(difference: float, standard_error: float, band: float) -> float:
-    """p-value of two one-sided tests that the true difference is inside ±band (Schuirmann 1987); small means: shown stable."""
-    if standard_error == 0:
-        return 0.0 if abs(difference) < band else 1.0
-    return float(norm.sf((band - abs(difference)) / standard_error))
-
-
-def is_over_latency_limit(bucket: RequestBucket, alpha: float) -> bool:
-    """Whether fewer than 95 % of the requests were within the limit beyond chance (one-sided exact binomial test)."""
-    if bucket.within_limit >= bucket.timed * _WITHIN_LIMIT:
-        return False
-    return float(binom.cdf(bucket.within_limit, bucket.timed, float(_WITHIN_LIMIT))) < alpha
-
-
-def is_over_error_limit(bucket: RequestBucket, limit: Fraction, alpha: float) -> bool:
-    """Whether more than `limit` (share) of the requests failed beyond chance (one-sided exact binomial test)."""
-    if bucket.errors <= bucket.answered * limit:
-        return False
-    return float(binom.sf(bucket.errors - 1, bucket.answered, float(limit))) < alpha
-
-
-def error_share(bucket: RequestBucket) -> Fraction | None:
-    """Failed over answered requests, exactly; None without any whose outcome is known."""
-    return Fraction(bucket.errors, bucket.answered) if bucket.answered else None
-
-
-def choose_bucket_seconds(candidate: Mapping[int, RequestBucket]) -> int | None:
-    """The smallest width in which at least half of the candidate's requests fall into buckets that hold enough of them.
+def equivalence_p(difference: float, standard_error: float, band: float, sides: Sides = Sides.TWO) -> float:
+    """p-value of the tests that the true difference is inside the band: small means shown stable (Schuirmann 1987).
 
     Args:
-        candidate: the candidate's buckets of BUCKET_SECONDS[0] by their number since the epoch.
+        difference: of precisions, -1..1, with its `standard_error`, from 0.
+        band: how far it may go, above 0; with Sides.LOWER only downwards.
 
-    Returns:
-        the width in seconds; None when even days hold too few requests to tell a breach from noise.
+    Example:
+        >>> round(equivalence_p(0.0, 0.005, 0.01), 4)
+        0.0228
     """
-    total = sum(map(_size, candidate.values()))
-    for seconds in BUCKET_SECONDS:
-        large = sum(_size(bucket) for bucket in widen(candidate, seconds).values() if _size(bucket) >= BUCKET_REQUESTS)
-        if large and 2 * large >= total:
-            return seconds
-    return None
-
-
-def widen(buckets: Mapping[int, RequestBucket], seconds: int) -> dict[int, RequestBucket]:
-    """Add buckets of BUCKET_SECONDS[0] up to wider ones, in the order of time."""
-    wide: dict[int, RequestBucket] = {}
-    for number in sorted(buckets):
-        key = number * BUCKET_SECONDS[0] // seconds
-        wide[key] = wide[key] + buckets[number] if key in wide else buckets[number]
-    return wide
-
-
-def longest_latency_breach(candidate: Mapping[int, RequestBucket]) -> int:
-    """The longest run of consecutive large buckets whose latency is over the limit beyond chance.
-
-    One noisy bucket must not lose a test: at p95 just at the limit noise alone breaches one bucket in a hundred.
-    """
-    return _longest_run(
-        [is_over_latency_limit(bucket, BUCKET_ALPHA) for bucket in candidate.values() if bucket.timed >= BUCKET_REQUESTS]
-    )
-
-
-def longest_error_breach(candidate: Mapping[int, RequestBucket], baseline: Mapping[int, RequestBucket], excess: Fraction) -> int:
-    """The longest run of consecutive large buckets in which the candidate failed more than the baseline plus `excess`.
-
-    The baseline counts as it was over the whole window or in the same bucket, whichever is worse: an outage that hits both
-    arms is not the candidate's fault.
-    """
-    usual = error_share(sum(baseline.values(), RequestBucket(0, 0, 0, 0))) or Fraction(0)
-    large = {number: bucket for number, bucket in candidate.items() if bucket.answered >= BUCKET_REQUESTS}
-    return _longest_run(
-        [
-            is_over_error_limit(bucket, max(usual, _share_at(baseline, number)) + excess, BUCKET_ALPHA)
-            for number, bucket in large.items()
-        ]
-    )
-
-
-def _share_at(buckets: Mapping[int, RequestBucket], number: int) -> Fraction:
-    return error_share(buckets.get(number, RequestBucket(0, 0, 0, 0))) or Fraction(0)
-
-
-def _size(bucket: RequestBucket) -> int:
-    return max(bucket.timed, bucket.answered)
-
-
-def _longest_run(flags: Sequence[bool]) -> int:
-    return max((len(list(run)) for is_set, run in groupby(flags) if is_set), default=0)
+    room = band + difference if sides is Sides.LOWER else band - abs(difference)
+    if standard_error == 0:
+        return 0.0 if room > 0 else 1.0
+    return float(norm.sf(room / standard_error))
 
 
 def sample_ratio_p(candidate: int, total: int, expected_share: Fraction) -> float:

@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -23,10 +23,14 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
 from flows.domain.errors import PolicyInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _POSTPONEMENT = re.compile(
     r"\d+ (second|minute|hour|day|week)s?|(tomorrow|next (mon|tues|wednes|thurs|fri|satur|sun)day) ([01]\d|2[0-3]):[0-5]\d"
@@ -61,9 +65,33 @@ def _not_negative(value: Fraction) -> Fraction:
     return value
 
 
+def _divides_an_hour(value: int) -> int:
+    if value < 1 or 60 % value:
+        raise ValueError("must divide an hour, such as 5 or 15")
+    return value
+
+
 def _postponement(value: str) -> str:
     if not _POSTPONEMENT.fullmatch(value):
         raise ValueError(f'{value!r} is no time to wait; write "4 hours", "3 days", "tomorrow 09:00" or "next monday 09:00"')
+    return value
+
+
+def _at_most_half(value: Fraction) -> Fraction:
+    if value > Fraction(1, 2):
+        raise ValueError("must be at most 0.5")
+    return value
+
+
+def _between_half_and_one(value: Fraction) -> Fraction:
+    if not Fraction(1, 2) <= value < 1:
+        raise ValueError("must be at least 0.5 and below 1")
+    return value
+
+
+def _at_least_one(value: Fraction) -> Fraction:
+    if value < 1:
+        raise ValueError("must be at least 1")
     return value
 
 
@@ -122,13 +150,31 @@ class WindowDays(_Part):
     max: int = Field(default=28, ge=1)
 
 
+class Statistics(_Part):
+    """How intervals and tests are computed: the confidence of what is shown, and when a test gives way to a more careful one."""
+
+    confidence: Annotated[Exact, AfterValidator(_between_half_and_one)] = Fraction(95, 100)
+    design_effect: Annotated[Exact, AfterValidator(_at_least_one)] = Fraction(105, 100)
+    small_cell: int = Field(default=10, ge=0)
+
+
 class MinCounts(_Part):
     frauds: int = Field(default=30, ge=1)
     alerts: int = Field(default=30, ge=1)
 
 
 class Latency(_Part):
+    """The share of requests that must be within `p95_ms`, and what a sustained breach is: so many full buckets in a row."""
+
     p95_ms: Positive = Fraction(100)
+    share: Share = Fraction(95, 100)
+    bucket_minutes: Annotated[int, AfterValidator(_divides_an_hour)] = 5
+    bucket_requests: int = Field(default=200, ge=1)
+    sustained_buckets: int = Field(default=3, ge=1)
+
+    @property
+    def bucket_seconds(self) -> int:
+        return self.bucket_minutes * 60
 
 
 class ErrorRate(_Part):
@@ -145,6 +191,7 @@ class Validity(_Part):
     sample_ratio_p_value: Share = Fraction(1, 1000)
     max_crossover: Share = Fraction(1, 100)
     max_bad_rows: Share = Fraction(1, 1000)
+    min_telemetry_coverage: Share = Fraction(95, 100)
 
 
 class Traffic(_Part):
@@ -177,12 +224,13 @@ class Policy(_Part):
     recall_improvement: RecallImprovement = RecallImprovement()
     margin: Margin = Margin.POINT
     precision_band: PrecisionBand = PrecisionBand()
-    alpha: Annotated[Exact, AfterValidator(_share), AfterValidator(_positive)] = Fraction(1, 20)
+    alpha: Annotated[Positive, AfterValidator(_at_most_half)] = Fraction(1, 20)
     design: WantedDesign = WantedDesign.AUTO
     window_days: WindowDays = WindowDays()
     looks: tuple[int, ...] = (14, 21, 28)
     label_maturity_days: int = Field(default=30, ge=0)
     min_counts: MinCounts = MinCounts()
+    statistics: Statistics = Statistics()
     latency: Latency = Latency()
     error_rate: ErrorRate = ErrorRate()
     required_telemetry: tuple[TelemetryKind, ...] = (TelemetryKind.LATENCY, TelemetryKind.ERRORS)
@@ -190,8 +238,6 @@ class Policy(_Part):
     traffic: Traffic = Traffic()
     traffic_steps: tuple[Annotated[int, Field(ge=1, le=99)], ...] = ()
     watch_minutes: float = Field(default=10, ge=0)
-    bake_hours: float = Field(default=24, ge=0)
-    auto_revert: bool = True
     max_postponements: int = Field(default=3, ge=0)
     postponements: tuple[Annotated[str, AfterValidator(_postponement)], ...] = (
         "4 hours",
@@ -205,28 +251,33 @@ class Policy(_Part):
     promoters: tuple[SlackId, ...] = ()
     rollbackers: tuple[SlackId, ...] = ()
     escalation: tuple[SlackId, ...] = ()
-    two_person: bool = False
-    initiator_may_promote: bool = False
     columns: FeedbackColumns = FeedbackColumns()
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Policy:
-        problems = [problem for problem, is_wrong in self._contradictions() if is_wrong]
+    def _hangs_together(self, info: ValidationInfo) -> Policy:
+        wrong: Collection[str] = info.context or ()
+        problems = [text for text, settings, is_wrong in self._contradictions() if is_wrong and not {*settings} & {*wrong}]
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError("\n".join(problems))
         return self
 
-    def _contradictions(self) -> list[tuple[str, bool]]:
-        first, last = self.window_days.min, self.window_days.max
+    def _contradictions(self) -> list[tuple[str, tuple[str, ...], bool]]:
+        """Each with the settings that it is about: where one of them is wrong by itself, nothing more is said of it."""
+        first, last, looks = self.window_days.min, self.window_days.max, self.looks
         names = list(self.columns.model_dump().values())
+        weeks = "must be whole weeks (7, 14, 21, …), so that every weekday counts alike"
+        window = "window_days"
         return [
-            ("traffic must sum to 100", self.traffic.baseline + self.traffic.candidate != 100),
-            ("window_days.min must not exceed window_days.max", first > last),
-            ("looks must rise and must not be empty", not self.looks or any(b <= a for a, b in pairwise(self.looks))),
-            (f"the last look must be window_days.max ({last})", bool(self.looks) and self.looks[-1] != last),
-            (f"no look may come before window_days.min ({first})", bool(self.looks) and self.looks[0] < first),
-            ("traffic_steps must rise", any(b <= a for a, b in pairwise(self.traffic_steps))),
-            ("columns must all have different names", len(set(names)) != len(names)),
+            ("traffic must sum to 100", ("traffic",), self.traffic.baseline + self.traffic.candidate != 100),
+            ("window_days.min must not exceed window_days.max", (window,), first > last),
+            (f"window_days.min {weeks}", (window,), first % 7 != 0),
+            (f"window_days.max {weeks}", (window,), last % 7 != 0),
+            (f"looks {weeks}", ("looks",), any(look % 7 for look in looks)),
+            ("looks must rise and must not be empty", ("looks",), not looks or any(b <= a for a, b in pairwise(looks))),
+            (f"the last look must be window_days.max ({last})", ("looks", window), bool(looks) and looks[-1] != last),
+            (f"no look may come before window_days.min ({first})", ("looks", window), bool(looks) and looks[0] < first),
+            ("traffic_steps must rise", ("traffic_steps",), any(b <= a for a, b in pairwise(self.traffic_steps))),
+            ("columns must all have different names", ("columns",), len(set(names)) != len(names)),
         ]
 
     @property
@@ -251,16 +302,30 @@ def load_policy(text: str, source: str) -> Policy:
         Fraction(1, 100)
     """
     try:
-        return Policy.model_validate(tomllib.loads(text, parse_float=Decimal))
+        settings = tomllib.loads(text, parse_float=Decimal)
     except tomllib.TOMLDecodeError as error:
         raise PolicyInvalid(source, [f"this is not valid TOML: {error}"]) from error
+    try:
+        return Policy.model_validate(settings)
     except ValidationError as error:
-        raise PolicyInvalid(source, [_sentence(item["loc"], item["type"], item["msg"]) for item in error.errors()]) from error
+        raise PolicyInvalid(source, _problems(error, settings)) from error
 
 
-def _sentence(place: tuple[int | str, ...], kind: str, message: str) -> str:
+def _problems(error: ValidationError, settings: dict[str, Any]) -> list[str]:
+    """Settings that are wrong, and contradictions between the others, which are only looked for when all settings are right."""
+    problems = [sentence for item in error.errors() for sentence in _sentences(item["loc"], item["type"], item["msg"])]
+    wrong = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    if wrong:
+        try:
+            Policy.model_validate({name: settings[name] for name in settings.keys() - wrong}, context=wrong)
+        except ValidationError as more:
+            problems += _problems(more, {})
+    return problems
+
+
+def _sentences(place: tuple[int | str, ...], kind: str, message: str) -> list[str]:
     setting = ".".join(str(part) for part in place)
     if kind == "extra_forbidden":
-        return f"{setting} is no setting of the policy"
-    text = message.removeprefix("Value error, ")
-    return f"{setting}: {text}" if setting else text
+        return [f"{setting} is no setting of the policy"]
+    lines = message.removeprefix("Value error, ").splitlines()
+    return [f"{setting}: {text}" for text in lines] if setting else lines

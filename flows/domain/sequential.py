@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from scipy.integrate import simpson
 from scipy.optimize import brentq
+from scipy.special import betainc, betaln
 from scipy.stats import norm
 
 if TYPE_CHECKING:
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_POINTS = 801
-_FURTHEST_Z = 12.0
+_POINTS = 501
+_FURTHEST_Z = 8.0
+_LEAST_STEP = 1.01  # of information from look to look: a narrower density falls between the points of the integration
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A look at the outcomes: the matured `frauds` it saw and its `fraction` (0..1] of those expected at the horizon.
+    """A look at the outcomes: `frauds`, the information it rested on, and `fraction` (0..1], how much of alpha may be spent.
 
-    The fraction is kept as it was believed then: what was spent is spent, however the expectation changes later.
+    `frauds` is `metrics.comparison_information`, from which the correlation of the looks follows. `fraction` is the calendar's:
+    days of exposure over those at the horizon. It is fixed before the first look, whatever number of frauds arrives, so the
+    error is kept although the information at the horizon is not known beforehand (Lan & DeMets 1989, Biometrics 45:1017-1020).
     """
 
     exposure_days: int
@@ -74,7 +78,7 @@ def boundaries(alpha: float, looks: Sequence[Look]) -> list[float]:
     inside: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     spent, information = 0.0, 0.0
     for look in looks:
-        now = max(float(look.frauds), information + 1e-6)
+        now = max(float(look.frauds), _LEAST_STEP * information, 1.0)
         budget = max(spent, spent_alpha(alpha, look.fraction)) - spent
         found.append(_critical_z(inside, now, now - information, budget))
         inside = _carry(inside, now, now - information, found[-1])
@@ -116,3 +120,67 @@ def _carry(
     before, density = inside
     steps = norm.pdf(grid[:, None] - before[None, :], scale=sqrt(step))
     return grid, np.asarray(simpson(density[None, :] * steps, x=before, axis=1))
+
+
+def crossing_probability(boundary: Sequence[float], fractions: Sequence[float]) -> float:
+    """How often a test without any effect crosses one of these two-sided boundaries.
+
+    Args:
+        boundary: z of each look, above 0.
+        fractions: information of each look over that of the last, rising, 0..1.
+
+    Example:
+        >>> round(crossing_probability([1.96, 1.96], [0.5, 1.0]), 3)
+        0.083
+    """
+    inside: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+    before = 0.0
+    for z, now in zip(boundary, fractions, strict=True):
+        inside = _carry(inside, now, now - before, z)
+        before = now
+    return 1.0 if inside is None else 1 - float(simpson(inside[1], x=inside[0]))
+
+
+def wang_tsiatis(alpha: float, fractions: Sequence[float], delta: float) -> list[float]:
+    """Two-sided boundaries z_k = c·t_k^(delta - 1/2) that are crossed with the probability `alpha` in all.
+
+    Args:
+        alpha: 0..1.
+        fractions: information of each look over that of the last, rising to 1.
+        delta: 0.5 gives Pocock's boundaries, 0 those of O'Brien and Fleming.
+
+    Source:
+        Wang & Tsiatis 1987, Biometrics 43:193-199.
+
+    Example:
+        >>> [round(z, 2) for z in wang_tsiatis(0.05, [0.5, 1.0], 0.5)]
+        [2.18, 2.18]
+    """
+    shape = [fraction ** (delta - 0.5) for fraction in fractions]
+
+    def excess(scale: float) -> float:
+        return crossing_probability([scale * part for part in shape], fractions) - alpha
+
+    scale = cast("float", brentq(excess, 0.1, _FURTHEST_Z / 2, xtol=1e-8))
+    return [scale * part for part in shape]
+
+
+def mcnemar_e_value(baseline_only: int, candidate_only: int) -> float:
+    """Evidence that the candidate catches more of the same frauds, valid at any time: at most 1 on average while it does not.
+
+    Args:
+        baseline_only, candidate_only: frauds that one model alone caught so far, from 0.
+
+    Returns:
+        the e-value; 20 or more at any moment is significant at 5 %, however often it was looked at.
+
+    Source:
+        a uniform mixture of the candidate's share of disagreements above 1/2 (Ville 1939; Robbins 1970).
+
+    Example:
+        >>> round(mcnemar_e_value(baseline_only=0, candidate_only=1), 9)
+        1.5
+    """
+    b, c = baseline_only, candidate_only
+    with np.errstate(over="ignore", divide="ignore"):  # overwhelming evidence is infinite, and none at all is 0
+        return float(np.exp((b + c + 1) * np.log(2) + betaln(c + 1, b + 1) + np.log(betainc(b + 1, c + 1, 0.5))))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -20,13 +19,19 @@ from flows.domain.criteria import (
     signed,
 )
 from flows.domain.evidence import plain, rebuilt
+from flows.domain.feedback import next_look_due
 from flows.domain.guardrails import Guardrail, GuardrailName, GuardrailStatus, check_guardrails, nothing_checked, percent
-from flows.domain.metrics import SUSTAINED_BUCKETS, relative_improvement
+from flows.domain.homogeneity import Homogeneity, compare_weeks
+from flows.domain.metrics import relative_improvement
 from flows.domain.policy import TelemetryKind
+from flows.domain.power import Outlook, look_ahead
+from flows.domain.requests import is_shared_breach
+from flows.domain.savings import Money, monthly_savings
 
 if TYPE_CHECKING:
     from flows.domain.counts import TelemetrySummary
     from flows.domain.evidence import Evidence
+    from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
 
 
@@ -61,19 +66,12 @@ class MetricsByArm:
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
-    """An amount as decimal text, such as 1234.50, and its ISO 4217 currency."""
-
-    amount: str
-    currency: str
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """The verdict in its published shape (docs/verdict.schema.json).
 
     `is_calculation`: made from given counts, so no decision may rest on it. `rows_left_out`: labelled rows that only one model
-    scored, when the pairs were evaluated. `savings_per_month`: estimate over 30 days, without interval; None when unknown.
+    scored, when the pairs were evaluated. `savings_per_month`: estimate over 30 days; None when unknown. `homogeneity`: over
+    the weeks; None with counts alone. `outlook`: of an inconclusive test, None otherwise.
     """
 
     verdict: VerdictKind
@@ -91,6 +89,8 @@ class Verdict:
     rows_left_out: int
     not_checked: tuple[str, ...]
     savings_per_month: Money | None
+    homogeneity: Homogeneity | None
+    outlook: Outlook | None = None
     schema: int = 1
 
     @property
@@ -128,11 +128,14 @@ def decide_verdict(evidence: Evidence, policy: Policy) -> Verdict:
         guardrails = nothing_checked("counts alone cannot show it")
     else:
         guardrails = check_guardrails(feedback, evidence.window, policy)
-    kind, why = _kind(evidence, policy, criteria, guardrails)
+    homogeneity = compare_weeks(feedback) if feedback else None
+    kind, why = _kind(evidence, policy, criteria, guardrails, homogeneity)
+    precision = next(item for item in criteria if item.name is CriterionName.PRECISION_STABILITY)
+    outlook = look_ahead(evidence, policy, significance, precision) if kind is VerdictKind.INCONCLUSIVE else None
     return Verdict(
         verdict=kind,
         design=outcomes.design,
-        reasons=(_comparison(outcomes, significance), why),
+        reasons=(_comparison(outcomes, significance), f"{why} {outlook.sentence}" if outlook else why),
         metrics=_metrics(evidence),
         criteria=criteria,
         significance=significance,
@@ -144,24 +147,32 @@ def decide_verdict(evidence: Evidence, policy: Policy) -> Verdict:
         is_calculation=feedback is None,
         rows_left_out=outcomes.left_out,
         not_checked=evidence.missing,
-        savings_per_month=_savings(evidence, policy),
+        savings_per_month=monthly_savings(evidence, policy),
+        homogeneity=homogeneity,
+        outlook=outlook,
     )
 
 
 def _kind(
-    evidence: Evidence, policy: Policy, criteria: tuple[Criterion, ...], guardrails: tuple[Guardrail, ...]
+    evidence: Evidence,
+    policy: Policy,
+    criteria: tuple[Criterion, ...],
+    guardrails: tuple[Guardrail, ...],
+    homogeneity: Homogeneity | None,
 ) -> tuple[VerdictKind, str]:
     """Which verdict, in the order of the rules, and the sentence that says why."""
     if evidence.feedback is None:
         return _calculated(criteria)
-    breaches = _sustained(evidence.telemetry, criteria)
+    breaches = _sustained(evidence.telemetry, policy, criteria)
     if breaches:
         return VerdictKind.KEEP_BASELINE, f"The baseline stays at once: {_joined(breaches)}."
-    broken = _broken(policy, criteria, guardrails)
+    broken = _broken(evidence.telemetry, policy, criteria, guardrails)
     if broken:
         end = " The test is at its end, so the baseline stays." if evidence.is_at_horizon else ""
         return VerdictKind.NOT_EVALUABLE, f"The numbers cannot carry a verdict: {_joined(broken)}.{end}"
-    thin = _too_thin(evidence.outcomes, policy, guardrails)
+    if evidence.window and evidence.window.exposure_days not in policy.looks:
+        return VerdictKind.INCONCLUSIVE, _unplanned(evidence.window, policy)
+    thin = _too_thin(evidence.outcomes, policy, guardrails) + (homogeneity.problems if homogeneity else [])
     failed = [criterion.reason for criterion in criteria if criterion.status is CriterionStatus.FAILED]
     undecided = [criterion.reason for criterion in criteria if criterion.status is CriterionStatus.UNDECIDED]
     if not thin and not failed and not undecided:
@@ -171,6 +182,14 @@ def _kind(
     if failed and not thin:
         return VerdictKind.KEEP_BASELINE, f"The candidate fails what is required: {_joined(failed)}."
     return VerdictKind.INCONCLUSIVE, f"It is too early to tell: {_joined(thin or undecided)}."
+
+
+def _unplanned(window: ExposureWindow, policy: Policy) -> str:
+    """Between the planned looks nothing can be won, and nothing is lost by noise."""
+    due = next_look_due(window, policy)
+    when = f"; the next look is due on {due:%Y-%m-%d}, when its labels have matured" if due else ""
+    planned = ", ".join(map(str, policy.looks))
+    return f"It is too early to tell: {window.exposure_days} days of matured exposure are no planned look ({planned} days){when}."
 
 
 def _calculated(criteria: tuple[Criterion, ...]) -> tuple[VerdictKind, str]:
@@ -185,21 +204,24 @@ def _calculated(criteria: tuple[Criterion, ...]) -> tuple[VerdictKind, str]:
     return VerdictKind.PROMOTE, f"The counts meet the three criteria that can be counted{end}"
 
 
-def _sustained(telemetry: TelemetrySummary | None, criteria: tuple[Criterion, ...]) -> list[str]:
+def _sustained(telemetry: TelemetrySummary | None, policy: Policy, criteria: tuple[Criterion, ...]) -> list[str]:
     if telemetry is None:
         return []
     breaches = {CriterionName.LATENCY: telemetry.latency_breach, CriterionName.ERROR_RATE: telemetry.error_breach}
-    failed = [criterion for criterion in criteria if criterion.status is CriterionStatus.FAILED]
-    return [criterion.reason for criterion in failed if breaches.get(criterion.name, 0) >= SUSTAINED_BUCKETS]
+    return [item.reason for item in criteria if breaches.get(item.name, 0) >= policy.latency.sustained_buckets]
 
 
-def _broken(policy: Policy, criteria: tuple[Criterion, ...], guardrails: tuple[Guardrail, ...]) -> list[str]:
+def _broken(
+    telemetry: TelemetrySummary | None, policy: Policy, criteria: tuple[Criterion, ...], guardrails: tuple[Guardrail, ...]
+) -> list[str]:
     """What vetoes any verdict. The window does not: a young test is inconclusive, not broken."""
     failed = [check for check in guardrails if check.status is GuardrailStatus.FAILED and check.name is not GuardrailName.WINDOW]
     required = {TelemetryKind.LATENCY: CriterionName.LATENCY, TelemetryKind.ERRORS: CriterionName.ERROR_RATE}
     needed = {required[kind] for kind in policy.required_telemetry}
     missing = [item for item in criteria if item.name in needed and item.status is CriterionStatus.NOT_CHECKED]
-    return [check.reason for check in failed] + [criterion.reason for criterion in missing]
+    is_shared = telemetry is not None and is_shared_breach(telemetry, policy.latency)
+    shared = [item for item in criteria if is_shared and item.name is CriterionName.LATENCY and item not in missing]
+    return [check.reason for check in failed] + [criterion.reason for criterion in (*missing, *shared)]
 
 
 def _too_thin(outcomes: Outcomes, policy: Policy, guardrails: tuple[Guardrail, ...]) -> list[str]:
@@ -223,10 +245,11 @@ def _comparison(outcomes: Outcomes, significance: Significance | None) -> str:
         return "There is no labelled fraud to compare the models on yet."
     interval = significance.interval if significance else None
     text = f"The candidate catches {percent(after)} of the fraud it scored and the baseline {percent(before)}"
+    used = f"; {outcomes.rows:,} labelled transactions were used and {outcomes.left_out:,} left out" if outcomes.rows else ""
     if change is None or interval is None:
-        return f"{text}."
+        return f"{text}{used}."
     high = "no upper end" if interval.high is None else signed(interval.high - 1)
-    return f"{text} ({signed(change)}; 95 % interval {signed(interval.low - 1)} to {high})."
+    return f"{text} ({signed(change)}; 95 % interval {signed(interval.low - 1)} to {high}){used}."
 
 
 def _metrics(evidence: Evidence) -> MetricsByArm:
@@ -240,26 +263,6 @@ def _metrics(evidence: Evidence) -> MetricsByArm:
         counts = (model.caught, model.frauds - model.caught, model.alerts - model.true_alerts)
         rows.append(ModelMetrics(_number(model.recall), _number(model.precision), _number(detection), *counts))
     return MetricsByArm(*rows)
-
-
-def _savings(evidence: Evidence, policy: Policy) -> Money | None:
-    """Fraud amount caught by the candidate beyond the baseline over 30 days of the whole traffic, less false alerts' cost."""
-    outcomes, feedback, window = evidence.outcomes, evidence.feedback, evidence.window
-    amounts = feedback.amounts if feedback else None
-    if feedback is None or window is None or amounts is None or not window.exposure_days:
-        return None
-    if not amounts.baseline_scored or not amounts.candidate_scored:
-        return None
-    shares = Fraction(amounts.candidate_caught, amounts.candidate_scored) - Fraction(
-        amounts.baseline_caught, amounts.baseline_scored
-    )
-    false = [model.alerts - model.true_alerts for model in (outcomes.baseline, outcomes.candidate)]
-    more_false = Fraction(false[1] - false[0])
-    if outcomes.design is Design.SPLIT and feedback.baseline.labelled and feedback.candidate.labelled:
-        rows = feedback.baseline.labelled + feedback.candidate.labelled
-        more_false = rows * (Fraction(false[1], feedback.candidate.labelled) - Fraction(false[0], feedback.baseline.labelled))
-    gain = (shares * amounts.total / 100 - more_false * policy.false_positive_cost) * 30 / window.exposure_days
-    return Money(str((Decimal(round(gain * 100)) / 100).quantize(Decimal("0.01"))), policy.currency)
 
 
 def _number(share: Fraction | None) -> float | None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flows.domain.ab_test import Arm
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.evidence import plain
+from flows.reports.charts import chart_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from flows.domain.decision import Decision
-    from flows.domain.decision_record import DecisionRecord
+    from flows.domain.decision import Decision, DecisionRequest
     from flows.domain.verdict import ModelMetrics, Verdict
 
 DOCUMENT_SCHEMA = 1
+CHART_NAME = "chart.png"  # beside the document
 
 
 def decision_json(decision: Decision, ending: DecisionRecord) -> str:
@@ -29,12 +31,37 @@ def decision_json(decision: Decision, ending: DecisionRecord) -> str:
         "outcome": str(ending.kind),
         "outcome_text": outcome_sentence(decision, ending.kind),
         "verdict": request.verdict.to_json(),
+        "evidence": plain(request.evidence),
+        "policy": request.policy.model_dump(mode="json") if request.policy else None,
         "decision": plain(claim) if claim else None,
         "business_impact": business_impact(decision, ending.kind),
         "actions": ending.payload,
-        "record": {"sequence": ending.sequence, "at": ending.at.isoformat(), "hash": ending.hash},
+        "record": {
+            "sequence": ending.sequence,
+            "at": ending.at.isoformat(),
+            "previous_hash": ending.previous_hash,
+            "hash": ending.hash,
+        },
     }
     return json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def parse_record(body: Mapping[str, Any]) -> DecisionRecord:
+    """The record that `decision_json` wrote.
+
+    Raises:
+        KeyError, ValueError, TypeError: it is no such document.
+    """
+    record = body["record"]
+    return DecisionRecord(
+        sequence=record["sequence"],
+        kind=RecordKind(body["outcome"]),
+        decision_id=body["decision_id"],
+        at=datetime.fromisoformat(record["at"]),
+        payload=body["actions"],
+        previous_hash=record["previous_hash"],
+        hash=record["hash"],
+    )
 
 
 def decision_document(decision: Decision, ending: DecisionRecord) -> str:
@@ -43,7 +70,7 @@ def decision_document(decision: Decision, ending: DecisionRecord) -> str:
     sections = [
         f"# Decision {_text(decision.decision_id)}: {_text(test.candidate.name)} against {_text(test.baseline.name)}",
         _section("Outcome", [outcome_sentence(decision, ending.kind), _decided_by(decision)]),
-        _section("Evidence", [*verdict.reasons, _metrics(verdict)]),
+        _section("Evidence", [*verdict.reasons, _metrics(verdict), _chart(decision.request)]),
         _section("Statistical significance", [_significance(verdict)]),
         _section("Stability", [_criteria(verdict)]),
         _section("Validity of the evidence", [_guardrails(verdict)]),
@@ -79,8 +106,7 @@ def business_impact(decision: Decision, kind: RecordKind) -> str:
     caught = verdict.criteria[0].reason
     if verdict.savings_per_month is None:
         return f"{caught}. The savings are not quantified: the feedback carries no amounts."
-    money = verdict.savings_per_month
-    return f"{caught}. Estimated savings over 30 days of all traffic, without interval: {money.amount} {money.currency}."
+    return f"{caught}. Estimated savings over 30 days of all traffic: {verdict.savings_per_month}."
 
 
 def _decided_by(decision: Decision) -> str:
@@ -100,6 +126,11 @@ def _metrics(verdict: Verdict) -> str:
 
     head = ["", "recall", "precision", "fraud detection rate", "frauds caught", "frauds missed", "false alerts"]
     return _table([head, row(Arm.BASELINE, verdict.metrics.baseline), row(Arm.CANDIDATE, verdict.metrics.candidate)])
+
+
+def _chart(request: DecisionRequest) -> str:
+    feedback = request.evidence.feedback if request.evidence else None
+    return f"![{_text(chart_in_words(request))}]({CHART_NAME})" if feedback and feedback.days else ""
 
 
 def _significance(verdict: Verdict) -> str:

@@ -70,8 +70,7 @@ def _evidence(verdict: Verdict) -> list[Json]:
     """The two sentences, the criteria with their numbers, and what could not be checked."""
     sentences = [escape(reason) for reason in verdict.reasons]
     if verdict.savings_per_month and verdict.kind is VerdictKind.PROMOTE:
-        money = verdict.savings_per_month
-        sentences.append(f"Estimated savings: {float(money.amount):,.0f} {money.currency} a month.")
+        sentences.append(f"Estimated savings a month: {verdict.savings_per_month}.")
     criteria = [
         (f"*{wording.CRITERION[item.name]}*\n{wording.STATUS[item.status]}", wording.measured(item, verdict))
         for item in verdict.criteria

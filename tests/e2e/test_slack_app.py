@@ -526,6 +526,19 @@ def test_a_lost_reply_posts_no_second_message(world: World) -> None:
     assert len(world.slack.messages(CHANNEL)) == 1  # not echoed to the channel
 
 
+@ONCE
+def test_a_picture_is_uploaded_once_below_the_message_also_after_a_lost_reply(world: World) -> None:
+    decision = world.ask()
+    world.slack.faults.plan(Fault.LOST_AFTER, of="files.completeUploadExternal")
+    with pytest.raises(OutsideSystemError):
+        world.bot.publisher.thread_picture(decision.decision_id, "chart", b"a picture", "recall by day")
+    for _ in range(2):
+        posted = world.bot.publisher.thread_picture(decision.decision_id, "chart", b"a picture", "recall by day")
+    [line] = world.slack.thread(world.message()["ts"])
+    assert [(file["id"], file["alt_txt"]) for file in line["files"]] == [(posted.ts, "recall by day")]
+    assert len(world.slack.messages(CHANNEL)) == 1
+
+
 @pytest.mark.parametrize("running", ["signed http"], indirect=True)
 def test_over_http_nothing_unsigned_is_believed(world: World) -> None:
     decision = world.ask()

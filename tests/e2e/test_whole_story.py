@@ -90,9 +90,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             patch.setenv(name, value)
         stack.start_product()
         assert stack.slack is not None
-        from flows.settings import load_settings
+        from flows.settings import Settings, load_settings
 
-        systems = Systems(load_settings())
+        systems = Systems(load_settings(Settings))
         world = install_test(simulate_test("win", 7, cache=ROOT / ".cache" / "simulator"), systems, stack)
         world.start_live_traffic()
         yield Story(stack, stack.slack, systems, world, world.start_flow())
@@ -178,7 +178,10 @@ def test_the_confirmed_candidate_takes_all_traffic_and_everything_is_written_dow
 
 
 def test_every_effect_happened_once_and_shows_in_thread_and_prefect(story: Story) -> None:
-    lines = [reply["text"] for reply in story.slack.thread(str(story.message()["ts"]))]
+    replies = story.slack.thread(str(story.message()["ts"]))
+    [chart] = [file for reply in replies for file in reply.get("files") or []]
+    assert chart["alt_txt"].startswith("Recall: fraud_v1")
+    lines = [reply["text"] for reply in replies if reply["text"]]
     assert len(lines) == len(set(lines))
     assert len(lines) >= 5
     runs = story.prefect("task_runs/filter", {"flow_runs": {"id": {"any_": [story.run_id]}}, "limit": 200}).json()
@@ -220,7 +223,7 @@ def open_second_test(story: Story) -> None:
     wait_until_ready(story.systems.serving)
 
 
-def test_a_person_confirms_in_the_page(story: Story, chromium: str) -> None:
+def test_a_person_confirms_in_the_page_and_prefect_shows_the_run(story: Story, chromium: str) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     open_second_test(story)
@@ -241,6 +244,11 @@ def test_a_person_confirms_in_the_page(story: Story, chromium: str) -> None:
         expect(decided.filter(has_text="Ana Costa").first).to_be_visible(timeout=20_000)
         story.until(story.world.flow_ended, 120)
         assert story.traffic() == {"fraud-v1": 0, "fraud-v2": 100}
+        page.goto(f"{story.stack.prefect_url}/runs/flow-run/{story.run_id}")
+        expect(page.get_by_text(story.world.test.test_id).first).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Shift traffic").first).to_be_visible(timeout=20_000)
+        page.get_by_role("tab", name="Artifacts").click()
+        expect(page.get_by_text(f"{decision.decision_id}-traffic-candidate-100").first).to_be_visible(timeout=20_000)
         browser.close()
     claim = story.systems.decision_log.read(decision.decision_id).claim
     assert claim is not None

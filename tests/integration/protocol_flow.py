@@ -1,6 +1,7 @@
 """The smallest flow that asks a person: a process of its own runs it, as `fraud-ab serve` runs the real one.
 
-It writes what it does to a journal, and dies on request, once, just before it marks an answer as carried out.
+It writes what it does to a journal, a file that it finds where other tests name their experiment, and dies or hangs on request,
+once, just before it marks an answer as carried out.
 """
 
 from __future__ import annotations
@@ -8,31 +9,34 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from datetime import UTC, datetime
+import threading
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
 from prefect.runtime import flow_run
+from pydantic import TypeAdapter
 
 from flows.ask_a_person import mark_as_carried_out, schedule_reminders, wait_for_answer
-from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.ab_test import ABTest, Arm
 from flows.domain.action_plan import ActionPlan
 from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import DecisionRequest, Links, NextStep, next_step
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.verdict import decide_verdict
+from flows.execution import leased_run
 from flows.steps import step
 from flows.wiring import systems
 
+TEST = TypeAdapter(ABTest)
 
-def request(test_id: str, round_number: int, flow_run_id: str) -> DecisionRequest:
+
+def request(test: ABTest, round_number: int, flow_run_id: str) -> DecisionRequest:
     evidence = Evidence(counted=Outcomes(Design.SPLIT, ModelCounts(1000, 800, 900, 820), ModelCounts(1000, 860, 950, 865)))
     return DecisionRequest(
-        test=ABTest(
-            test_id, Model("v1", "1", "fraud-v1"), Model("v2", "2", "fraud-v2"), datetime(2026, 9, 1, tzinfo=UTC), "experiment"
-        ),
+        test=test,
         round=round_number,
         flow_run_id=flow_run_id,
         verdict=decide_verdict(evidence, Policy()),
@@ -46,9 +50,14 @@ def request(test_id: str, round_number: int, flow_run_id: str) -> DecisionReques
 
 
 @flow(name="ask", persist_result=True)
-def ask(test_id: str, journal: str) -> str:
+def ask(test: dict[str, Any]) -> str:
+    with leased_run():
+        return _ask(test, test["experiment_run_id"])
+
+
+def _ask(test: dict[str, Any], journal: str) -> str:
     for round_number in count(1):
-        decision_id = open_question(test_id, round_number, journal)
+        decision_id = open_question(test, round_number, journal)
         schedule_reminders(decision_id)
         decision = wait_for_answer(decision_id)
         assert decision.claim is not None
@@ -61,9 +70,9 @@ def ask(test_id: str, journal: str) -> str:
 
 
 @step("open the question")
-def open_question(test_id: str, round_number: int, journal: str) -> str:
+def open_question(test: dict[str, Any], round_number: int, journal: str) -> str:
     write(journal, f"asked {round_number}")
-    return systems().decision_log.open(request(test_id, round_number, flow_run.get_id() or "")).decision_id
+    return systems().decision_log.open(request(TEST.validate_python(test), round_number, flow_run.get_id() or "")).decision_id
 
 
 @step("act")
@@ -79,8 +88,11 @@ def write(journal: str, line: str) -> None:
 def die_if_asked(journal: str) -> None:
     trap = Path(f"{journal}.trap")
     if trap.exists():
+        hangs = trap.read_text(encoding="utf-8") == "hang"
         trap.unlink()
-        write(journal, "died")
+        write(journal, "hangs" if hangs else "died")
+        if hangs:
+            threading.Event().wait()
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -14,7 +14,7 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -24,10 +24,17 @@ import pytest
 from sqlalchemy import text
 from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
+from deployments.sandbox.slack import SandboxSlack
 from flows.adapters.decision_log_sql import SqlDecisionLog
+from flows.adapters.executions_sql import SqlExecutions
+from flows.adapters.outbox_sql import SqlOutbox
+from flows.domain.ab_test import ABTest, Model
 from flows.domain.decision import Choice, Decision, Person
 from flows.domain.errors import OutsideSystemError
+from flows.domain.evidence import plain
+from flows.domain.policy import Policy
 from slackbot.prefect_gateway import PrefectGateway, ResumeResult
+from slackbot.publisher import Publisher, slack_client
 from slackbot.reconciler import Reconciler
 
 if TYPE_CHECKING:
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 ALICE = Person("U1", "Alice")
-SECONDS = 60
+SECONDS = 150  # all runs start at once, and a busy machine takes its time
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,9 @@ class Asked:
 
     def die_before_it_is_carried_out(self) -> None:
         Path(f"{self.journal}.trap").touch()
+
+    def hang_before_it_is_carried_out(self) -> None:
+        Path(f"{self.journal}.trap").write_text("hang", encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -151,10 +161,15 @@ def runs(
         yield {test: _start(f"test-{uuid.uuid4().hex[:8]}", folder) for test in tests}
 
 
-def _start(test_id: str, folder: Path) -> Asked:
-    parameters = {"test_id": test_id, "journal": str(folder / test_id)}
-    url = PrefectGateway().start_run("ask/protocol", parameters, idempotency_key=test_id)
-    again = PrefectGateway().start_run("ask/protocol", parameters, idempotency_key=test_id)
+def new_test(test_id: str, journal: str) -> ABTest:
+    """A test whose experiment is called like the file that its run writes to."""
+    return ABTest(test_id, Model("v1", "1", "fraud-v1"), Model("v2", "2", "fraud-v2"), datetime(2026, 9, 1, tzinfo=UTC), journal)
+
+
+def _start(test_id: str, folder: Path, deployment: str = "ask/protocol") -> Asked:
+    parameters = {"test": plain(new_test(test_id, str(folder / test_id)))}
+    url = PrefectGateway().start_run(deployment, parameters, idempotency_key=test_id)
+    again = PrefectGateway().start_run(deployment, parameters, idempotency_key=test_id)
     assert url == again, "one run per idempotency key"
     return Asked(test_id, url.rsplit("/", 1)[-1], folder / test_id)
 
@@ -167,21 +182,29 @@ def asked(runs: dict[str, Asked], request: pytest.FixtureRequest) -> Asked:
     return run
 
 
+@pytest.fixture(scope="module")
+def slack() -> Iterator[SandboxSlack]:
+    with SandboxSlack() as running:
+        yield running
+
+
 @pytest.fixture
-def reconciler(prefect_api: str, log: SqlDecisionLog) -> Iterator[Reconciler]:
-    running = Reconciler(log, PrefectGateway(), period_seconds=0.5)
+def reconciler(prefect_api: str, log: SqlDecisionLog, slack: SandboxSlack) -> Iterator[Reconciler]:
+    url = os.environ["FRAUD_AB_DECISION_LOG_URL"]
+    publisher = Publisher(slack_client(slack.bot_token, slack.api_url), SqlOutbox(url), log, Policy(), channel="C0FRAUD")
+    running = Reconciler(log, SqlExecutions(url), publisher, PrefectGateway(), finalize="ask/protocol", period_seconds=0.5)
     running.start()
     yield running
     running.stop()
 
 
-def _found_deployment() -> object:
+def _found_deployment(name: str = "ask/protocol") -> object:
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
 
     with get_client(sync_client=True) as client:
         try:
-            return client.read_deployment_by_name("ask/protocol")
+            return client.read_deployment_by_name(name)
         except ObjectNotFound as error:
             return error
 
@@ -218,9 +241,12 @@ def answer(log: SqlDecisionLog, decision_id: str, choice: Choice = Choice.CONFIR
 
 
 def let_time_pass(log: SqlDecisionLog, decision_id: str, until_after: str) -> None:
+    in_the_past(log, f"UPDATE decisions SET {until_after} = statement_timestamp() WHERE decision_id = :it", decision_id)
+
+
+def in_the_past(log: SqlDecisionLog, statement: str, it: str) -> None:
     with log._database.transaction("moving a moment into the past") as connection:
-        statement = f"UPDATE decisions SET {until_after} = statement_timestamp() WHERE decision_id = :it"
-        assert connection.execute(text(statement), {"it": decision_id}).rowcount == 1
+        assert connection.execute(text(statement), {"it": it}).rowcount == 1
 
 
 def is_completed(asked: Asked) -> bool:
@@ -295,6 +321,56 @@ def test_a_run_that_is_killed_before_it_has_carried_the_answer_out_goes_on_where
     until(lambda: is_completed(asked), "the run to end")
     assert asked.lines() == ["asked 1", f"acted {asked.decision_id(1)} confirm", "died"]
     assert log.read(asked.decision_id(1)).consumed_at is not None
+
+
+def test_a_run_whose_whole_machine_died_goes_on_elsewhere(
+    prefect_api: str, log: SqlDecisionLog, reconciler: Reconciler, tmp_path: Path
+) -> None:
+    """Runner and child at once: nobody is left to tell Prefect, which shows the run as Running for ever."""
+    runner = (sys.executable, str(Path(__file__).with_name("protocol_flow.py")), "machine")
+    with process(*runner, log=tmp_path / "first.log") as first:
+        until(lambda: not isinstance(_found_deployment("ask/machine"), Exception), "the deployment")
+        asked = _start(f"test-{uuid.uuid4().hex[:8]}", tmp_path, "ask/machine")
+        until(lambda: waits_under(asked), "the first suspension")
+        asked.hang_before_it_is_carried_out()
+        answer(log, asked.decision_id(1))
+        until(lambda: "hangs" in asked.lines(), "the run to be in the middle of it")
+        os.killpg(first.pid, signal.SIGKILL)
+    with process(*runner, log=tmp_path / "second.log"):
+        assert run_of(asked).state_name == "Running"
+        in_the_past(
+            log, "UPDATE executions SET renewed_at = renewed_at - interval '2 minutes' WHERE flow_run_id = :it", asked.flow_run_id
+        )
+        until(lambda: is_completed(asked), "the run to end")
+    assert asked.lines() == ["asked 1", f"acted {asked.decision_id(1)} confirm", "hangs"]
+    assert log.read(asked.decision_id(1)).consumed_at is not None
+
+
+def test_an_answer_whose_run_was_cancelled_is_carried_out_by_another_run(
+    asked: Asked, log: SqlDecisionLog, reconciler: Reconciler
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(UUID(asked.flow_run_id), Cancelled(), force=True)
+    answer(log, asked.decision_id(1))
+    until(lambda: log.read(asked.decision_id(1)).consumed_at, "another run to carry it out")
+    assert asked.lines() == ["asked 1", "asked 1", f"acted {asked.decision_id(1)} confirm"]  # asked twice, stored once
+    assert log.read(asked.decision_id(1)).request.flow_run_id != asked.flow_run_id
+
+
+def test_a_question_that_nobody_was_shown_is_posted_once(
+    asked: Asked, log: SqlDecisionLog, reconciler: Reconciler, slack: SandboxSlack
+) -> None:
+    """Its flow does not post, as if Slack had been down then."""
+
+    def posted() -> list[str]:
+        return [str(one["metadata"]) for one in slack.messages("C0FRAUD") if asked.decision_id(1) in str(one["metadata"])]
+
+    until(posted, "the message")
+    reconciler.reconcile_once()
+    assert len(posted()) == 1
 
 
 def test_silence_keeps_the_baseline(asked: Asked, log: SqlDecisionLog, reconciler: Reconciler) -> None:

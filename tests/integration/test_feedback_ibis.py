@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 POLICY = Policy()
 BEGAN = START.to_pydatetime()
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
 TEST = ABTest("t", Model("fraud_v1", "1", "baseline"), Model("fraud_v2", "1", "candidate"), BEGAN, "run")
 COLUMNS = {
     "transaction_id": "text", "event_time": "timestamptz", "entity_id": "bigint", "amount": "numeric(12,2)", "arm": "text",
@@ -62,13 +64,15 @@ def loaded(url: str, frame: pd.DataFrame, table: str) -> str:
 
 @pytest.fixture(params=["duckdb", "csv", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[pd.DataFrame], str]:
+    number = count()
+
     def put(frame: pd.DataFrame) -> str:
         if request.param == "duckdb":
             return written(frame, tmp_path)
         if request.param == "csv":
             frame.to_csv(tmp_path / "feedback.csv", index=False)
             return str(tmp_path / "feedback.csv")
-        return loaded(request.getfixturevalue("postgres"), frame, f"f{abs(hash((request.node.name, os.getpid())))}")
+        return loaded(request.getfixturevalue("postgres"), frame, f"f{abs(hash((request.node.name, os.getpid(), next(number))))}")
 
     return put
 
@@ -128,7 +132,7 @@ def test_engines_agree_on_the_digest_of_the_evidence(tmp_path: Path, postgres: s
     frame = feedback_frame(seed=5)
     digests = set()
     for url in (written(frame, tmp_path), loaded(postgres, frame, "agree")):
-        found = evaluate(IbisFeedback(url, POLICY), FeedbackTelemetry(url, POLICY), POLICY, BEGAN)
+        found = evaluate(IbisFeedback(url, POLICY), FeedbackTelemetry(url, POLICY), POLICY, BEGAN, NOW)
         digests.add(found.verdict.evidence_digest)
         assert found.verdict.kind in {VerdictKind.INCONCLUSIVE, VerdictKind.PROMOTE}
     assert len(digests) == 1
@@ -137,7 +141,7 @@ def test_engines_agree_on_the_digest_of_the_evidence(tmp_path: Path, postgres: s
 def test_the_watermark_is_the_feedbacks_own_clock(store: Callable[[pd.DataFrame], str]) -> None:
     frame = feedback_frame(500)
     source = IbisFeedback(store(frame), POLICY)
-    assert source.watermark() == max(frame.event_time.max(), frame.label_time.max()).floor("s")
+    assert source.watermark(NOW) == max(frame.event_time.max(), frame.label_time.max()).floor("s")
     assert source.first_event() == frame.event_time.min().floor("s")
 
 
@@ -146,8 +150,8 @@ def test_a_pipeline_that_stopped_does_not_make_unlabelled_rows_look_matured(tmp_
     frame["label_time"] = pd.NaT
     frame["is_fraud"] = pd.array([None] * 500, dtype="boolean")
     source = IbisFeedback(written(frame, tmp_path), POLICY)
-    assert window_due(BEGAN, source.watermark(), POLICY).exposure_days == 0
-    verdict = evaluate(source, None, POLICY, BEGAN).verdict
+    assert window_due(BEGAN, source.watermark(NOW), POLICY).exposure_days == 0
+    verdict = evaluate(source, None, POLICY, BEGAN, NOW).verdict
     assert verdict.kind is VerdictKind.NOT_EVALUABLE
     assert "no transaction is 30 days old" in verdict.reasons[1]
 
@@ -241,24 +245,24 @@ def test_measuring_since_a_moment_gives_shares_and_never_a_healthy_default(store
 def test_looks_are_handed_on_and_the_same_look_counts_once(tmp_path: Path) -> None:
     url = written(feedback_frame(), tmp_path)
     source, telemetry = IbisFeedback(url, POLICY), FeedbackTelemetry(url, POLICY)
-    first = evaluate(source, telemetry, POLICY, BEGAN)
+    first = evaluate(source, telemetry, POLICY, BEGAN, NOW)
     assert [look.exposure_days for look in first.evidence.looks] == [21]
-    assert evaluate(source, telemetry, POLICY, BEGAN, first.evidence.looks).evidence == first.evidence
-    later = evaluate(source, telemetry, load_policy("label_maturity_days = 20", "p"), BEGAN, first.evidence.looks)
+    assert evaluate(source, telemetry, POLICY, BEGAN, NOW, first.evidence.looks).evidence == first.evidence
+    later = evaluate(source, telemetry, load_policy("label_maturity_days = 20", "p"), BEGAN, NOW, first.evidence.looks)
     assert [look.exposure_days for look in later.evidence.looks] == [21, 28]
 
 
 def test_feedback_before_the_test_is_refused(tmp_path: Path) -> None:
     url = written(feedback_frame(100), tmp_path)
     with pytest.raises(FeedbackInvalid, match="before the test began"):
-        evaluate(IbisFeedback(url, POLICY), None, POLICY, BEGAN + timedelta(days=400))
+        evaluate(IbisFeedback(url, POLICY), None, POLICY, BEGAN + timedelta(days=400), NOW)
 
 
 def test_a_missing_table_and_an_unreachable_database_are_told_apart(postgres: str) -> None:
     with pytest.raises(FeedbackInvalid, match="no such table"):
-        IbisFeedback(f"{postgres}&table=nowhere" if "?" in postgres else f"{postgres}?table=nowhere", POLICY).watermark()
+        IbisFeedback(f"{postgres}&table=nowhere" if "?" in postgres else f"{postgres}?table=nowhere", POLICY).watermark(NOW)
     with pytest.raises(OutsideSystemError) as caught:
-        IbisFeedback("postgresql://me:secret@127.0.0.1:1/db", POLICY).watermark()
+        IbisFeedback("postgresql://me:secret@127.0.0.1:1/db", POLICY).watermark(NOW)
     assert caught.value.retryable
     assert "secret" not in str(caught.value)
 
@@ -270,6 +274,154 @@ def test_nan_is_refused_wherever_it_would_be_read(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(frame, preserve_index=False).append_column("latency_ms", pa.array(latencies))
     url = str(tmp_path / "nan.parquet")
     pq.write_table(table, url)
-    for read in (IbisFeedback(url, POLICY).count, FeedbackTelemetry(url, POLICY).summarise):
-        with pytest.raises(FeedbackInvalid, match="t3 holds NaN in latency_ms"):
-            read(window(), POLICY)
+    with pytest.raises(FeedbackInvalid, match="t3 holds NaN in latency_ms"):
+        FeedbackTelemetry(url, POLICY).summarise(window(), POLICY)
+
+
+def test_one_label_from_the_future_matures_nothing_and_is_counted(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(3_000)
+    frame = frame[frame.event_time < START + pd.Timedelta(days=15)]
+    frame["label_time"] = pd.Series(frame.label_time).clip(upper=START + pd.Timedelta(days=16))
+    frame.loc[0, "label_time"] = pd.Timestamp("2099-01-01", tz="UTC")
+    source = IbisFeedback(store(frame), POLICY)
+    assert source.watermark(NOW) < BEGAN + timedelta(days=17)
+    found = evaluate(
+        source, None, load_policy("label_maturity_days = 1\nwindow_days = {min = 14, max = 14}\nlooks = [14]", "p"), BEGAN, NOW
+    )
+    assert found.evidence.window is not None
+    assert found.evidence.window.exposure_days == 14
+    assert found.evidence.feedback is not None
+    assert found.evidence.feedback.quality.future == 1
+    assert found.evidence.feedback.quality.unusable == 0
+
+
+def test_events_of_the_future_are_counted_and_are_in_no_window(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(1_000)
+    frame.loc[990:, "event_time"] = pd.Timestamp("2099-01-01", tz="UTC")
+    counts = IbisFeedback(store(frame), POLICY).count(window(28), POLICY)
+    assert (counts.quality.future, counts.quality.unusable) == (10, 0)
+    assert counts.baseline.rows + counts.candidate.rows == 990
+
+
+def test_a_fraud_labelled_late_is_only_counted_as_late(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(3_000)
+    before = IbisFeedback(store(frame), POLICY).count(window(28), POLICY)
+    late = frame.index[frame.is_fraud.astype(bool)][:40]
+    frame.loc[late, "label_time"] = frame.loc[late, "event_time"] + pd.Timedelta(days=30, seconds=2)
+    unlabelled = frame.copy()
+    unlabelled.loc[late, "is_fraud"] = pd.NA
+    after, without = (IbisFeedback(store(one), POLICY).count(window(28), POLICY) for one in (frame, unlabelled))
+    assert (before.labels.late_frauds, after.labels.late_frauds) == (0, 40)
+    assert after.labels.timed_frauds == before.labels.timed_frauds
+    assert (after.outcomes, after.baseline, after.candidate, after.days) == (
+        without.outcomes,
+        without.baseline,
+        without.candidate,
+        without.days,
+    )
+
+
+def test_days_add_up_to_the_whole_and_days_without_rows_are_missing(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(3_000)
+    day = (frame.event_time - START).dt.days
+    frame = frame[~day.isin([3, 9])].reset_index(drop=True)
+    counts = IbisFeedback(store(frame), POLICY).count(window(28), POLICY)
+    assert [one.day for one in counts.days] == [one for one in range(28) if one not in {3, 9}]
+    assert sum(one.baseline.frauds for one in counts.days) == counts.outcomes.baseline.frauds
+    assert sum(one.candidate.alerts for one in counts.days) == counts.outcomes.candidate.alerts
+    assert counts.outcomes.frauds is not None
+    assert sum(one.frauds.candidate_only for one in counts.days if one.frauds) == counts.outcomes.frauds.candidate_only
+    fifth = frame[(frame.event_time - START).dt.days == 5]
+    assert next(one for one in counts.days if one.day == 5).baseline.frauds == fifth.is_fraud.sum()
+
+
+def test_one_pair_among_thousands_of_unpaired_rows_makes_no_paired_test(tmp_path: Path) -> None:
+    frame = feedback_frame(4_448, is_paired=False)
+    frame.loc[7, ["baseline_prediction", "candidate_prediction"]] = [True, True]
+    counts = IbisFeedback(written(frame, tmp_path), POLICY).count(window(28), POLICY)
+    assert counts.outcomes.design is Design.SPLIT
+    assert counts.outcomes.baseline.frauds > 300
+    assert counts.selection is None
+
+
+def test_few_frauds_are_evaluated_in_the_design_that_holds_more(tmp_path: Path) -> None:
+    frame = feedback_frame(150)
+    assert 0 < frame.is_fraud.sum() < 30
+    assert IbisFeedback(written(frame, tmp_path), POLICY).count(window(28), POLICY).outcomes.design is Design.PAIRED
+    frame.loc[3:, "candidate_prediction"] = pd.NA
+    frame.loc[3:, "arm"] = np.where(np.arange(147) % 2, "candidate", "baseline")
+    frame.loc[frame.arm == "candidate", "candidate_prediction"] = True
+    frame.loc[frame.arm == "candidate", "baseline_prediction"] = pd.NA
+    assert IbisFeedback(written(frame, tmp_path), POLICY).count(window(28), POLICY).outcomes.design is Design.SPLIT
+
+
+def test_pairs_chosen_by_what_the_baseline_said_are_noticed(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame()
+    flagged = frame.baseline_prediction.astype(bool)
+    frame.loc[~flagged & (np.arange(len(frame)) % 2 == 0), "candidate_prediction"] = pd.NA
+    chosen = IbisFeedback(store(frame), POLICY).count(window(28), POLICY).selection
+    assert chosen is not None
+    assert (chosen.flagged, chosen.flagged_pairs, chosen.unflagged) == (flagged.sum(), flagged.sum(), (~flagged).sum())
+    assert chosen.unflagged_pairs == frame.candidate_prediction[~flagged].notna().sum()
+
+
+def test_an_unplanned_look_is_no_look_and_unknown_ones_count_as_taken(tmp_path: Path) -> None:
+    frame = feedback_frame()
+    young = frame.assign(label_time=pd.Series(frame.label_time).clip(upper=START + pd.Timedelta(days=40)))
+    young = young[young.event_time < START + pd.Timedelta(days=40)]
+    source = IbisFeedback(written(young, tmp_path), POLICY)
+    found = evaluate(source, None, load_policy("required_telemetry = []", "p"), BEGAN, NOW)
+    assert found.evidence.looks == ()
+    assert found.verdict.kind is VerdictKind.INCONCLUSIVE
+    assert "next look is due on 2026-02-14" in found.verdict.reasons[1]
+    source = IbisFeedback(written(frame, tmp_path), POLICY)
+    assumed = evaluate(source, None, POLICY, BEGAN, NOW, previous_looks=None)
+    assert [look.exposure_days for look in assumed.evidence.looks] == [14, 21]
+    assert 0 < assumed.evidence.looks[0].frauds < assumed.evidence.looks[1].frauds
+    assert any("day 14 are taken" in one for one in assumed.verdict.not_checked)
+
+
+@pytest.mark.parametrize("is_paired", [True, False])
+@pytest.mark.parametrize("has_cards", [True, False])
+def test_savings_rest_on_the_products_of_each_unit(
+    store: Callable[[pd.DataFrame], str],
+    is_paired: bool,  # noqa: FBT001
+    has_cards: bool,  # noqa: FBT001
+) -> None:
+    frame = feedback_frame(2_000, is_paired=is_paired)
+    frame.loc[5, "amount"] = 9e9  # its square in hundredths is beyond 64 bits
+    frame.loc[5, "is_fraud"] = True
+    if is_paired:
+        frame.loc[5, ["baseline_prediction", "candidate_prediction"]] = [False, True]
+    read = frame if has_cards else frame.drop(columns="entity_id")
+    amounts = IbisFeedback(store(read), POLICY).count(window(28), POLICY).amounts
+    fraud = frame.is_fraud.astype(bool)
+    hundredths = (frame.amount * 100).round().astype("int64").astype(object) * fraud
+    flags = {arm: frame[f"{arm}_prediction"].fillna(value=False).astype(bool) for arm in ("baseline", "candidate")}
+    if is_paired:
+        gain = flags["candidate"].astype(int) - flags["baseline"].astype(int)
+        vectors = [pd.DataFrame({"gain": hundredths * gain, "false": gain * ~fraud})]
+    else:
+        vectors = [
+            pd.DataFrame(
+                {"amount": hundredths * here, "caught": hundredths * here * flag, "false": here & flag & ~fraud, "rows": here * 1}
+            )
+            for arm, flag in flags.items()
+            for here in [frame.arm == arm]
+        ]
+    sums = [v.astype(object).groupby(frame.entity_id).sum() if has_cards else v.astype(object) for v in vectors]
+    expected = tuple(
+        tuple(
+            sum(int(a) * int(b) for a, b in zip(v.iloc[:, i], v.iloc[:, j], strict=True)) for i in range(n) for j in range(i, n)
+        )
+        for v in sums
+        for n in [v.shape[1]]
+    )
+    assert amounts is not None
+    assert amounts.by_card is has_cards
+    assert amounts.products == expected
+    if not is_paired:
+        assert (amounts.baseline_rows, amounts.candidate_rows) == (
+            (frame.arm == "baseline").sum(),
+            (frame.arm == "candidate").sum(),
+        )

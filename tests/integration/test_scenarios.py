@@ -6,7 +6,7 @@ The seed comes from FRAUD_AB_RANDOM_SEED (CI draws one) and is printed, so that 
 from __future__ import annotations
 
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +24,7 @@ from flows.evaluate_ab_test import evaluate
 
 DEMO_SEED = 7
 LOOK_DAY, MATURITY_DAYS = 21, 30
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def verdict_of(scenario: str, seed: int, folder: Path, *, shadow: bool = True) -
     file = folder / f"{scenario}.parquet"
     pd.concat([feedback, last.assign(is_fraud=None, label_time=pd.NaT)]).to_parquet(file)
     policy = Policy()
-    return evaluate(IbisFeedback(str(file), policy), FeedbackTelemetry(str(file), policy), policy, test.test_start).verdict
+    return evaluate(IbisFeedback(str(file), policy), FeedbackTelemetry(str(file), policy), policy, test.test_start, NOW).verdict
 
 
 @pytest.mark.parametrize("scenario", ["split-bug", "slow-candidate"])

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_setting_is_in_the_docs_and_no_other() -> None:
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    settings = {variable_of(name) for name in Settings.model_fields}
+    settings = {variable_of(name, Settings) for name in Settings.model_fields}
     assert {name for name in settings if f"| `{name}` |" not in text} == set()
     ours = set(re.findall(r"\| `(FRAUD_AB_[A-Z_]+)` \|", text))
     assert ours <= settings | {variable_of(name, BotSettings) for name in BotSettings.model_fields}

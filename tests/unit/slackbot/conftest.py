@@ -15,8 +15,10 @@ from flows.domain.counts import Design
 from flows.domain.criteria import Criterion, CriterionName, CriterionStatus, Significance, SignificanceTest
 from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Links, Person
 from flows.domain.guardrails import Guardrail, GuardrailName, GuardrailStatus
+from flows.domain.homogeneity import Homogeneity
 from flows.domain.intervals import Interval
-from flows.domain.verdict import MetricsByArm, ModelMetrics, Money, Verdict, VerdictKind
+from flows.domain.savings import Money
+from flows.domain.verdict import MetricsByArm, ModelMetrics, Verdict, VerdictKind
 
 ASKED_AT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 WHY = {
@@ -63,7 +65,8 @@ def verdict(kind: VerdictKind) -> Verdict:
         is_calculation=False,
         rows_left_out=0,
         not_checked=(),
-        savings_per_month=Money("12345.60", "EUR"),
+        savings_per_month=Money("12345.60", "2345.60", "22345.60", "EUR"),
+        homogeneity=Homogeneity(0.4, 0.6),
     )
 
 

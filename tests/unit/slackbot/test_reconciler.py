@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from flows.adapters.decision_log_sql import SqlDecisionLog
+from flows.adapters.executions_sql import SqlExecutions
+from flows.adapters.outbox_sql import SqlOutbox
 from flows.domain.errors import OutsideSystemError
+from flows.domain.policy import Policy
 from slackbot.prefect_gateway import PrefectGateway
+from slackbot.publisher import Publisher, slack_client
 from slackbot.reconciler import Reconciler
 
 if TYPE_CHECKING:
@@ -38,9 +42,16 @@ def log(tmp_path: Path) -> SqlDecisionLog:
     return SqlDecisionLog(f"sqlite:///{tmp_path / 'decisions.db'}")
 
 
+def reconciler_of(log: SqlDecisionLog, **more: Any) -> Reconciler:
+    """With a database and a Slack that are there or not, as the test says."""
+    url = log._database._engine.url.render_as_string(hide_password=False)
+    publisher = Publisher(slack_client("xoxb-nobody", "http://127.0.0.1:9/api/"), SqlOutbox(url), log, Policy(), channel="C0")
+    return Reconciler(log, SqlExecutions(url), publisher, PrefectGateway(), **more)
+
+
 def test_an_outage_is_told_once_and_so_is_its_end(log: SqlDecisionLog, caplog: pytest.LogCaptureFixture) -> None:
     check = Flaky()
-    reconciler = Reconciler(log, PrefectGateway(), further_checks={"registry": check})
+    reconciler = reconciler_of(log, further_checks={"registry": check})
     with caplog.at_level(logging.INFO, logger="slackbot.reconciler"):
         reconciler.reconcile_once()
         reconciler.reconcile_once()
@@ -57,14 +68,14 @@ def test_an_outage_is_told_once_and_so_is_its_end(log: SqlDecisionLog, caplog: p
 def test_one_broken_check_does_not_keep_the_others_from_being_made() -> None:
     check = Flaky()
     away = SqlDecisionLog("postgresql://nobody@127.0.0.1:9/nothing")
-    Reconciler(away, PrefectGateway(), further_checks={"broken": check, "after": check}).reconcile_once()
+    reconciler_of(away, further_checks={"broken": check, "after": check}).reconcile_once()
     check.wait()
     check.wait()
 
 
 def test_the_thread_goes_on_after_failures_hears_nudges_and_stops(log: SqlDecisionLog) -> None:
     check = Flaky()
-    reconciler = Reconciler(log, PrefectGateway(), period_seconds=3600, further_checks={"flaky": check})
+    reconciler = reconciler_of(log, period_seconds=3600, further_checks={"flaky": check})
     reconciler.start()
     check.wait()
     reconciler.nudge()

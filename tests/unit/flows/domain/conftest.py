@@ -14,6 +14,8 @@ from flows.domain.counts import (
     AmountCounts,
     ArmCounts,
     CardCounts,
+    Coverage,
+    DayCounts,
     Design,
     FeedbackCounts,
     LabelCounts,
@@ -29,7 +31,9 @@ from flows.domain.feedback import ExposureWindow
 from flows.domain.sequential import Look
 
 settings.register_profile("unhurried", deadline=None)  # the machine is shared: a slow example is no failure
-settings.load_profile("unhurried")
+settings.register_profile("mutation", deadline=None, max_examples=10, derandomize=True, database=None)
+if settings.get_current_profile_name() != "mutation":
+    settings.load_profile("unhurried")
 
 WON, FALSE_ALERTS = Overlap(7800, 200, 600, 1400), Overlap(700, 91, 131)
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,6 +49,11 @@ class Builder:
         models = [ModelCounts(total, right, right + bad, right) for right, bad in zip(caught, wrong, strict=True)]
         return Outcomes(Design.PAIRED, models[0], models[1], frauds=frauds, false_alerts=false)
 
+    def day(self, day: int, frauds: Overlap = Overlap(278, 7, 21, 50)) -> DayCounts:  # noqa: B008 - frozen
+        total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+        caught = frauds.both + frauds.baseline_only, frauds.both + frauds.candidate_only
+        return DayCounts(day, *(ModelCounts(total, right, right + 28, right) for right in caught), frauds)
+
     def feedback(self, **changes: Any) -> FeedbackCounts:
         healthy = FeedbackCounts(
             outcomes=self.outcomes(),
@@ -53,7 +62,12 @@ class Builder:
             labels=LabelCounts(90_000, 89_000, 1_000, 10),
             quality=QualityCounts(100_000, 0, 0, 0, 0),
             cards=CardCounts(8_000, 2_000, 3),
-            amounts=AmountCounts(1_000_000, 1_000_000, 800_000, 1_000_000, 850_000),
+            amounts=AmountCounts(
+                *(1_000_000, 1_000_000, 800_000, 1_000_000, 850_000, 98_800, 98_800),
+                ((2_000_000_000, -10_000, 222),),
+                by_card=True,
+            ),
+            days=tuple(self.day(day) for day in range(28)),
         )
         return replace(healthy, **changes)
 
@@ -66,7 +80,10 @@ class Builder:
             candidate_p95_ms=83,
             bucket_seconds=300,
             latency_breach=0,
+            shared_latency_breach=0,
             error_breach=0,
+            latency_coverage=Coverage("candidate", None, 20_000, 20_000),
+            error_coverage=Coverage("candidate", None, 20_000, 20_000),
         )
         return replace(healthy, **changes)
 

@@ -7,24 +7,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap, RequestBucket
-from flows.domain.intervals import precision_change, recall_ratio
+from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap
+from flows.domain.intervals import precision_change, precision_error, recall_ratio
 from flows.domain.metrics import (
-    choose_bucket_seconds,
-    clustered_recall_z,
+    comparison_information,
     equivalence_p,
-    is_over_error_limit,
-    is_over_latency_limit,
-    longest_error_breach,
-    longest_latency_breach,
     precision_standard_error,
     quadratic_form,
     recall_design_effect,
+    recall_z,
     sample_ratio_p,
     score_z,
     transaction_products,
-    widen,
+    two_sided_p,
 )
+from flows.domain.policy import Sides
 from tests.strategies import outcomes as any_outcomes
 from tests.strategies import paired_outcomes
 
@@ -74,14 +71,60 @@ def test_a_split_has_no_products_between_the_arms() -> None:
     assert precision_standard_error(outcomes) == pytest.approx((80 / 90 * 10 / 90 / 90 + 45 / 60 * 15 / 60 / 60) ** 0.5)
 
 
+def products_of(rows: np.ndarray, cards: np.ndarray) -> CardProducts:
+    """The sums that the feedback's query makes, from each transaction's vector and card."""
+    sums = np.zeros((int(cards.max()) + 1, len(VECTOR)), dtype=np.int64)
+    np.add.at(sums, cards, rows)
+    return CardProducts(len(sums), upper(sums.T @ sums))
+
+
 def test_a_card_with_all_the_disagreements_is_one_observation() -> None:
     outcomes = Outcomes(Design.PAIRED, ModelCounts(100, 70, 0, 0), ModelCounts(100, 90, 0, 0), frauds=Overlap(70, 0, 20, 10))
-    products = [0] * 21
-    products[VECTOR.index("candidate_caught") + 12] = 0
-    names = [(one, two) for i, one in enumerate(VECTOR) for two in VECTOR[i:]]
-    products[names.index(("candidate_caught", "candidate_caught"))] = 20**2  # one card, Σd² = 400
-    z = clustered_recall_z(outcomes, CardProducts(1, tuple(products)))
-    assert z == pytest.approx(1.0)
+    outcomes = replace(outcomes, false_alerts=Overlap(0, 0, 0))
+    rows = rows_of(outcomes)
+    cards = np.where((rows[:, 1] == 0) & (rows[:, 4] == 1), 0, np.arange(len(rows)) + 1)
+    effect = recall_design_effect(replace(outcomes, cards=products_of(rows, cards)))
+    assert effect == pytest.approx(20.0)
+    assert recall_z(outcomes) / effect**0.5 == pytest.approx(1.0)
+
+
+def split_in_bunches(size: int) -> Outcomes:
+    """A split in which each card has `size` frauds that are all caught or all missed."""
+    outcomes = Outcomes(Design.SPLIT, ModelCounts(400 * size, 320 * size, 0, 0), ModelCounts(100 * size, 90 * size, 0, 0))
+    rows = np.zeros((500 * size, len(VECTOR)), dtype=np.int64)
+    cards = np.arange(500).repeat(size)
+    rows[: 400 * size, 0], rows[: 320 * size, 1] = 1, 1
+    rows[400 * size :, 3], rows[400 * size : 490 * size, 4] = 1, 1
+    return replace(outcomes, cards=products_of(rows, cards))
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_a_split_of_bunches_is_worth_its_number_of_bunches(size: int) -> None:
+    outcomes, alone = split_in_bunches(size), split_in_bunches(1)
+    effect = recall_design_effect(outcomes)
+    assert effect == pytest.approx(size)
+    assert recall_z(outcomes) / size**0.5 == pytest.approx(recall_z(alone), rel=2e-3)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_the_interval_of_bunches_agrees_with_their_test(size: int) -> None:
+    outcomes = split_in_bunches(size)
+    p_value = two_sided_p(recall_z(outcomes) / (recall_design_effect(outcomes) or 0) ** 0.5)
+    inside = recall_ratio(outcomes, clustered=True, confidence=1 - p_value * 0.999)
+    outside = recall_ratio(outcomes, clustered=True, confidence=1 - p_value * 1.001)
+    assert inside is not None
+    assert outside is not None
+    assert inside.low < 1 < outside.low
+
+
+@given(paired_outcomes())
+def test_cards_of_one_transaction_each_change_nothing(outcomes: Outcomes) -> None:
+    products = transaction_products(outcomes)
+    assert products is not None
+    single = replace(outcomes, cards=CardProducts(1, products))
+    assert recall_ratio(single, clustered=True) == recall_ratio(outcomes, clustered=False)
+    if outcomes.frauds and outcomes.frauds.baseline_only + outcomes.frauds.candidate_only:
+        assert recall_design_effect(single) == pytest.approx(1.0)
 
 
 def test_without_variance_nothing_is_significant() -> None:
@@ -90,13 +133,55 @@ def test_without_variance_nothing_is_significant() -> None:
     )
     products = transaction_products(same)
     assert products is not None
-    cards = CardProducts(9, products)
-    assert clustered_recall_z(same, cards) == 0.0
-    assert recall_design_effect(replace(same, cards=cards)) is None
+    assert recall_z(same) == 0.0
+    assert recall_design_effect(same) is None
+    assert recall_design_effect(replace(same, cards=CardProducts(9, products))) is None
     assert score_z(same.baseline, same.candidate) == 0.0
+    assert recall_z(replace(same, design=Design.SPLIT, frauds=None)) == 0.0
+    nobody = Outcomes(Design.SPLIT, ModelCounts(0, 0, 0, 0), ModelCounts(0, 0, 0, 0), cards=CardProducts(0, (0,) * 21))
+    assert recall_design_effect(nobody) is None
     unknown = replace(same, false_alerts=None)
     assert transaction_products(unknown) is None
     assert precision_standard_error(unknown) is None
+
+
+def test_alerts_that_are_all_true_are_not_known_without_error() -> None:
+    perfect = ModelCounts(100, 40, 40, 40)
+    few = Outcomes(Design.SPLIT, perfect, perfect)
+    assert precision_standard_error(few) == 0.0
+    assert precision_error(few) == pytest.approx(0.0876 / 1.96, abs=1e-4)  # Wilson: 40 of 40 may be 0.9124
+    pairs = Outcomes(Design.PAIRED, perfect, perfect, frauds=Overlap(40, 0, 0, 60), false_alerts=Overlap(0, 0, 0))
+    assert precision_error(pairs) == precision_error(few)
+    change = precision_change(few)
+    assert change is not None
+    assert change.low == pytest.approx(-0.0876, abs=1e-3)
+
+
+def test_the_precision_error_of_a_split_is_the_larger_of_two() -> None:
+    large = Outcomes(Design.SPLIT, ModelCounts(9000, 9000, 10_000, 9000), ModelCounts(900, 900, 1000, 900))
+    plain = precision_standard_error(large)
+    assert plain == pytest.approx((0.09 / 10_000 + 0.09 / 1000) ** 0.5)
+    assert precision_error(large) == pytest.approx(plain, rel=2e-2)
+    products = transaction_products(large)
+    assert products is not None
+    bunched = replace(large, cards=CardProducts(1, tuple(9 * product for product in products)))
+    assert precision_error(bunched) == pytest.approx(3 * plain)
+    change = precision_change(bunched)
+    assert change is not None
+    assert (change.low, change.high) == pytest.approx((-1.96 * 3 * plain, 1.96 * 3 * plain), rel=1e-3)
+
+
+def test_the_precision_of_no_alerts_has_no_error() -> None:
+    quiet = Outcomes(Design.SPLIT, ModelCounts(9, 0, 0, 0), ModelCounts(9, 5, 5, 5))
+    assert precision_error(quiet) is None
+    assert precision_change(quiet) is None
+
+
+def test_information_is_what_a_comparison_rests_on() -> None:
+    assert comparison_information(Outcomes(Design.SPLIT, ModelCounts(4000, 9, 0, 0), ModelCounts(1000, 9, 0, 0))) == 800
+    assert comparison_information(Outcomes(Design.SPLIT, ModelCounts(0, 0, 0, 0), ModelCounts(0, 0, 0, 0))) == 0
+    pairs = Outcomes(Design.PAIRED, ModelCounts(70, 9, 0, 0), ModelCounts(70, 9, 0, 0), frauds=Overlap(9, 0, 0, 61))
+    assert comparison_information(pairs) == 70
 
 
 @given(any_outcomes)
@@ -116,50 +201,12 @@ def test_equivalence_is_shown_by_a_small_error_inside_the_band() -> None:
     assert (equivalence_p(0.0, 0.0, 0.01), equivalence_p(0.02, 0.0, 0.01)) == (0.0, 1.0)
 
 
+def test_a_welcome_rise_is_no_reason_against_equivalence() -> None:
+    assert equivalence_p(0.03, 0.01, 0.01) > 0.9
+    assert equivalence_p(0.03, 0.01, 0.01, Sides.LOWER) == pytest.approx(3.167e-5, rel=1e-3)
+    assert equivalence_p(-0.03, 0.01, 0.01, Sides.LOWER) == equivalence_p(-0.03, 0.01, 0.01)
+
+
 def test_the_sample_ratio_of_no_cards_proves_nothing() -> None:
     assert sample_ratio_p(0, 0, Fraction(1, 5)) == 1.0
     assert sample_ratio_p(30, 100, Fraction(1, 5)) < 0.05
-
-
-def healthy(requests: int = 300) -> RequestBucket:
-    return RequestBucket(requests, requests, requests, 0)
-
-
-def slow(requests: int = 300) -> RequestBucket:
-    return RequestBucket(requests, requests * 8 // 10, requests, 0)
-
-
-def failing(requests: int = 300) -> RequestBucket:
-    return RequestBucket(requests, requests, requests, requests // 10)
-
-
-def test_one_noisy_bucket_is_no_breach_but_three_in_a_row_are_found() -> None:
-    buckets = [healthy(), slow(), healthy(), slow(), slow(), slow(), healthy()]
-    assert longest_latency_breach(dict(enumerate(buckets))) == 3
-    assert longest_latency_breach(dict(enumerate([slow(100)] * 9))) == 0
-
-
-def test_slow_within_chance_is_no_breach() -> None:
-    assert not is_over_latency_limit(RequestBucket(200, 189, 0, 0), 0.01)
-    assert not is_over_latency_limit(RequestBucket(200, 190, 0, 0), 1.0)
-    assert is_over_latency_limit(RequestBucket(200, 180, 0, 0), 0.01)
-    assert not is_over_error_limit(RequestBucket(0, 0, 200, 1), Fraction(1, 200), 0.01)
-    assert is_over_error_limit(RequestBucket(0, 0, 200, 8), Fraction(1, 200), 0.01)
-
-
-def test_an_outage_of_both_arms_is_not_the_candidates_fault() -> None:
-    candidate, good = dict.fromkeys(range(4), failing()), dict.fromkeys(range(4), healthy(1200))
-    assert longest_error_breach(candidate, good, Fraction(1, 200)) == 4
-    assert longest_error_breach(candidate, {**good, 2: failing(1200)}, Fraction(1, 200)) == 2
-    assert longest_error_breach(candidate, {}, Fraction(1, 200)) == 4
-
-
-def test_buckets_widen_until_they_hold_enough() -> None:
-    assert choose_bucket_seconds(dict.fromkeys(range(10), healthy())) == 300
-    sparse = dict.fromkeys(range(288 * 2), healthy(2))
-    assert choose_bucket_seconds(sparse) == 86_400
-    assert choose_bucket_seconds(dict.fromkeys(range(288), healthy(4))) == 21_600
-    assert choose_bucket_seconds({0: healthy(3)}) is None
-    assert choose_bucket_seconds({}) is None
-    day = widen(sparse, 86_400)
-    assert day == {0: healthy(576), 1: healthy(576)}

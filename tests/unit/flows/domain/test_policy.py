@@ -33,6 +33,24 @@ def test_all_problems_are_told_together() -> None:
     assert "foo is no setting" in str(caught.value)
 
 
+def test_contradictions_are_told_beside_wrong_settings() -> None:
+    text = "alpha = 2\nwindow_days = {min = 15, max = 30}\nlooks = [21, 16]\n[traffic]\nbaseline = 70"
+    with pytest.raises(PolicyInvalid) as caught:
+        load_policy(text, "policy.toml")
+    told = "\n".join(caught.value.problems)
+    for problem in ("alpha", "traffic must sum", "window_days.min must be whole", "window_days.max must be whole"):
+        assert problem in told
+    for problem in ("looks must be whole weeks", "looks must rise", "last look must be"):
+        assert problem in told
+    assert len(caught.value.problems) == 7
+
+
+def test_a_setting_that_is_wrong_by_itself_contradicts_nothing() -> None:
+    with pytest.raises(PolicyInvalid) as caught:
+        load_policy('looks = [14, "x"]\nwindow_days = {min = 7, max = 21}\n[traffic]\nbaseline = 101', "policy.toml")
+    assert [problem.split(":")[0] for problem in caught.value.problems] == ["looks.1", "traffic.baseline"]
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
@@ -49,6 +67,13 @@ def test_all_problems_are_told_together() -> None:
         ('[recall_improvement]\nrelative = "1/0"', "no number"),
         ("[recall_improvement]\nrelative = -1", "negative"),
         ("alpha = 0", "above 0"),
+        ('alpha = "0.51"', "at most 0.5"),
+        ("[window_days]\nmin = 13", "window_days.min must be whole weeks"),
+        ("window_days = {min = 14, max = 29}\nlooks = [14, 29]", "window_days.max must be whole weeks"),
+        ("looks = [14, 22, 28]", "looks must be whole weeks"),
+        ("[statistics]\nconfidence = 95", "at least 0.5 and below 1"),
+        ('[statistics]\ndesign_effect = "0.9"', "at least 1"),
+        ("[statistics]\nsmall_cell = -1", "statistics.small_cell"),
         ("alpha = nan", "number"),
         ("alpha = ", "TOML"),
     ],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from flows.domain.counts import (
     ArmCounts,
     CardCounts,
     CardProducts,
+    Coverage,
     Design,
     LabelCounts,
     ModelCounts,
@@ -60,7 +62,10 @@ def test_the_edge_of_the_recall_is_inside_and_one_fraud_fewer_is_not() -> None:
     at_edge, below = paired(7800, 200, 600, 1400, flagged), paired(7800, 200, 599, 1401, flagged)
     assert status(at_edge, CriterionName.RECALL_IMPROVEMENT) is CriterionStatus.PASSED
     assert status(below, CriterionName.RECALL_IMPROVEMENT) is CriterionStatus.FAILED
-    assert "+4.9875 %; +5.0 %" in decide_verdict(below, POLICY).criterion(CriterionName.RECALL_IMPROVEMENT).reason
+    assert (
+        "+4.9875 %, at least +4.2813 %; +5.0 %"
+        in decide_verdict(below, POLICY).criterion(CriterionName.RECALL_IMPROVEMENT).reason
+    )
     assert (kind(at_edge), kind(below)) == (VerdictKind.PROMOTE, VerdictKind.KEEP_BASELINE)
 
 
@@ -134,26 +139,84 @@ def test_a_failed_guardrail_vetoes_a_win(build, broken: dict, days: int) -> None
 def test_missing_telemetry_is_never_healthy(build) -> None:
     no_errors = build.telemetry(candidate=RequestBucket(20_000, 19_700, 0, 0))
     no_latency = build.telemetry(candidate=RequestBucket(0, 0, 20_000, 20), candidate_p95_ms=None)
-    for telemetry in (None, no_errors, no_latency):
+    few = build.telemetry(latency_coverage=Coverage("candidate", None, 10, 20_000))
+    none = build.telemetry(error_coverage=Coverage("baseline", None, 0, 0))
+    for telemetry in (None, no_errors, no_latency, few, none):
         assert kind(build.evidence(telemetry=telemetry)) is VerdictKind.NOT_EVALUABLE
     relaxed = load_policy('required_telemetry = ["latency"]', "policy.toml")
     assert kind(build.evidence(telemetry=no_errors), relaxed) is VerdictKind.PROMOTE
 
 
+@pytest.mark.parametrize("field", ["latency_coverage", "error_coverage"])
+def test_telemetry_with_a_hole_is_missing_and_names_the_hole(build, field: str) -> None:
+    gap = build.telemetry(**{field: Coverage("baseline", 3, 949, 1000)})
+    verdict = decide_verdict(build.evidence(telemetry=gap), POLICY)
+    assert verdict.kind is VerdictKind.NOT_EVALUABLE
+    assert "only 949 of the baseline's 1,000 requests on day 3; 95 % are required" in verdict.reasons[1]
+    assert kind(build.evidence(telemetry=build.telemetry(**{field: Coverage("baseline", 3, 950, 1000)}))) is VerdictKind.PROMOTE
+
+
 def test_a_slow_candidate_fails_and_noise_does_not_fail_it(build) -> None:
     slow = build.telemetry(candidate=RequestBucket(20_000, 18_000, 20_000, 20), candidate_p95_ms=120)
     noisy = build.telemetry(candidate=RequestBucket(20_000, 18_999, 20_000, 20), candidate_p95_ms=101)
+    edge = build.telemetry(candidate=RequestBucket(20_000, 19_000, 20_000, 20), candidate_p95_ms=100)
     assert kind(build.evidence(telemetry=slow)) is VerdictKind.KEEP_BASELINE
     assert status(build.evidence(telemetry=noisy), CriterionName.LATENCY) is CriterionStatus.UNDECIDED
     assert kind(build.evidence(telemetry=noisy)) is VerdictKind.INCONCLUSIVE
     assert kind(build.evidence(28, telemetry=noisy)) is VerdictKind.KEEP_BASELINE
+    assert kind(build.evidence(28, telemetry=edge)) is VerdictKind.PROMOTE
+
+
+def test_both_arms_above_the_limit_are_no_fault_of_the_candidate(build) -> None:
+    arms = {"baseline": RequestBucket(80_000, 40_000, 80_000, 80), "candidate": RequestBucket(20_000, 9_900, 20_000, 20)}
+    always = build.telemetry(**arms, baseline_p95_ms=200, candidate_p95_ms=200)
+    sustained = replace(always, shared_latency_breach=9)
+    once = build.telemetry(shared_latency_breach=3)
+    for telemetry, words in ((always, "both arms are above"), (sustained, "for 45 minutes"), (once, "for 15 minutes")):
+        verdict = decide_verdict(build.evidence(telemetry=telemetry), POLICY)
+        assert verdict.kind is VerdictKind.NOT_EVALUABLE
+        assert words in verdict.reasons[1]
+    assert kind(build.evidence(telemetry=build.telemetry(shared_latency_breach=2))) is VerdictKind.PROMOTE
+    alone = replace(sustained, latency_breach=3)
+    assert kind(build.evidence(telemetry=alone)) is VerdictKind.KEEP_BASELINE
+
+
+def test_latency_is_reported_for_both_arms_with_p(build) -> None:
+    reason = decide_verdict(build.evidence(), POLICY).criterion(CriterionName.LATENCY).reason
+    assert "98.5 % of the candidate's requests (p95 83 ms) and 98.8 % of the baseline's (p95 81 ms; p = 0.0033" in reason
+
+
+NEAR = (Fraction(50), Fraction(250))
+
+
+@pytest.mark.parametrize(
+    ("within", "near", "expected"),
+    [
+        (19_000, 900, CriterionStatus.PASSED),
+        (18_999, 1, CriterionStatus.NOT_CHECKED),
+        (10_000, 8_999, CriterionStatus.FAILED),
+    ],
+)
+def test_without_a_boundary_at_the_limit_only_what_its_neighbours_show_is_judged(build, within, near, expected) -> None:
+    telemetry = build.telemetry(candidate=RequestBucket(20_000, within, 20_000, 20, near), near_ms=NEAR)
+    evidence = build.evidence(28, telemetry=telemetry)
+    assert status(evidence, CriterionName.LATENCY) is expected
+    assert "only at 50 and 250 ms" in decide_verdict(evidence, POLICY).criterion(CriterionName.LATENCY).reason
+    assert (kind(evidence) is VerdictKind.NOT_EVALUABLE) is (expected is CriterionStatus.NOT_CHECKED)
 
 
 def test_errors_fail_only_beyond_the_allowed_excess_and_chance(build) -> None:
     many = build.telemetry(candidate=RequestBucket(20_000, 19_700, 20_000, 200))
-    some = build.telemetry(candidate=RequestBucket(20_000, 19_700, 20_000, 121))
+    few = {"baseline": RequestBucket(400, 400, 400, 0), "candidate": RequestBucket(100, 100, 100, 1)}
+    one = build.telemetry(**few)
+    allowed = build.telemetry(candidate=RequestBucket(20_000, 19_700, 20_000, 120))
     assert status(build.evidence(telemetry=many), CriterionName.ERROR_RATE) is CriterionStatus.FAILED
-    assert status(build.evidence(telemetry=some), CriterionName.ERROR_RATE) is CriterionStatus.UNDECIDED
+    assert status(build.evidence(28, telemetry=many), CriterionName.ERROR_RATE) is CriterionStatus.FAILED
+    assert status(build.evidence(telemetry=one), CriterionName.ERROR_RATE) is CriterionStatus.UNDECIDED
+    assert kind(build.evidence(28, telemetry=one)) is VerdictKind.PROMOTE
+    assert status(build.evidence(telemetry=allowed), CriterionName.ERROR_RATE) is CriterionStatus.PASSED
+    reason = decide_verdict(build.evidence(telemetry=allowed), POLICY).criterion(CriterionName.ERROR_RATE).reason
+    assert reason.startswith("0.6 % of the candidate's requests fail against 0.1 % (one-sided p = 3.8e-35); +0.5 points")
 
 
 def test_the_resolution_of_breaches_is_told(build) -> None:
@@ -208,6 +271,22 @@ def test_a_young_test_is_inconclusive_and_not_broken(build) -> None:
     assert verdict.kind is VerdictKind.INCONCLUSIVE
     assert "7 days" in verdict.reasons[1]
     assert kind(build.evidence(15)) is VerdictKind.INCONCLUSIVE
+
+
+def test_between_the_planned_looks_nothing_is_won_or_lost(build) -> None:
+    policy = load_policy("looks = [21, 28]", "policy.toml")
+    verdict = decide_verdict(build.evidence(14, looks=()), policy)
+    assert verdict.kind is VerdictKind.INCONCLUSIVE
+    assert "no planned look (21, 28 days); the next look is due on 2026-02-21" in verdict.reasons[1]
+    assert verdict.criterion(CriterionName.RECALL_SIGNIFICANCE).status is CriterionStatus.UNDECIDED
+    worse = build.feedback(outcomes=build.outcomes(frauds=Overlap(7600, 600, 200, 1600)))
+    assert kind(build.evidence(14, looks=(), feedback=worse), policy) is VerdictKind.INCONCLUSIVE
+
+
+def test_the_verdict_says_how_many_rows_it_rests_on(build) -> None:
+    outcomes = replace(build.outcomes(), rows=98_000, left_out=1_234)
+    verdict = decide_verdict(build.evidence(feedback=build.feedback(outcomes=outcomes)), POLICY)
+    assert "98,000 labelled transactions were used and 1,234 left out" in verdict.reasons[0]
 
 
 def test_too_few_counts_are_inconclusive_and_keep_the_baseline_at_the_horizon(build) -> None:
@@ -277,7 +356,12 @@ def test_savings_weigh_caught_fraud_against_false_alerts(build) -> None:
 
 def test_savings_of_a_split_are_scaled_to_the_whole_traffic(build) -> None:
     outcomes = Outcomes(Design.SPLIT, ModelCounts(800, 640, 720, 640), ModelCounts(200, 170, 191, 170))
-    feedback = build.feedback(outcomes=outcomes, amounts=AmountCounts(1_000_000, 800_000, 640_000, 200_000, 170_000))
+    feedback = build.feedback(
+        outcomes=outcomes,
+        amounts=AmountCounts(
+            *(1_000_000, 800_000, 640_000, 200_000, 170_000, 79_000, 19_800), ((0,) * 10, (0,) * 10), by_card=True
+        ),
+    )
     policy = load_policy('false_positive_cost = "1"', "policy.toml")
     saved = decide_verdict(build.evidence(feedback=feedback), policy).savings_per_month
     more_false = 98_800 * (21 / 19_800 - 80 / 79_000)
@@ -287,7 +371,7 @@ def test_savings_of_a_split_are_scaled_to_the_whole_traffic(build) -> None:
 
 def test_unknown_savings_are_not_zero(build) -> None:
     assert decide_verdict(build.evidence(feedback=build.feedback(amounts=None)), POLICY).savings_per_month is None
-    nothing = AmountCounts(0, 0, 0, 0, 0)
+    nothing = AmountCounts(0, 0, 0, 0, 0, 0, 0, (), by_card=True)
     assert decide_verdict(build.evidence(feedback=build.feedback(amounts=nothing)), POLICY).savings_per_month is None
 
 

@@ -19,7 +19,8 @@ from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
 from flows.domain.evidence import Evidence
 from flows.domain.lifecycle import model_lives
 from flows.domain.policy import Policy, Traffic
-from flows.domain.verdict import Money, decide_verdict
+from flows.domain.savings import Money
+from flows.domain.verdict import decide_verdict
 from flows.reports.decision_document import business_impact, decision_document, decision_json
 from flows.reports.lifecycle_page import lifecycle_page
 
@@ -106,8 +107,8 @@ def test_the_json_holds_verdict_answer_and_record() -> None:
 
 
 def test_savings_are_a_number_only_when_they_are_known() -> None:
-    known = business_impact(decision(savings=Money("1234.50", "EUR")), RecordKind.PROMOTED)
-    assert "1234.50 EUR" in known
+    known = business_impact(decision(savings=Money("1234.50", "-100.00", "2569.00", "EUR")), RecordKind.PROMOTED)
+    assert "1,234.50 EUR (95 % interval -100.00 to 2,569.00; the interval crosses zero" in known
     assert "not quantified" in business_impact(decision(), RecordKind.PROMOTED)
     assert "goes on unchanged with fraud_v1" in business_impact(decision(), RecordKind.BASELINE_KEPT)
 
