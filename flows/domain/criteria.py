@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flows.domain.guardrails import percent
 from flows.domain.intervals import Interval, newcombe, precision_change, recall_ratio
+from flows.domain.label_basis import audit_weighted
 from flows.domain.metrics import (
     CLUSTERED_FROM,
     SUSTAINED_BUCKETS,
@@ -27,7 +28,7 @@ from flows.domain.metrics import (
     score_z,
     two_sided_p,
 )
-from flows.domain.policy import Margin, Sides
+from flows.domain.policy import LabelBasis, Margin, Sides
 from flows.domain.sequential import nominal_alpha
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class SignificanceTest(StrEnum):
     SCORE = "score"
     BOSCHLOO = "boschloo"
     CLUSTERED = "clustered"
+    AUDIT_WEIGHTED = "audit_weighted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,9 @@ def measure_significance(evidence: Evidence, policy: Policy) -> Significance | N
         if evidence.feedback
         else float(policy.alpha)
     )
+    audited = audit_weighted(evidence.feedback) if evidence.feedback and policy.labels is LabelBasis.AUDIT else None
+    if audited is not None:
+        test, (p_value, interval) = SignificanceTest.AUDIT_WEIGHTED, audited
     return Significance(test, p_value, exact, alpha, max(1, len(evidence.looks)), interval)
 
 
