@@ -40,9 +40,7 @@ def main() -> None:
 
 def mutmut(*arguments: str) -> str:
     """What mutmut prints; its progress bar would bury the survivors."""
-    run = subprocess.run(  # noqa: S603 - our own arguments
-        [sys.executable, "-m", "mutmut", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    run = subprocess.run([sys.executable, "-m", "mutmut", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     if run.returncode:
         raise SystemExit(f"mutmut {arguments[0]} failed:\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}")
     return run.stdout
