@@ -22,7 +22,10 @@ CASES = [
     (
         0,
         {
-            **{"baseline": NOBODY, "candidate": NOBODY, "labels": LabelCounts(0, 0, 0, 0), "cards": CardCounts(0, 0, 0)},
+            "baseline": NOBODY,
+            "candidate": NOBODY,
+            "labels": LabelCounts(0, 0, 0, 0),
+            "cards": CardCounts(0, 0, 0),
             "quality": QualityCounts(0, 0, 0, 0, 0),
         },
         {
@@ -52,9 +55,11 @@ CASES = [
             "crossover": ("failed", "2.9 % of the cards met both arms"),
             "data_quality": (
                 "failed",
-                "102 of 100,000 rows repeat a transaction; 103 of 100,000 transactions are labelled both fraud and not; "
-                "104 of 100,000 rows are labelled before they happened; 101 of 100,000 rows lack an id, a time or a known arm; "
-                "105 of 100,000 rows have an event or a label later than now",
+                (
+                    "102 of 100,000 rows repeat a transaction; 103 of 100,000 transactions are labelled both fraud and not; "
+                    "104 of 100,000 rows are labelled before they happened; 101 of 100,000 rows lack an id, a time or a known arm; "
+                    "105 of 100,000 rows have an event or a label later than now"
+                ),
             ),
         },
     ),
@@ -80,8 +85,10 @@ CASES = [
             "label_maturity": ("not_checked", "no fraud has a label time yet"),
             "label_coverage": (
                 "failed",
-                "only 94.5 % of the matured transactions served by the candidate have a label; "
-                "labels are not equally complete in both arms: 98.8 % against 94.5 % of the matured transactions",
+                (
+                    "only 94.5 % of the matured transactions served by the candidate have a label; "
+                    "labels are not equally complete in both arms: 98.8 % against 94.5 % of the matured transactions"
+                ),
             ),
             "data_quality": (
                 "failed",
@@ -101,8 +108,10 @@ CASES = [
             "label_maturity": ("passed", "95.0 % of the fraud labels came within 30 days"),
             "label_coverage": (
                 "failed",
-                "only 93.8 % of the matured transactions served by the baseline have a label; "
-                "labels are not equally complete in both arms: 93.8 % against 99.0 % of the matured transactions",
+                (
+                    "only 93.8 % of the matured transactions served by the baseline have a label; "
+                    "labels are not equally complete in both arms: 93.8 % against 99.0 % of the matured transactions"
+                ),
             ),
             "sample_ratio": ("passed", "20.0 % of 9,900 cards met the candidate, the policy sends 20 % (p = 1)"),
             "crossover": ("passed", "1.0 % of the cards met both arms"),
