@@ -57,7 +57,8 @@ CASES = [
                 "failed",
                 (
                     "102 of 100,000 rows repeat a transaction; 103 of 100,000 transactions are labelled both fraud and not; "
-                    "104 of 100,000 rows are labelled before they happened; 101 of 100,000 rows lack an id, a time or a known arm; "
+                    "104 of 100,000 rows are labelled before they happened; "
+                    "101 of 100,000 rows lack an id, a time or a known arm; "
                     "105 of 100,000 rows have an event or a label later than now"
                 ),
             ),
