@@ -12,11 +12,14 @@ import typer
 from flows.domain.errors import FeedbackInvalid, FraudABError
 
 if TYPE_CHECKING:
+    from flows.adapters.feedback_ibis import LargeFraud
     from flows.domain.policy import Policy
     from flows.domain.verdict import ModelMetrics, Verdict
+    from flows.domain.what_if import WhatIf
     from flows.evaluate_ab_test import Evaluation
 
 _BAD_INPUT = 2
+_LARGEST = 5
 
 
 def evaluate(
@@ -26,18 +29,29 @@ def evaluate(
     start: Annotated[
         str | None, typer.Option(help="when the test began, as 2026-01-31 (UTC); default: day of the first event")
     ] = None,
+    what_if: Annotated[
+        Path | None, typer.Option(help="another policy.toml: the same evidence under it, and which criterion decides")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="the verdict as JSON (docs/verdict.schema.json)")] = False,
 ) -> None:
     """Evaluate feedback or counts and print the verdict. Exit 0 whatever the verdict; bad input: one sentence and exit 2."""
+    from flows.domain.evidence import plain
+
     try:
         evaluation = _evaluation(feedback, counts, policy, start)
+        other = _what_if(evaluation, what_if) if what_if else None
+        frauds = _largest(feedback, evaluation, policy) if feedback and not as_json else []
     except FraudABError as error:
         typer.echo(" ".join(str(error).split()), err=True)
         raise typer.Exit(_BAD_INPUT) from error
     if as_json:
-        typer.echo(json.dumps(evaluation.verdict.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        _show(evaluation.verdict)
+        found = evaluation.verdict.to_json() | ({"what_if": plain(other)} if other else {})
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    _show(evaluation.verdict)
+    _show_largest(frauds)
+    if other:
+        _show_what_if(other)
 
 
 def _evaluation(feedback: str | None, counts: Path | None, policy_file: Path | None, start: str | None) -> Evaluation:
@@ -59,6 +73,19 @@ def _evaluation(feedback: str | None, counts: Path | None, policy_file: Path | N
     began = _moment(start) if start else source.first_event().replace(hour=0, minute=0, second=0, microsecond=0)
     now = datetime.now(UTC)
     return evaluate_feedback(source, FeedbackTelemetry(str(feedback), policy), policy, began, now, previous_looks=None)
+
+
+def _what_if(evaluation: Evaluation, policy_file: Path) -> WhatIf:
+    from flows.domain.what_if import what_if
+
+    return what_if(evaluation.evidence, evaluation.verdict, _policy(policy_file))
+
+
+def _largest(feedback: str, evaluation: Evaluation, policy_file: Path | None) -> list[LargeFraud]:
+    from flows.adapters.feedback_ibis import IbisFeedback
+
+    window, policy = evaluation.evidence.window, _policy(policy_file)
+    return IbisFeedback(feedback, policy).largest(window, policy, _LARGEST) if window else []
 
 
 def _policy(file: Path | None) -> Policy:
@@ -102,9 +129,43 @@ def _show(verdict: Verdict) -> None:
     if verdict.significance:
         test = verdict.significance
         console.print(f"p = {test.p_value:.4g} ({test.test.value}), level of look {test.look}: {test.alpha:.4g}")
+    if verdict.savings_per_month:
+        console.print(f"Estimated savings over 30 days of all traffic: {verdict.savings_per_month}", markup=False)
+    if verdict.homogeneity:
+        tested = (("recall", verdict.homogeneity.recall_p_value), ("precision", verdict.homogeneity.precision_p_value))
+        shown = ", ".join(f"{what} {'unknown' if p is None else f'p = {p:.2g}'}" for what, p in tested)
+        console.print(f"The same difference in every week? {shown}", markup=False)
     if verdict.not_checked:
         console.print(f"Not checked, because the feedback lacks it: {', '.join(verdict.not_checked)}", markup=False)
     console.print(f"policy {verdict.policy_digest}\nevidence {verdict.evidence_digest}", soft_wrap=True)
+
+
+def _show_largest(frauds: list[LargeFraud]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not frauds:
+        return
+    table = Table("fraud that", "transaction", "amount", title="The largest, to look at", title_justify="left")
+    for fraud in frauds:
+        table.add_row(fraud.what, fraud.transaction, f"{fraud.amount:,.2f}")
+    Console().print(table)
+
+
+def _show_what_if(other: WhatIf) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("criterion", "status", "observed", "needed", "room", title="Under the other policy", title_justify="left")
+    for item in other.criteria:
+        status = " → ".join(one.value.replace("_", " ") for one in (item.before, item.after))
+        needed = " → ".join(f"{one:.4g}" for one in (item.threshold_before, item.threshold_after))
+        observed = "unknown" if item.observed is None else f"{item.observed:.4g}"
+        room = "unknown" if item.room is None else f"{item.room:+.4g} {item.unit}"
+        table.add_row(item.name.value + (" (decides)" if item.decides else ""), status, observed, needed, room)
+    console = Console()
+    console.print(table)
+    console.print(f"{other.before.value} would be {other.after.value}. {other.why}", markup=False)
 
 
 def _shares(model: ModelMetrics) -> list[str]:

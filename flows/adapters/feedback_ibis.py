@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import ibis
+
 from flows.adapters.feedback_sums import ARMS, card_vector, is_not_finite, marked, money_vectors, products, totals
 from flows.adapters.feedback_table import Expression, FeedbackTable, open_feedback
 from flows.domain.counts import (
@@ -93,6 +95,22 @@ class IbisFeedback:
                 last_label_days=_label_silence_days(table, rows, window) if table.has("label_time") else None,
             )
 
+    def largest(self, window: ExposureWindow, policy: Policy, most: int) -> list[LargeFraud]:
+        """The largest frauds of the window that one model caught and the other missed; in a split those that each missed.
+
+        For people to look at; nothing is decided by them. Empty without amounts.
+        """
+        with open_feedback(self._source, policy) as table:
+            if not table.has("amount"):
+                return []
+            rows = marked(table, window, policy)
+            found: list[LargeFraud] = []
+            for what, group in _frauds_to_look_at(rows).items():
+                frauds = rows.filter(group & rows.fraud & rows.amount.notnull()).select("transaction_id", "amount")
+                shown = table.fetch(frauds.order_by([ibis.desc("amount"), "transaction_id"]).limit(most))
+                found += [LargeFraud(what, _masked(str(row["transaction_id"])), float(row["amount"])) for row in shown]
+            return found
+
     def refuse_bad_rows(self) -> None:
         """Refuse a table that no careful person would evaluate.
 
@@ -141,6 +159,26 @@ def _met_cards(table: FeedbackTable, rows: Expression) -> CardCounts:
 def _label_silence_days(table: FeedbackTable, rows: Expression, window: ExposureWindow) -> int | None:
     last = table.fetch(rows.aggregate(last=rows.label_s.max()))[0]["last"]
     return None if last is None else max(0, int(window.as_of.timestamp()) - int(last)) // 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class LargeFraud:
+    """A fraud for people to look at: what the models did with it, its masked transaction and its amount."""
+
+    what: str
+    transaction: str
+    amount: float
+
+
+def _frauds_to_look_at(rows: Expression) -> dict[str, Expression]:
+    alone = {f"the {arm} alone caught": rows.pair & rows[f"only_{arm}"] for arm in ARMS}
+    unpaired = {arm: rows[f"served_{arm}"] & ~rows.pair & ~rows[f"{arm}_flag"] for arm in ARMS}
+    return alone | {f"the {arm} missed": missed for arm, missed in unpaired.items()}
+
+
+def _masked(identifier: str) -> str:
+    """Its last four characters, and never all of them."""
+    return f"…{identifier[-min(4, len(identifier) // 2) :]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ def marked(table: FeedbackTable, window: ExposureWindow, policy: Policy) -> Expr
     start, end, as_of = (int(moment.timestamp()) for moment in (window.start, window.end, window.as_of))
     inside = (rows.event_time >= table.moment(start)) & (rows.event_time < table.moment(end))
     future = rows.event_time >= table.moment(as_of + 1)
-    rows = rows.filter(rows.event_time.isnull() | inside | future)  # on the column itself, so that row groups are pruned
+    # on the column itself, so that row groups are pruned
+    rows = table.once(rows.filter(rows.event_time.isnull() | inside | future))
     in_window = ((rows.event_s >= start) & (rows.event_s < end)).fill_null(False)
     in_arm = {f"in_{arm}": (rows.arm == arm).fill_null(False) for arm in ARMS}
     usable = rows.transaction_id.notnull() & in_window & (in_arm["in_baseline"] | in_arm["in_candidate"])
@@ -50,12 +51,14 @@ def marked(table: FeedbackTable, window: ExposureWindow, policy: Policy) -> Expr
         **{f"{arm}_flag": rows[f"{arm}_prediction"].cast("boolean").fill_null(False) for arm in ARMS},
         **{f"scored_by_{arm}": rows[f"{arm}_prediction"].notnull() for arm in ARMS},
     )
-    return rows.mutate(
+    rows = table.once(rows)
+    rows = rows.mutate(
         pair=rows.known & rows.scored_by_baseline & rows.scored_by_candidate,
         either=rows.baseline_flag | rows.candidate_flag,
         **{f"only_{one}": rows[f"{one}_flag"] & ~rows[f"{other}_flag"] for one, other in (ARMS, ARMS[::-1])},
         **{f"served_{arm}": rows.known & rows[f"in_{arm}"] & rows[f"scored_by_{arm}"] for arm in ARMS},
     )
+    return table.once(rows)
 
 
 def totals(table: FeedbackTable, rows: Expression) -> dict[str, Expression]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 
 Expression = Any  # Ibis's annotations call every column a Column, which has no operations
 _CONNECT_SECONDS = 10
+_EVERY_ROW = 2**62
 _STATEMENT_SECONDS = 900
 _SESSION = f"-c statement_timeout={_STATEMENT_SECONDS}s -c default_transaction_read_only=on -c timezone=UTC"
+_MEMORY_LIMIT = "800MB"  # beyond it DuckDB spills to disk
 _READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv"}
 _IS_KIND: Mapping[ColumnKind, Callable[[dt.DataType], bool]] = {
     ColumnKind.IDENTIFIER: lambda found: found.is_string() or found.is_integer() or found.is_uuid(),
@@ -59,6 +62,10 @@ class FeedbackTable:
     def fetch(self, expression: Expression) -> list[dict[str, Any]]:
         """Run in the engine; only what has been aggregated may come back."""
         return self.backend.to_pyarrow(expression).to_pylist()
+
+    def once(self, rows: Expression) -> Expression:
+        """The same rows with each column computed once: PostgreSQL would repeat its expression wherever it is used."""
+        return rows.limit(_EVERY_ROW) if self.backend.name == "postgres" else rows
 
     def refuse_any(self, bad: Expression, what: str) -> None:
         """Refuse the feedback if there are such rows, naming the first."""
@@ -115,12 +122,13 @@ def _connected(source: str, name: str) -> Generator[tuple[BaseBackend, Expressio
         raise FeedbackInvalid(f"{name}: feedback must be a .parquet or .csv file or a postgresql:// URL.")
     if not path.is_file():
         raise FeedbackInvalid(f"{name}: there is no such file.")
-    engine = ibis.duckdb.connect(":memory:")
-    try:
-        engine.raw_sql("SET TimeZone = 'UTC'")
-        yield engine, _read_file(engine, reader, path)
-    finally:
-        engine.disconnect()
+    with TemporaryDirectory(prefix="fraud-ab-") as spill:
+        engine = ibis.duckdb.connect(":memory:", temp_directory=spill, memory_limit=_MEMORY_LIMIT, preserve_insertion_order=False)
+        try:
+            engine.raw_sql("SET TimeZone = 'UTC'")
+            yield engine, _read_file(engine, reader, path)
+        finally:
+            engine.disconnect()
 
 
 def _read_file(engine: DuckDBBackend, reader: str, path: Path) -> Expression:

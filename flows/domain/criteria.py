@@ -9,6 +9,7 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from flows.domain.intervals import Interval, precision_change, precision_error, recall_ratio
+from flows.domain.label_basis import audit_weighted
 from flows.domain.metrics import (
     boschloo,
     equivalence_p,
@@ -21,7 +22,7 @@ from flows.domain.metrics import (
     relative_improvement,
     two_sided_p,
 )
-from flows.domain.policy import Margin, Sides
+from flows.domain.policy import LabelBasis, Margin, Sides
 from flows.domain.requests import (
     error_share,
     has_more_errors,
@@ -67,6 +68,7 @@ class SignificanceTest(StrEnum):
     SCORE = "score"
     BOSCHLOO = "boschloo"
     CLUSTERED = "clustered"
+    AUDIT_WEIGHTED = "audit_weighted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,9 @@ def measure_significance(evidence: Evidence, policy: Policy) -> Significance | N
         return None
     test, p_value, exact = _test(outcomes, policy)
     interval = recall_ratio(outcomes, clustered=_is_clustered(outcomes, policy), confidence=float(policy.statistics.confidence))
+    audited = audit_weighted(evidence.feedback) if evidence.feedback and policy.labels is LabelBasis.AUDIT else None
+    if audited is not None:
+        test, (p_value, interval) = SignificanceTest.AUDIT_WEIGHTED, audited
     return Significance(test, p_value, exact, _look_alpha(evidence, policy), max(1, len(evidence.looks)), interval)
 
 

@@ -7,14 +7,17 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from flows.domain.counts import ModelCounts
+from flows.domain.counts import AuditCounts, ModelCounts
 from flows.domain.metrics import sample_ratio_p, score_z, two_sided_p
+from flows.domain.policy import LabelBasis
 
 if TYPE_CHECKING:
     from flows.domain.counts import FeedbackCounts
     from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
 
+LEAST_AUDITED_FRAUDS = 10
+_UNFLAGGED = "transactions that no model flagged"
 _LARGE_DIFFERENCE = Fraction(1, 100)
 _SURE_P_VALUE = 0.001
 
@@ -108,20 +111,51 @@ def _label_maturity(counts: FeedbackCounts, window: ExposureWindow, policy: Poli
 
 def _label_coverage(counts: FeedbackCounts, policy: Policy) -> Guardrail:
     name, least = GuardrailName.LABEL_COVERAGE, policy.validity.min_label_coverage
-    groups = {
-        "transactions served by the baseline": (counts.baseline.labelled, counts.baseline.matured),
-        "transactions served by the candidate": (counts.candidate.labelled, counts.candidate.matured),
-        "transactions that no model flagged": (counts.labels.unflagged_labelled, counts.labels.unflagged),
-    }
-    shares = {group: Fraction(labelled, matured) for group, (labelled, matured) in groups.items() if matured}
+    shares = {group: Fraction(labelled, matured) for group, (labelled, matured) in _labelled(counts, policy).items() if matured}
     if not shares:
         return _unchecked(name, "no transaction is matured yet")
     problems = [f"only {percent(share)} of the matured {group} have a label" for group, share in shares.items() if share < least]
-    before, after = ((arm.labelled, arm.matured) for arm in (counts.baseline, counts.candidate))
-    if _differ(before, after):
-        shown = " against ".join(percent(Fraction(*share)) for share in (before, after))
-        problems.append(f"labels are not equally complete in both arms: {shown} of the matured transactions")
+    if policy.labels is LabelBasis.ALL:
+        problems += _unequal_labels(counts)
+        problems += [f"to go on, {_fallback(counts, least)}"] if shares.get(_UNFLAGGED, 1) < least else []
+    if policy.labels is LabelBasis.FLAGGED and counts.selection is None:
+        problems.append('labels = "flagged" needs pairs: score both models on the same transactions')
+    if policy.labels is LabelBasis.AUDIT and not all(audit.audited for audit in counts.audits or (AuditCounts(0, 0, 0),)):
+        problems.append('labels = "audit" needs a random sample of what was not flagged, with label_source = "audit"')
     return _judge(name, problems, f"at least {percent(min(shares.values()))} of the matured transactions have a label")
+
+
+def _labelled(counts: FeedbackCounts, policy: Policy) -> dict[str, tuple[int, int]]:
+    """What must have labels, as (labelled, matured)."""
+    labels = counts.labels
+    if policy.labels is not LabelBasis.ALL:
+        return {"transactions that a model flagged": (labels.flagged_labelled, labels.flagged)}
+    return {
+        "transactions served by the baseline": (counts.baseline.labelled, counts.baseline.matured),
+        "transactions served by the candidate": (counts.candidate.labelled, counts.candidate.matured),
+        _UNFLAGGED: (labels.unflagged_labelled, labels.unflagged),
+    }
+
+
+def _unequal_labels(counts: FeedbackCounts) -> list[str]:
+    before, after = ((arm.labelled, arm.matured) for arm in (counts.baseline, counts.candidate))
+    if not _differ(before, after):
+        return []
+    shown = " against ".join(percent(Fraction(*share)) for share in (before, after))
+    return [f"labels are not equally complete in both arms: {shown} of the matured transactions"]
+
+
+def _fallback(counts: FeedbackCounts, least: Fraction) -> str:
+    """What this data allows where unflagged transactions have no labels, so that recall is not identified."""
+    labels, found = counts.labels, list[str]()
+    if counts.selection is not None and labels.flagged_labelled and labels.flagged_labelled >= least * labels.flagged:
+        found.append('set labels = "flagged" in the policy (the pairs give the ratio of recalls, not the recalls)')
+    if counts.audits and all(audit.frauds >= LEAST_AUDITED_FRAUDS for audit in counts.audits):
+        found.append('set labels = "audit" (the audited sample stands for what was not flagged)')
+    if found:
+        return " or ".join(found)
+    pairs = "" if counts.selection else ", or score both models on the same transactions and label all that either flags"
+    return f'label a random sample of what was not flagged, with label_source = "audit"{pairs}'
 
 
 def _sample_ratio(counts: FeedbackCounts, policy: Policy) -> Guardrail:

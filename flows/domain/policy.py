@@ -132,6 +132,14 @@ class WantedDesign(StrEnum):
     SPLIT = "split"
 
 
+class LabelBasis(StrEnum):
+    """What is labelled: every transaction, what a model flagged (pairs only), or that and a random audit of the rest."""
+
+    ALL = "all"
+    FLAGGED = "flagged"
+    AUDIT = "audit"
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -227,6 +235,7 @@ class Policy(_Part):
     precision_band: PrecisionBand = PrecisionBand()
     alpha: Annotated[Positive, AfterValidator(_at_most_half)] = Fraction(1, 20)
     design: WantedDesign = WantedDesign.AUTO
+    labels: LabelBasis = LabelBasis.ALL
     window_days: WindowDays = WindowDays()
     looks: tuple[int, ...] = (14, 21, 28)
     label_maturity_days: int = Field(default=30, ge=0)

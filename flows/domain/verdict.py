@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,19 @@ from flows.domain.criteria import (
 )
 from flows.domain.evidence import plain, rebuilt
 from flows.domain.feedback import next_look_due
-from flows.domain.guardrails import Guardrail, GuardrailName, GuardrailStatus, check_guardrails, nothing_checked, percent
+from flows.domain.guardrails import (
+    LEAST_AUDITED_FRAUDS,
+    Guardrail,
+    GuardrailName,
+    GuardrailStatus,
+    check_guardrails,
+    nothing_checked,
+    percent,
+)
 from flows.domain.homogeneity import Homogeneity, compare_weeks
+from flows.domain.label_basis import outcomes_by
 from flows.domain.metrics import relative_improvement
-from flows.domain.policy import TelemetryKind
+from flows.domain.policy import LabelBasis, TelemetryKind
 from flows.domain.power import Outlook, look_ahead
 from flows.domain.requests import is_shared_breach
 from flows.domain.savings import Money, monthly_savings
@@ -48,14 +57,15 @@ class VerdictKind(StrEnum):
 class ModelMetrics:
     """One model's shares (0..1, None where unknown) and the counts behind them.
 
-    `recall` is over the frauds that the model scored, `fraud_detection_rate` over all frauds of its arm as actually served.
+    `recall` is over the frauds that the model scored, unknown where only flagged transactions are labelled;
+    `fraud_detection_rate` is over all frauds of its arm as actually served.
     """
 
     recall: float | None
     precision: float | None
     fraud_detection_rate: float | None
     true_positives: int
-    false_negatives: int
+    false_negatives: int | None
     false_positives: int
 
 
@@ -91,6 +101,7 @@ class Verdict:
     savings_per_month: Money | None
     homogeneity: Homogeneity | None
     outlook: Outlook | None = None
+    label_basis: LabelBasis = LabelBasis.ALL
     schema: int = 1
 
     @property
@@ -121,8 +132,13 @@ def decide_verdict(evidence: Evidence, policy: Policy) -> Verdict:
     Source:
         the order of the rules is that of the design's "Which verdict": a sustained breach, then validity, then the criteria.
     """
-    outcomes, feedback = evidence.outcomes, evidence.feedback
+    feedback, digest = evidence.feedback, evidence.digest
+    basis = policy.labels if feedback else LabelBasis.ALL
     significance = measure_significance(evidence, policy)
+    if feedback is not None:
+        feedback = replace(feedback, outcomes=outcomes_by(basis, feedback))
+        evidence = replace(evidence, feedback=feedback)
+    outcomes = evidence.outcomes
     criteria = check_criteria(evidence, policy, significance)
     if feedback is None or evidence.window is None:
         guardrails = nothing_checked("counts alone cannot show it")
@@ -135,13 +151,13 @@ def decide_verdict(evidence: Evidence, policy: Policy) -> Verdict:
     return Verdict(
         verdict=kind,
         design=outcomes.design,
-        reasons=(_comparison(outcomes, significance), f"{why} {outlook.sentence}" if outlook else why),
-        metrics=_metrics(evidence),
+        reasons=(_comparison(outcomes, significance, basis), f"{why} {outlook.sentence}" if outlook else why),
+        metrics=_metrics(evidence, basis),
         criteria=criteria,
         significance=significance,
         guardrails=guardrails,
         policy_digest=policy.digest,
-        evidence_digest=evidence.digest,
+        evidence_digest=digest,
         exposure_days=evidence.window.exposure_days if evidence.window else None,
         is_at_horizon=evidence.is_at_horizon,
         is_calculation=feedback is None,
@@ -150,6 +166,7 @@ def decide_verdict(evidence: Evidence, policy: Policy) -> Verdict:
         savings_per_month=monthly_savings(evidence, policy),
         homogeneity=homogeneity,
         outlook=outlook,
+        label_basis=basis,
     )
 
 
@@ -172,7 +189,7 @@ def _kind(
         return VerdictKind.NOT_EVALUABLE, f"The numbers cannot carry a verdict: {_joined(broken)}.{end}"
     if evidence.window and evidence.window.exposure_days not in policy.looks:
         return VerdictKind.INCONCLUSIVE, _unplanned(evidence.window, policy)
-    thin = _too_thin(evidence.outcomes, policy, guardrails) + (homogeneity.problems if homogeneity else [])
+    thin = _too_thin(evidence, policy, guardrails) + (homogeneity.problems if homogeneity else [])
     failed = [criterion.reason for criterion in criteria if criterion.status is CriterionStatus.FAILED]
     undecided = [criterion.reason for criterion in criteria if criterion.status is CriterionStatus.UNDECIDED]
     if not thin and not failed and not undecided:
@@ -224,11 +241,15 @@ def _broken(
     return [check.reason for check in failed] + [criterion.reason for criterion in (*missing, *shared)]
 
 
-def _too_thin(outcomes: Outcomes, policy: Policy, guardrails: tuple[Guardrail, ...]) -> list[str]:
+def _too_thin(evidence: Evidence, policy: Policy, guardrails: tuple[Guardrail, ...]) -> list[str]:
     found = [
         check.reason for check in guardrails if check.name is GuardrailName.WINDOW and check.status is GuardrailStatus.FAILED
     ]
-    least = policy.min_counts
+    least, outcomes = policy.min_counts, evidence.outcomes
+    if policy.labels is LabelBasis.AUDIT and evidence.feedback:
+        audited = min((audit.frauds for audit in evidence.feedback.audits), default=0)
+        if audited < LEAST_AUDITED_FRAUDS:
+            found.append(f"the audit found {audited} frauds, and {LEAST_AUDITED_FRAUDS} are needed: audit more transactions")
     frauds = min(outcomes.baseline.frauds, outcomes.candidate.frauds)
     alerts = min(outcomes.baseline.alerts, outcomes.candidate.alerts)
     if frauds < least.frauds:
@@ -238,13 +259,16 @@ def _too_thin(outcomes: Outcomes, policy: Policy, guardrails: tuple[Guardrail, .
     return found
 
 
-def _comparison(outcomes: Outcomes, significance: Significance | None) -> str:
+def _comparison(outcomes: Outcomes, significance: Significance | None, basis: LabelBasis) -> str:
     """The first sentence: what was seen, whatever follows from it."""
     before, after, change = outcomes.baseline.recall, outcomes.candidate.recall, relative_improvement(outcomes)
     if before is None or after is None:
         return "There is no labelled fraud to compare the models on yet."
     interval = significance.interval if significance else None
     text = f"The candidate catches {percent(after)} of the fraud it scored and the baseline {percent(before)}"
+    if basis is LabelBasis.FLAGGED:
+        text = f"The candidate catches {percent(after)} and the baseline {percent(before)} of the fraud that either flagged"
+        text += ", and how much both miss is unknown"
     used = f"; {outcomes.rows:,} labelled transactions were used and {outcomes.left_out:,} left out" if outcomes.rows else ""
     if change is None or interval is None:
         return f"{text}{used}."
@@ -252,16 +276,22 @@ def _comparison(outcomes: Outcomes, significance: Significance | None) -> str:
     return f"{text} ({signed(change)}; {interval.confidence * 100:g} % interval {signed(interval.low - 1)} to {high}){used}."
 
 
-def _metrics(evidence: Evidence) -> MetricsByArm:
+def _metrics(evidence: Evidence, basis: LabelBasis) -> MetricsByArm:
     outcomes, feedback = evidence.outcomes, evidence.feedback
     rows: list[ModelMetrics] = []
     for model, arm in (
         (outcomes.baseline, feedback.baseline if feedback else None),
         (outcomes.candidate, feedback.candidate if feedback else None),
     ):
-        detection = model.recall if arm is None else Fraction(arm.caught, arm.frauds) if arm.frauds else None
-        counts = (model.caught, model.frauds - model.caught, model.alerts - model.true_alerts)
-        rows.append(ModelMetrics(_number(model.recall), _number(model.precision), _number(detection), *counts))
+        is_known = basis is not LabelBasis.FLAGGED
+        recall, missed = (model.recall, model.frauds - model.caught) if is_known else (None, None)
+        detection = recall
+        if arm is not None and basis is LabelBasis.ALL:
+            detection = Fraction(arm.caught, arm.frauds) if arm.frauds else None
+        elif outcomes.design is Design.PAIRED and basis is LabelBasis.AUDIT:
+            detection = None  # the pairs' audit says nothing of an arm as it was served
+        counts = (model.caught, missed, model.alerts - model.true_alerts)
+        rows.append(ModelMetrics(_number(recall), _number(model.precision), _number(detection), *counts))
     return MetricsByArm(*rows)
 
 

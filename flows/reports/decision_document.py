@@ -122,7 +122,11 @@ def _metrics(verdict: Verdict) -> str:
     def row(name: str, metrics: ModelMetrics) -> list[str]:
         shares = [metrics.recall, metrics.precision, metrics.fraud_detection_rate]
         counts = [metrics.true_positives, metrics.false_negatives, metrics.false_positives]
-        return [name, *("unknown" if share is None else f"{share:.4f}" for share in shares), *map(str, counts)]
+        return [
+            name,
+            *("unknown" if share is None else f"{share:.4f}" for share in shares),
+            *("unknown" if count is None else str(count) for count in counts),
+        ]
 
     head = ["", "recall", "precision", "fraud detection rate", "frauds caught", "frauds missed", "false alerts"]
     return _table([head, row(Arm.BASELINE, verdict.metrics.baseline), row(Arm.CANDIDATE, verdict.metrics.candidate)])

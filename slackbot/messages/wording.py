@@ -116,10 +116,8 @@ def _arrow(before: float | None, after: float | None) -> str:
 
 def confusion(name: str, metrics: ModelMetrics) -> str:
     """What a model caught, missed and flagged wrongly."""
-    return (
-        f"{escape(name)}: {metrics.true_positives:,} frauds caught, {metrics.false_negatives:,} missed, "
-        f"{metrics.false_positives:,} false alerts"
-    )
+    missed = "an unknown number" if metrics.false_negatives is None else f"{metrics.false_negatives:,}"
+    return f"{escape(name)}: {metrics.true_positives:,} frauds caught, {missed} missed, {metrics.false_positives:,} false alerts"
 
 
 def who(person: Person) -> str:

@@ -184,3 +184,27 @@ def test_contradicting_or_missing_options_are_refused(tmp_path: Path) -> None:
     refused(run(), "--feedback or --counts")
     refused(run("--feedback", "a.parquet", "--counts", "b.json"), "--feedback or --counts")
     refused(run("--feedback", written(feedback_frame(100), tmp_path), "--start", "soon"), "--start soon")
+
+
+def test_another_policy_may_be_tried_on_the_same_evidence(tmp_path: Path) -> None:
+    (tmp_path / "counts.json").write_text(json.dumps(SPLIT))
+    (tmp_path / "other.toml").write_text('[recall_improvement]\nrelative = "0.20"\n')
+    options = ("--counts", str(tmp_path / "counts.json"), "--what-if", str(tmp_path / "other.toml"))
+    verdict = json.loads(run(*options, "--json").stdout)
+    validate(verdict, SCHEMA)
+    assert (verdict["verdict"], verdict["what_if"]["after"]) == ("PROMOTE", "KEEP_BASELINE")
+    people = run(*options)
+    assert "PROMOTE would be KEEP_BASELINE" in " ".join(people.stdout.split())
+    assert "decides" in people.stdout
+    refused(run("--counts", str(tmp_path / "counts.json"), "--what-if", str(tmp_path / "none.toml")), "none.toml")
+
+
+def test_the_largest_frauds_are_shown_masked(tmp_path: Path) -> None:
+    frame = feedback_frame()
+    frame.loc[100, ["is_fraud", "baseline_prediction", "candidate_prediction", "amount"]] = [True, False, True, 98765.43]
+    frame.loc[100, "transaction_id"] = "secret-transaction-0042"
+    people = run("--feedback", written(frame, tmp_path), "--start", "2026-01-01")
+    assert "98,765.43" in people.stdout
+    assert "…0042" in people.stdout
+    assert "secret" not in people.stdout
+    assert "Estimated savings" in people.stdout

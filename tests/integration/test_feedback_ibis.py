@@ -425,3 +425,26 @@ def test_savings_rest_on_the_products_of_each_unit(
             (frame.arm == "baseline").sum(),
             (frame.arm == "candidate").sum(),
         )
+
+
+def test_the_largest_frauds_are_those_that_one_model_alone_caught(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(2_000)
+    frame.loc[::3, ["baseline_prediction", "candidate_prediction"]] = frame.loc[
+        ::3, ["candidate_prediction", "baseline_prediction"]
+    ].to_numpy()
+    largest = IbisFeedback(store(frame), POLICY).largest(window(28), POLICY, 2)
+    fraud, b, c = (frame[name].astype(bool) for name in ("is_fraud", "baseline_prediction", "candidate_prediction"))
+    expected = [*frame[fraud & b & ~c].amount.nlargest(2), *frame[fraud & c & ~b].amount.nlargest(2)]
+    assert [one.amount for one in largest] == pytest.approx(expected)
+    assert [one.what for one in largest] == ["the baseline alone caught"] * 2 + ["the candidate alone caught"] * 2
+    assert all(one.transaction.startswith("…") and len(one.transaction) < 5 for one in largest)
+
+
+def test_of_a_split_the_largest_frauds_are_those_that_each_model_missed(tmp_path: Path) -> None:
+    frame = feedback_frame(2_000, is_paired=False)
+    largest = IbisFeedback(written(frame, tmp_path), POLICY).largest(window(28), POLICY, 1)
+    assert [one.what for one in largest] == ["the baseline missed", "the candidate missed"]
+    missed = frame[
+        frame.is_fraud.astype(bool) & (frame.arm == "baseline") & ~frame.baseline_prediction.fillna(value=True).astype(bool)
+    ]
+    assert largest[0].amount == missed.amount.max()
