@@ -124,13 +124,10 @@ def test_a_healthy_test_raises_no_alarm_on_any_day(days: float, won: SimulatedTe
 def test_a_slow_candidate_is_found_within_days(cache: Path, tmp_path: Path) -> None:
     source = known_after(simulate_test("slow-candidate", SEED, cache=cache), 2, tmp_path)
     feedback = IbisFeedback(source, POLICY)
-    window = ExposureWindow(simulate_start(feedback), 2, feedback.watermark(LATER))
+    start = feedback.first_event().replace(hour=0, minute=0, second=0)
+    window = ExposureWindow(start, 2, feedback.watermark(LATER))
     _, checks = examine(feedback, FeedbackTelemetry(source, POLICY), window, POLICY)
     assert [check.check for check in checks if check.is_problem] == [HealthCheck.LATENCY]
-
-
-def simulate_start(feedback: IbisFeedback) -> pd.Timestamp:
-    return pd.Timestamp(feedback.first_event()).floor("D")
 
 
 def test_the_feedbacks_health_is_what_pandas_counts(tmp_path: Path) -> None:

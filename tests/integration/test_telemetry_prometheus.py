@@ -137,6 +137,7 @@ def test_a_prometheus_that_is_down_is_a_retryable_error() -> None:
 
 POLICY = load_policy("[latency]\nbucket_minutes = 60\nbucket_requests = 10", "policy.toml")
 BOUNDARIES_MS = (50, 100, 250)
+LATER = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def requests_of(case: str) -> pd.DataFrame:
@@ -208,7 +209,7 @@ def test_prometheus_and_the_feedback_give_the_same_verdict_on_the_same_requests(
     feedback, began = IbisFeedback(source, POLICY), START.to_pydatetime()
     by_feedback = FeedbackTelemetry(source, POLICY)
     by_prometheus = PrometheusWindow(PrometheusTelemetry(backfilled, deployment=case), TEST, by_feedback.served)
-    found = [evaluate(feedback, telemetry, POLICY, began) for telemetry in (by_feedback, by_prometheus)]
+    found = [evaluate(feedback, telemetry, POLICY, began, LATER) for telemetry in (by_feedback, by_prometheus)]
     counted = [evaluation.evidence.telemetry for evaluation in found]
     assert counted[0] is not None
     assert counted[1] is not None
@@ -229,7 +230,7 @@ def test_without_a_boundary_at_the_limit_latency_is_not_checked_or_settled_by_th
         policy = load_policy(f"[latency]\np95_ms = {limit_ms}\nbucket_minutes = 60\nbucket_requests = 10", "p")
         served = FeedbackTelemetry(source, policy).served
         window = PrometheusWindow(PrometheusTelemetry(backfilled, deployment="healthy"), TEST, served)
-        verdict = evaluate(IbisFeedback(source, policy), window, policy, START.to_pydatetime()).verdict
+        verdict = evaluate(IbisFeedback(source, policy), window, policy, START.to_pydatetime(), LATER).verdict
         found = verdict.criterion(CriterionName.LATENCY)
         return found.status, found.reason
 
@@ -243,6 +244,6 @@ def test_without_a_boundary_at_the_limit_latency_is_not_checked_or_settled_by_th
 def test_requests_that_prometheus_never_saw_are_missing(backfilled: str, tmp_path: Path) -> None:
     source = written(requests_of("healthy").drop(columns="pod"), tmp_path)
     nowhere = PrometheusWindow(PrometheusTelemetry(backfilled, deployment="x"), TEST, FeedbackTelemetry(source, POLICY).served)
-    verdict = evaluate(IbisFeedback(source, POLICY), nowhere, POLICY, START.to_pydatetime()).verdict
+    verdict = evaluate(IbisFeedback(source, POLICY), nowhere, POLICY, START.to_pydatetime(), LATER).verdict
     assert verdict.kind is VerdictKind.NOT_EVALUABLE
     assert "latency is known for only 0 of the" in verdict.reasons[1]
