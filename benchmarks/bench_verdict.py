@@ -248,7 +248,8 @@ def measured(how: str, source: str, repeats: int = REPEATS) -> dict[str, Any]:
     """The best of some runs, each in its own process."""
     runs: list[dict[str, Any]] = []
     for _ in range(repeats):
-        done = subprocess.run([sys.executable, __file__, how, source], capture_output=True, text=True, check=False)
+        command = [sys.executable, __file__, how, source]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - itself
         if done.returncode:
             raise SystemExit(f"{how} failed:\n{done.stderr}")
         runs.append(json.loads(done.stdout.splitlines()[-1]))
