@@ -249,7 +249,7 @@ def measured(how: str, source: str, repeats: int = REPEATS) -> dict[str, Any]:
     runs: list[dict[str, Any]] = []
     for _ in range(repeats):
         command = [sys.executable, __file__, how, source]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - itself
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"{how} failed:\n{done.stderr}")
         runs.append(json.loads(done.stdout.splitlines()[-1]))
