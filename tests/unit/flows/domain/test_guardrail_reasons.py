@@ -53,9 +53,9 @@ CASES = [
             "label_coverage": (
                 "failed",
                 (
-                    "only 88.9 % of the matured transactions that no model flagged have a label; to go on, label a random sample of "
-                    'what was not flagged, with label_source = "audit", or score both models on the same transactions and label all '
-                    "that either flags"
+                    "only 88.9 % of the matured transactions that no model flagged have a label; to go on, label a random "
+                    'sample of what was not flagged, with label_source = "audit", or score both models on the same transactions '
+                    "and label all that either flags"
                 ),
             ),
             "sample_ratio": ("failed", "23.0 % of 10,000 cards met the candidate, the policy sends 20 % (p = 1.7e-13)"),
