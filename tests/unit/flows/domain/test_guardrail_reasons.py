@@ -50,7 +50,14 @@ CASES = [
                 "failed",
                 "5.1 % of the fraud labels came later than 30 days, so younger numbers are not final",
             ),
-            "label_coverage": ("failed", "only 88.9 % of the matured transactions that no model flagged have a label"),
+            "label_coverage": (
+                "failed",
+                (
+                    "only 88.9 % of the matured transactions that no model flagged have a label; to go on, label a random sample "
+                    'of what was not flagged, with label_source = "audit", or score both models on the same transactions '
+                    "and label all that either flags"
+                ),
+            ),
             "sample_ratio": ("failed", "23.0 % of 10,000 cards met the candidate, the policy sends 20 % (p = 1.7e-13)"),
             "crossover": ("failed", "2.9 % of the cards met both arms"),
             "data_quality": (
