@@ -67,6 +67,7 @@ def test_a_setting_that_is_wrong_by_itself_contradicts_nothing() -> None:
         ('[recall_improvement]\nrelative = "1/0"', "no number"),
         ("[recall_improvement]\nrelative = -1", "negative"),
         ("alpha = 0", "above 0"),
+        ("[validity]\nmax_crossover = 2", "share between 0 and 1"),
         ('alpha = "0.51"', "at most 0.5"),
         ("[window_days]\nmin = 13", "window_days.min must be whole weeks"),
         ("window_days = {min = 14, max = 29}\nlooks = [14, 29]", "window_days.max must be whole weeks"),

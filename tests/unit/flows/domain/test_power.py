@@ -109,6 +109,15 @@ def test_without_an_interval_nothing_is_told(build) -> None:
     assert outlook(build, nothing) == Outlook(None, None, None, "Too few frauds were seen to tell how many more are needed.")
 
 
+def test_no_alerts_leave_the_chance_unknown_but_not_the_frauds(build) -> None:
+    outcomes = build.outcomes(frauds=Overlap(300, 20, 42, 38), false=Overlap(0, 0, 0))
+    quiet = replace(outcomes, baseline=ModelCounts(400, 320, 0, 0), candidate=ModelCounts(400, 342, 0, 0))
+    found = outlook(build, quiet)
+    assert found.win_probability is None
+    assert found.more_frauds is not None
+    assert found.sentence.startswith("At today's estimates recall needs")
+
+
 def test_counts_alone_have_no_horizon() -> None:
     outcomes = Outcomes(Design.SPLIT, ModelCounts(800, 640, 703, 640), ModelCounts(200, 172, 189, 172))
     verdict = decide_verdict(Evidence(counted=outcomes), POLICY)
