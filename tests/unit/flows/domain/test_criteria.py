@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.domain.counts import CardProducts, Design, ModelCounts, Outcomes, Overlap
+from flows.domain.counts import CardProducts, Design, ModelCounts, Outcomes, Overlap, RequestBucket
 from flows.domain.criteria import (
     Criterion,
     CriterionName,
@@ -235,3 +235,9 @@ def test_unknown_recall_and_precision_are_undecided_and_say_why() -> None:
     assert thresholds == [0.05, 0.01, 0.05]
     assert [judged(nothing, name).unit for name in list(CriterionName)[:3]] == ["relative", "absolute", "p-value"]
     assert Fraction(1, 20) == POLICY.alpha
+
+
+def test_an_arm_without_requests_has_an_unknown_share(build) -> None:
+    evidence = build.evidence(telemetry=build.telemetry(baseline=RequestBucket(0, 0, 0, 0), baseline_p95_ms=None))
+    [latency] = [item for item in check_criteria(evidence, Policy(), None) if item.name is CriterionName.LATENCY]
+    assert "an unknown share of the baseline's" in latency.reason

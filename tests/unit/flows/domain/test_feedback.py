@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -19,3 +20,9 @@ def test_a_look_is_due_when_its_labels_have_matured(known_days: float, exposure:
     assert window.end == START + timedelta(days=exposure)
     assert window.matured_until(30) == window.as_of - timedelta(days=30)
     assert next_look_due(window, Policy()) == (None if next_due is None else START + timedelta(days=next_due))
+
+
+def test_a_days_frauds_are_those_of_both_arms_in_a_split_and_shared_in_pairs(build) -> None:
+    day = build.day(0)
+    assert day.compared_frauds == day.baseline.frauds == day.candidate.frauds
+    assert replace(day, frauds=None).compared_frauds == 2 * day.baseline.frauds

@@ -123,3 +123,11 @@ def test_the_audits_interval_covers_the_true_ratio_as_often_as_it_says(build) ->
         rejected += p_value < 0.05
     assert 0.93 <= covered / 600 <= 0.97
     assert covered + rejected == 600
+
+
+def test_an_audit_that_found_nothing_tests_nothing(build) -> None:
+    """Also pairs, whose ratio needs no audit."""
+    assert audit_weighted(build.feedback(audits=())) is None
+    split = replace(build.outcomes(), design=Design.SPLIT, frauds=None, false_alerts=None)
+    nothing = AuditCounts(20_000, 1_000, 0)
+    assert audit_weighted(build.feedback(outcomes=split, audits=(nothing, nothing))) is None

@@ -84,6 +84,11 @@ def test_a_wrong_policy_is_refused_by_name(text: str, named: str) -> None:
         load_policy(text, "policy.toml")
 
 
+def test_stretches_must_divide_an_hour() -> None:
+    with pytest.raises(PolicyInvalid, match="bucket_minutes: must divide an hour"):
+        load_policy("[latency]\nbucket_minutes = 7", "policy.toml")
+
+
 def test_the_digest_names_the_rules() -> None:
     assert Policy().digest == load_policy("alpha = 0.05", "p").digest
     assert Policy().digest != load_policy("alpha = 0.01", "p").digest
