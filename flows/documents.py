@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from flows.domain.action_plan import Change
 from flows.domain.decision_record import RecordKind
 from flows.domain.lifecycle import arm_in_charge, model_lives
-from flows.production_steps import tell
 from flows.reports.charts import recall_and_precision_chart
 from flows.reports.decision_document import CHART_NAME, decision_document, decision_json
 from flows.reports.lifecycle_page import PAGE_PATH, lifecycle_page
 from flows.steps import step
+from flows.telling import tell
 from flows.wiring import systems
 
 if TYPE_CHECKING:

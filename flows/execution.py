@@ -11,7 +11,7 @@ from prefect.exceptions import Pause
 from prefect.runtime import flow_run as current_run
 
 from flows.domain.errors import OutsideSystemError
-from flows.production_steps import LONGEST_REASON, announce
+from flows.telling import LONGEST_REASON, announce
 from flows.wiring import systems
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from flows.domain.feedback import next_look_due
 from flows.domain.verdict import Verdict
 from flows.evaluate_ab_test import evaluate
 from flows.execution import leased_run, tell_failure
-from flows.production_steps import redraw, show_picture
 from flows.promote_candidate import promote_candidate
 from flows.reports.charts import chart_in_words, recall_and_precision_chart
 from flows.rollback_to_baseline import keep_baseline
 from flows.steps import step
+from flows.telling import redraw, show_picture
 from flows.wiring import systems
 
 if TYPE_CHECKING:

@@ -7,24 +7,17 @@ emergency has put in charge already: nothing is open, and nothing of the deploym
 
 from __future__ import annotations
 
-import logging
-import re
 import tempfile
-import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
-from prefect.artifacts import create_table_artifact
-from prefect.exceptions import PrefectException
-from prefect.runtime import task_run
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from flows.domain.ab_test import Arm
 from flows.domain.action_plan import Change, Stage, describe_traffic
 from flows.domain.decision_record import RecordKind
-from flows.domain.errors import Conflict, FraudABError, OutsideSystemError, Superseded
+from flows.domain.errors import Conflict, OutsideSystemError, Superseded
 from flows.domain.lifecycle import arm_in_charge
 from flows.domain.serving_state import (
     close_operation,
@@ -36,21 +29,19 @@ from flows.domain.serving_state import (
 )
 from flows.emergency_revert import finish_restore
 from flows.steps import step
+from flows.telling import redraw, tell
 from flows.watch import READY_SECONDS, Watch, poll
 from flows.wiring import systems
-from slackbot.messages.block_kit import ExceedsSlackLimit, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from flows.domain.ab_test import ABTest
     from flows.domain.decision import Decision
     from flows.domain.serving_state import ServingChange, ServingState
 
 CONFLICT_SECONDS = 10.0
-LONGEST_REASON = 600
 Json = dict[str, Any]
-_log = logging.getLogger(__name__)
 
 
 @step("Check the candidate before anything is changed")
@@ -333,50 +324,6 @@ def change_serving(decide: Callable[[ServingState], ServingChange | None]) -> Se
 
     lost_race = retry_if_exception_type(Conflict)
     return Retrying(retry=lost_race, stop=stop_after_delay(CONFLICT_SECONDS), wait=wait_random(0, 0.2), reraise=True)(attempt)
-
-
-def tell(decision_id: str, key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = False) -> None:
-    """Say what has happened: an artifact of the run and a line in the thread. A silent Slack undoes nothing."""
-    if task_run.id and changes:
-        _show_in_prefect(decision_id, key, text, changes)
-    _post(lambda: systems().publisher.thread_line(decision_id, key, escape(text), also_to_channel=also_to_channel))
-
-
-def _show_in_prefect(decision_id: str, key: str, text: str, changes: Sequence[Change]) -> None:
-    table = [{"what": change.what, "before": change.before, "after": change.after} for change in changes]
-    artifact_key = re.sub(r"[^a-z0-9]+", "-", f"{decision_id}-{key}".lower()).strip("-")
-    try:
-        create_table_artifact(table=table, key=artifact_key, description=text)
-    except (httpx.HTTPError, PrefectException) as error:
-        _log.warning("not shown in Prefect: %s", error)
-
-
-def redraw(decision_id: str) -> None:
-    """Show in the decision's message what the records tell now."""
-    _post(lambda: systems().publisher.publish_decision(decision_id))
-
-
-def show_picture(decision_id: str, name: str, png: bytes, alt_text: str) -> None:
-    """In the thread of the decision's message."""
-    _post(lambda: systems().publisher.thread_picture(decision_id, name, png, alt_text))
-
-
-def announce(key: str, text: str) -> None:
-    """A message of its own in the channel, where there is no decision to hang it on."""
-    _post(lambda: systems().publisher.announce(key, escape(text)))
-
-
-def _post(post: Callable[[], object]) -> None:
-    try:
-        post()
-    except (OutsideSystemError, ExceedsSlackLimit) as error:
-        _log.warning("not told in Slack: %s", error)
-
-
-def describe_failure(error: Exception) -> str:
-    """An error for people, short enough for a message: ours are sentences already, of others the type helps."""
-    text = str(error) if isinstance(error, FraudABError) else f"{type(error).__name__}: {error}"
-    return textwrap.shorten(text, LONGEST_REASON, placeholder=" …")
 
 
 def _decision(decision_id: str) -> Decision:

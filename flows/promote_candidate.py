@@ -22,16 +22,15 @@ from flows.production_steps import (
     check_candidate,
     close,
     compensate,
-    describe_failure,
     follow_registry,
     put_in_charge,
     record,
     record_superseded,
     restore_registry,
     shift,
-    tell,
     verify,
 )
+from flows.telling import describe_failure, tell
 from flows.wiring import systems
 
 ACCEPTED, PROMOTED, COMPENSATED, SUPERSEDED = "accepted", "promoted", "compensated", "superseded"

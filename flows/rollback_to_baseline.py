@@ -18,23 +18,21 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
 from flows.domain.serving_state import acknowledge_recorded
 from flows.production_steps import (
-    announce,
     append_record,
     archive_model,
     await_restore,
     begin_keeping,
     change_serving,
     close,
-    describe_failure,
     follow_what_serves,
     put_in_charge,
     record,
     shift,
-    tell,
     verify,
 )
 from flows.promote_candidate import ACCEPTED, stop_superseded
 from flows.steps import step
+from flows.telling import announce, describe_failure, tell
 from flows.wiring import systems
 
 if TYPE_CHECKING:
