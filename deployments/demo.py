@@ -83,6 +83,8 @@ def _stoppable(stack: EmbeddedStack, *, exit_code: int) -> Generator[None]:
     """Stop and clean up on the end, on Ctrl-C and on SIGTERM alike."""
 
     def stop(_number: int, _frame: object) -> NoReturn:
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)  # once is enough; a second Ctrl-C must not leave processes behind
         raise _Stopped
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -93,7 +95,7 @@ def _stoppable(stack: EmbeddedStack, *, exit_code: int) -> Generator[None]:
             raise SystemExit(exit_code) from None
     finally:
         for number in previous:
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+            signal.signal(number, signal.SIG_IGN)
         stack.stop()
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -123,7 +125,8 @@ class _Story:
             self._finish(world, systems, answered, before)
             if choice is None:
                 self.console.print("\nThe story is over; the page and the Prefect UI stay open until Ctrl-C.")
-                threading.Event().wait()
+                while True:
+                    time.sleep(1)  # an endless wait would not notice a signal that another thread has caught
         finally:
             world.stop()
 

@@ -128,6 +128,7 @@ def run(http_port: int | None = None) -> None:
                 logger.info(
                     "serving over %s", "Socket Mode" if port is None else f"http://{settings.bot_host}:{port}{REQUEST_PATH}"
                 )
-                stopping.wait()
+                while not stopping.wait(1):  # an endless wait would not notice a signal that another thread has caught
+                    pass
         finally:
             reconciler.stop()

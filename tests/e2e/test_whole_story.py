@@ -233,7 +233,7 @@ def test_a_person_confirms_in_the_page_and_prefect_shows_the_run(story: Story, c
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
-        page = browser.new_page()
+        page = browser.new_page(viewport={"width": 1300, "height": 1100})  # Prefect lists only what is in view
         page.goto(story.slack.url)
         buttons = page.locator(f'[data-action-id="{Action.CONFIRM}"]')
         expect(buttons).to_have_count(1, timeout=10_000)
@@ -247,7 +247,7 @@ def test_a_person_confirms_in_the_page_and_prefect_shows_the_run(story: Story, c
         page.goto(f"{story.stack.prefect_url}/runs/flow-run/{story.run_id}")
         expect(page.get_by_text(story.world.test.test_id).first).to_be_visible(timeout=20_000)
         expect(page.get_by_text("Shift traffic").first).to_be_visible(timeout=20_000)
-        page.get_by_role("tab", name="Artifacts").click()
+        page.get_by_text("Artifacts", exact=True).last.click()
         expect(page.get_by_text(f"{decision.decision_id}-traffic-candidate-100").first).to_be_visible(timeout=20_000)
         browser.close()
     claim = story.systems.decision_log.read(decision.decision_id).claim

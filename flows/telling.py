@@ -1,0 +1,69 @@
+"""Saying what has happened, in Slack and in Prefect. Neither of them, when it is down, may undo or hold up what was done."""
+
+from __future__ import annotations
+
+import logging
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+import httpx
+from prefect.artifacts import create_table_artifact
+from prefect.exceptions import PrefectException
+from prefect.runtime import task_run
+
+from flows.domain.errors import FraudABError, OutsideSystemError
+from flows.wiring import systems
+from slackbot.messages.block_kit import ExceedsSlackLimit, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from flows.domain.action_plan import Change
+
+LONGEST_REASON = 600
+_log = logging.getLogger(__name__)
+
+
+def tell(decision_id: str, key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = False) -> None:
+    """Say what has happened: an artifact of the run and a line in the thread. A silent Slack undoes nothing."""
+    if task_run.id and changes:
+        _show_in_prefect(decision_id, key, text, changes)
+    _post(lambda: systems().publisher.thread_line(decision_id, key, escape(text), also_to_channel=also_to_channel))
+
+
+def _show_in_prefect(decision_id: str, key: str, text: str, changes: Sequence[Change]) -> None:
+    table = [{"what": change.what, "before": change.before, "after": change.after} for change in changes]
+    artifact_key = re.sub(r"[^a-z0-9]+", "-", f"{decision_id}-{key}".lower()).strip("-")
+    try:
+        create_table_artifact(table=table, key=artifact_key, description=text)
+    except (httpx.HTTPError, PrefectException) as error:
+        _log.warning("not shown in Prefect: %s", error)
+
+
+def redraw(decision_id: str) -> None:
+    """Show in the decision's message what the records tell now."""
+    _post(lambda: systems().publisher.publish_decision(decision_id))
+
+
+def show_picture(decision_id: str, name: str, png: bytes, alt_text: str) -> None:
+    """In the thread of the decision's message."""
+    _post(lambda: systems().publisher.thread_picture(decision_id, name, png, alt_text))
+
+
+def announce(key: str, text: str) -> None:
+    """A message of its own in the channel, where there is no decision to hang it on."""
+    _post(lambda: systems().publisher.announce(key, escape(text)))
+
+
+def _post(post: Callable[[], object]) -> None:
+    try:
+        post()
+    except (OutsideSystemError, ExceedsSlackLimit) as error:
+        _log.warning("not told in Slack: %s", error)
+
+
+def describe_failure(error: Exception) -> str:
+    """An error for people, short enough for a message: ours are sentences already, of others the type helps."""
+    text = str(error) if isinstance(error, FraudABError) else f"{type(error).__name__}: {error}"
+    return textwrap.shorten(text, LONGEST_REASON, placeholder=" …")
