@@ -151,7 +151,7 @@ def count_by_ibis(source: str) -> dict[str, int]:
 
     policy = Policy()
     with open_feedback(source, policy) as table:
-        rows = marked(table, ExposureWindow(START, 28, NOW), policy)
+        rows = marked(table, ExposureWindow(START, 28, NOW), policy, NOW)
         found = table.fetch(rows.group_by("day").aggregate(**totals(table, rows)))
     names = list(found[0])
     return added_up(names, [tuple(row.values()) for row in found])

@@ -65,7 +65,7 @@ def evaluate(
             f"The feedback ends on {as_of:%Y-%m-%d %H:%M} UTC, before the test began on {test_start:%Y-%m-%d %H:%M}."
         )
     window = window_due(test_start, as_of, policy)
-    counts = feedback.count(window, policy)
+    counts = feedback.count(window, policy, now)
     summary = telemetry.summarise(window, policy) if telemetry else None
     looks = _looks(window, counts, policy, previous_looks)
     missing = [*counts.not_checked, *([] if summary else ["telemetry"])]

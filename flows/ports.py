@@ -34,8 +34,8 @@ class FeedbackSource(Protocol):
         """The earliest event's time (UTC)."""
         ...
 
-    def count(self, window: ExposureWindow, policy: Policy) -> FeedbackCounts:
-        """The counts of the matured rows of a window.
+    def count(self, window: ExposureWindow, policy: Policy, now: datetime | None = None) -> FeedbackCounts:
+        """The counts of the matured rows of a window; rows later than `now` (None: than the window's watermark) are doubtful.
 
         Raises:
             FeedbackInvalid: a column is missing, has a wrong type, or the window holds no row.

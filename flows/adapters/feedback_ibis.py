@@ -54,14 +54,17 @@ class IbisFeedback:
         with open_feedback(self._source, self._policy) as table:
             return _moment(table, {"seconds": table.rows.event_s.min()})
 
-    def count(self, window: ExposureWindow, policy: Policy) -> FeedbackCounts:
+    def count(self, window: ExposureWindow, policy: Policy, now: datetime | None = None) -> FeedbackCounts:
         """Count one window's rows.
+
+        Args:
+            now: rows of a later time have not happened; None: of a time after the watermark, where nothing is loaded meanwhile.
 
         Raises:
             FeedbackInvalid: a column is missing, of a wrong type or holds NaN, or pairs are required and there are none.
         """
         with open_feedback(self._source, policy) as table:
-            rows = marked(table, window, policy)
+            rows = marked(table, window, policy, now or window.as_of)
             by_day = _by_day(table, rows)
             numbers = _added_up(by_day)
             if numbers["not_finite"]:
@@ -103,7 +106,7 @@ class IbisFeedback:
         with open_feedback(self._source, policy) as table:
             if not table.has("amount"):
                 return []
-            rows = marked(table, window, policy)
+            rows = marked(table, window, policy, window.as_of)
             found: list[LargeFraud] = []
             for what, group in _frauds_to_look_at(rows).items():
                 frauds = rows.filter(group & rows.fraud & rows.amount.notnull()).select("transaction_id", "amount")

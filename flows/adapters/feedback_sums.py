@@ -11,19 +11,26 @@ from flows.adapters.feedback_table import Expression, FeedbackTable
 from flows.domain.counts import VECTOR, Design
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
 
 ARMS = ("baseline", "candidate")
 _DAY = 86_400
+_LEEWAY = 3_600
 
 
-def marked(table: FeedbackTable, window: ExposureWindow, policy: Policy) -> Expression:
-    """The window's rows, and those that no window can hold, with a truth value for each thing that is counted."""
+def marked(table: FeedbackTable, window: ExposureWindow, policy: Policy, now: datetime) -> Expression:
+    """The window's rows, and those that no window can hold, with a truth value for each thing that is counted.
+
+    Not yet happened is what is an hour later than `now`: clocks differ, and rows go on arriving after the watermark was read.
+    """
     rows, maturity = table.rows, policy.label_maturity_days * _DAY
-    start, end, as_of = (int(moment.timestamp()) for moment in (window.start, window.end, window.as_of))
+    start, end, as_of, clock = (int(moment.timestamp()) for moment in (window.start, window.end, window.as_of, now))
     inside = (rows.event_time >= table.moment(start)) & (rows.event_time < table.moment(end))
-    future = rows.event_time >= table.moment(as_of + 1)
+    clock += _LEEWAY
+    future = rows.event_time >= table.moment(clock + 1)
     # on the column itself, so that row groups are pruned
     rows = table.once(rows.filter(rows.event_time.isnull() | inside | future))
     in_window = ((rows.event_s >= start) & (rows.event_s < end)).fill_null(False)
@@ -33,11 +40,11 @@ def marked(table: FeedbackTable, window: ExposureWindow, policy: Policy) -> Expr
     said_fraud = matured & rows.is_fraud.cast("boolean").fill_null(False)
     timed: Expression = ibis.literal(False)
     late: Expression = ibis.literal(False)
-    ahead = (rows.event_s > as_of).fill_null(False)
+    ahead = (rows.event_s > clock).fill_null(False)
     if table.has("label_time"):
         timed = said_fraud & rows.label_s.notnull()
         late = timed & (rows.label_s > rows.event_s + maturity)
-        ahead |= (rows.label_s > as_of).fill_null(False)
+        ahead |= (rows.label_s > clock).fill_null(False)
     rows = rows.mutate(
         **in_arm,
         day=ibis.ifelse(in_window, ((rows.event_s - start) / _DAY).floor().cast("int32"), None),

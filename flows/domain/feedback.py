@@ -52,8 +52,7 @@ COLUMNS = (
 class ExposureWindow:
     """The first `exposure_days` days of a test since `start`, as known at `as_of` (both aware, UTC).
 
-    `as_of` is the feedback's own watermark and not the wall clock: when the pipeline stops loading, nothing may look matured. No
-    event or label beyond it has happened yet.
+    `as_of` is the feedback's own watermark and not the wall clock: when the pipeline stops loading, nothing may look matured.
     """
 
     start: datetime

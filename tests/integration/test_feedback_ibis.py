@@ -295,6 +295,19 @@ def test_one_label_from_the_future_matures_nothing_and_is_counted(store: Callabl
     assert found.evidence.feedback.quality.unusable == 0
 
 
+def test_rows_that_arrive_after_the_watermark_was_read_are_not_of_the_future(store: Callable[[pd.DataFrame], str]) -> None:
+    frame = feedback_frame(1_000)
+    before = IbisFeedback(store(frame), POLICY).count(window(28), POLICY)
+    arriving = frame.tail(50).copy()
+    arriving["transaction_id"] = [f"new-{number}" for number in range(50)]
+    arriving["event_time"] = pd.Timestamp(window(28).as_of) + pd.Timedelta(minutes=30)
+    arriving["is_fraud"] = pd.array([pd.NA] * 50, dtype="boolean")
+    arriving["label_time"] = pd.Series(pd.NaT, index=arriving.index, dtype=frame.label_time.dtype)
+    source = IbisFeedback(store(pd.concat([frame, arriving])), POLICY)
+    for now in (window(28).as_of, window(28).as_of + timedelta(hours=2)):
+        assert source.count(window(28), POLICY, now) == before
+
+
 def test_events_of_the_future_are_counted_and_are_in_no_window(store: Callable[[pd.DataFrame], str]) -> None:
     frame = feedback_frame(1_000)
     frame.loc[990:, "event_time"] = pd.Timestamp("2099-01-01", tz="UTC")
