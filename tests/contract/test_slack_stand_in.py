@@ -93,7 +93,8 @@ def refused(call: Callable[[], Any]) -> str:
     return str(caught.value.response["error"])
 
 
-def wait_until(look: Callable[[], Any], *, seconds: float = 10.0) -> None:
+def wait_until(look: Callable[[], Any], *, seconds: float = 30.0) -> None:
+    """A client whose first reconnection fails tries again at its next ping, after 10 s."""
     deadline = time.monotonic() + seconds
     while not look():
         assert time.monotonic() < deadline, "waited in vain"
