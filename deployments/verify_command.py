@@ -23,7 +23,14 @@ def verify_record(
     ] = None,
 ) -> None:
     """Recompute a recorded verdict from its recorded counts and policy, and the hashes. Exit 1 if anything differs."""
-    problems = _of_document(Path(which)) if which.endswith(".json") else _of_log(which, log_url)
+    try:
+        problems = _of_document(Path(which)) if which.endswith(".json") else _of_log(which, log_url)
+    except OSError as error:
+        raise FraudABError(f"{which} cannot be read: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FraudABError(
+            f"{which} is no decision document or record of this version ({type(error).__name__}: {error})."
+        ) from error
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
@@ -34,16 +41,11 @@ def verify_record(
 def _of_document(file: Path) -> list[str]:
     from flows.reports.decision_document import parse_record
 
-    try:
-        body: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        record = parse_record(body)
-        found = record.recomputed_hash
-        changed = [] if found == record.hash else [f"{file}: the record was changed, its hash should be {found}."]
-        return changed + _verdict_problems(str(file), body["verdict"], body["evidence"], body["policy"])
-    except OSError as error:
-        raise FraudABError(f"{file} cannot be read: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FraudABError(f"{file} is no decision document of this version ({type(error).__name__}: {error}).") from error
+    body: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    record = parse_record(body)
+    found = record.recomputed_hash
+    changed = [] if found == record.hash else [f"{file}: the record was changed, its hash should be {found}."]
+    return changed + _verdict_problems(str(file), body["verdict"], body["evidence"], body["policy"])
 
 
 def _of_log(decision_id: str, log_url: str | None) -> list[str]:

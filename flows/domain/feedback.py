@@ -63,10 +63,6 @@ class ExposureWindow:
     def end(self) -> datetime:
         return self.start + self.exposure_days * _DAY
 
-    def matured_until(self, label_maturity_days: int) -> datetime:
-        """A transaction up to this moment (inclusive) is old enough that its label will not change."""
-        return self.as_of - label_maturity_days * _DAY
-
 
 def window_due(start: datetime, as_of: datetime, policy: Policy) -> ExposureWindow:
     """The window that can be evaluated now: the last planned look whose labels have matured.

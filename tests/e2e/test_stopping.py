@@ -82,7 +82,7 @@ def test_ctrl_c_ends_the_demo_with_all_its_parts(tmp_path: Path) -> None:
     try:
         until(lambda: "Simulating card transactions" in log.read_text(), demo, log)
         parts = psutil.Process(demo.pid).children(recursive=True)
-        assert len(parts) >= 3
+        assert len(parts) >= 4
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 0
         assert psutil.wait_procs(parts, timeout=5)[1] == []

@@ -122,3 +122,12 @@ def test_an_unknown_decision_is_one_sentence(database: Path) -> None:
     code, text = verify("t-3", database)
     assert code == 2
     assert "no decision is called t-3" in text
+
+
+def test_a_record_of_another_version_is_one_sentence(database: Path) -> None:
+    log = SqlDecisionLog(f"sqlite:///{database}")
+    log.append_record(RecordKind.DECIDED, "old-1", {"request": {"verdict": {}, "evidence": {}}})
+    code, text = verify("old-1", database)
+    assert code == 2
+    assert "is no decision document or record of this version" in text
+    assert len(text.splitlines()) == 1
