@@ -235,7 +235,7 @@ class _Story:
         ]
         if decision.request.verdict.kind is not PROMISED[self.scenario]:
             wrong.append(f"the verdict is {decision.request.verdict.kind}, promised was {PROMISED[self.scenario]}")
-        if follows is not NextStep.EVALUATE_AGAIN and {"decision_document", "model_lifecycle"} - set(kept):
+        if {"decision_document", "model_lifecycle"} - set(kept):
             wrong.append("the decision document or the lifecycle page is missing")
         if wrong:
             raise PromiseBroken(f"{'; '.join(wrong)}; the logs are in {self._keep_logs()}")

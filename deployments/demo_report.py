@@ -68,10 +68,7 @@ def print_ending(
     documents = _keep_documents(systems, decision.request.test, keep)
     for document in documents:
         console.print(f"  {document.name:<28}{document}")
-    if "decision_document" not in {document.stem for document in documents}:
-        console.print("  no decision document yet: the test goes on, and the answer is in the decision log")
-    else:
-        console.print(f"  on the test's MLflow run    {systems.registry.run_url(decision.request.test)}")
+    console.print(f"  on the test's MLflow run    {systems.registry.run_url(decision.request.test)}")
     return [document.stem for document in documents]
 
 

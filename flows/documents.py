@@ -45,6 +45,13 @@ def publish_lifecycle(decision_id: str) -> str:
     return reference
 
 
+def document_answer(decision_id: str) -> None:
+    """Document an answer after which the test goes on. Where that fails, the run's next execution tries it again: a test must
+    not stop because a document could not be stored."""
+    store_documents(decision_id, RecordKind.DECIDED, return_state=True)
+    publish_lifecycle(decision_id, return_state=True)
+
+
 def write_lifecycle_page(test: ABTest, cause: str) -> str:
     """Publish the page and link it from the test's run; `cause` goes into the commit's message."""
     log = systems().decision_log

@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from pydantic import TypeAdapter
 
 from flows.ask_a_person import mark_as_carried_out, schedule_reminders, wait_for_answer
+from flows.documents import document_answer
 from flows.domain.ab_test import ABTest, Arm
 from flows.domain.action_plan import plan_model_in_charge
 from flows.domain.decision import Choice, Decision, DecisionRequest, Links, NextStep, next_step
@@ -69,6 +70,7 @@ def _decide(test: ABTest) -> dict[str, object]:
         if outcome is not None:
             mark_as_carried_out(decision_id)
             return _summary(decision, round_number, outcome)
+        document_answer(decision_id)
         carried_out = decision_id
     raise AssertionError("the rounds never end by themselves")
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flows.domain.ab_test import Arm
+from flows.domain.decision import NextStep, next_step
 from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.evidence import plain
 from flows.reports.charts import chart_in_words
@@ -90,7 +91,9 @@ def outcome_sentence(decision: Decision, kind: RecordKind) -> str:
         RecordKind.COMPENSATED: f"The promotion of {candidate} was undone; {baseline} serves 100 % of the traffic.",
         RecordKind.SUPERSEDED: "A newer change came first; this decision was not carried out.",
         RecordKind.EMERGENCY_REVERT: f"{baseline} was put back in an emergency and serves 100 % of the traffic.",
-        RecordKind.DECIDED: "Decided, and not carried out yet.",
+        RecordKind.DECIDED: "The test goes on and is evaluated again; production is as it was."
+        if _goes_on(decision)
+        else "Decided, and not carried out yet.",
     }
     return sentences[kind]
 
@@ -98,6 +101,8 @@ def outcome_sentence(decision: Decision, kind: RecordKind) -> str:
 def business_impact(decision: Decision, kind: RecordKind) -> str:
     """What it means for the business: savings where they are known, continuity where the baseline stays."""
     verdict, test = decision.request.verdict, decision.request.test
+    if kind is RecordKind.DECIDED:
+        return f"None yet: {test.baseline} stays in charge while the test goes on."
     if kind is not RecordKind.PROMOTED:
         return (
             f"Fraud detection goes on unchanged with {test.baseline.name}; customers and reviewers notice nothing. "
@@ -107,6 +112,11 @@ def business_impact(decision: Decision, kind: RecordKind) -> str:
     if verdict.savings_per_month is None:
         return f"{caught}. The savings are not quantified: the feedback carries no amounts."
     return f"{caught}. Estimated savings over 30 days of all traffic: {verdict.savings_per_month}."
+
+
+def _goes_on(decision: Decision) -> bool:
+    claim = decision.claim
+    return claim is not None and next_step(decision.request.verdict.kind, claim.choice) is NextStep.EVALUATE_AGAIN
 
 
 def _decided_by(decision: Decision) -> str:

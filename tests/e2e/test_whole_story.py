@@ -153,8 +153,14 @@ def test_of_two_simultaneous_answers_one_counts_and_the_other_is_told_who_decide
     winner = decision.claim.actor.id
     loser = CHIARA if winner == ANA else ANA
     assert all(outcome.acked for outcome in outcomes)
-    told = story.slack.wait_for(lambda: [said for said in map(str, story.slack.ephemerals(loser)) if winner in said])
+    # beaten before its submission was looked at: told in the modal; beaten afterwards: told in the channel
+    told = story.slack.wait_for(
+        lambda: [one for one in map(str, [*story.slack.ephemerals(loser), story.slack.open_view(loser)]) if f"<@{winner}>" in one]
+    )
     assert len(told) == 1
+    assert story.slack.open_view(winner) is None
+    if story.slack.open_view(loser) is not None:
+        story.slack.close_modal(loser)
     decided = [record for record in story.systems.decision_log.records(decision.decision_id) if record.kind is RecordKind.DECIDED]
     assert len(decided) == 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from sklearn.linear_model import LogisticRegression
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.slack import SandboxSlack
+from flows.documents import document_answer
 from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import Stage, plan_model_in_charge
 from flows.domain.counts import Design, ModelCounts, Outcomes
@@ -89,7 +90,7 @@ class World:
     rounds: int = 0
     kept: dict[str, Any] = field(default_factory=dict)
 
-    def decide(self, choice: Choice = Choice.CONFIRM) -> Decision:
+    def decide(self, choice: Choice = Choice.CONFIRM, until: datetime | None = None) -> Decision:
         """A claimed decision of this test at the deployment's present epoch."""
         self.rounds += 1
         state, registry = self.systems.serving.read(), self.systems.registry
@@ -107,11 +108,17 @@ class World:
             links=Links(),
             decide_within_hours=1,
             next_look_at=None,
+            postponements_left=1,
             evidence=evidence,
         )
         decision = self.systems.decision_log.open(request)
         return self.systems.decision_log.claim(
-            decision.decision_id, evidence_digest=request.verdict.evidence_digest, choice=choice, actor=ANA, reason="looks good"
+            decision.decision_id,
+            evidence_digest=request.verdict.evidence_digest,
+            choice=choice,
+            actor=ANA,
+            reason="looks good",
+            postponed_until=until,
         )
 
     @property
@@ -414,6 +421,30 @@ def test_keeping_the_baseline_archives_the_candidate(world: World) -> None:
     assert world.systems.archive.verify(world.test.candidate).files > 3
     assert world.kinds() == [RecordKind.BASELINE_KEPT]
     assert world.page()[world.test.candidate.name]["status"] == "Archived"
+
+
+def test_a_postponed_test_is_documented_and_goes_on_while_that_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    decision_id = world.decide(Choice.POSTPONE, until=datetime.now(UTC) + timedelta(days=1)).decision_id
+
+    def document(identifier: str) -> str:
+        document_answer(identifier)
+        return "goes on"
+
+    def down(*_: object) -> str:
+        raise OutsideSystemError("MLflow", "a test", retryable=False)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(world.systems.registry, "log_document", down)
+        assert run(document, decision_id) == "goes on"
+    assert not [line for line in lines(world, decision_id) if line.startswith("decision document")]
+    assert run(document, decision_id) == "goes on"
+    assert len([line for line in lines(world, decision_id) if line.startswith("decision document")]) == 1
+    uri = f"runs:/{world.test.experiment_run_id}/decisions/{decision_id}/decision_document.md"
+    text = Path(mlflow.artifacts.download_artifacts(uri)).read_text()
+    assert "The test goes on and is evaluated again; production is as it was." in text
+    assert "Decided by Ana (U0ANA), postpone" in text
+    assert world.page()[world.test.candidate.name]["status"] == "In test (Staging)"
+    assert world.state.traffic == {"fraud-v1": 80, "fraud-v2": 20}
 
 
 def test_keeping_the_baseline_after_an_emergency_finishes_what_is_left(world: World) -> None:

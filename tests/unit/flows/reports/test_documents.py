@@ -124,7 +124,17 @@ def test_a_persons_words_cannot_break_the_document() -> None:
 def test_an_undecided_document_and_one_without_actions_say_so() -> None:
     text = decision_document(replace(decision(), claim=None), ending(RecordKind.DECIDED, {}))
     assert "Decided by" not in text
+    assert "Decided, and not carried out yet." in text
     assert "## Actions taken\n\nNone." in text
+
+
+def test_a_postponement_changes_nothing_in_production() -> None:
+    made = decision()
+    assert made.claim is not None
+    postponed = replace(made, claim=replace(made.claim, choice=Choice.POSTPONE))
+    text = decision_document(postponed, ending(RecordKind.DECIDED, {}))
+    assert "The test goes on and is evaluated again; production is as it was." in text
+    assert "None yet: fraud_v1 version 1 stays in charge while the test goes on." in text
 
 
 def test_the_page_has_the_form_of_the_phase_document_after_a_promotion() -> None:
