@@ -315,13 +315,14 @@ def _arm(numbers: _Numbers, arm: str) -> ArmCounts:
         labelled=numbers[f"{arm}_labelled"],
         frauds=numbers[f"{arm}_frauds"],
         caught=numbers[f"{arm}_caught"],
+        flagged=numbers[f"{arm}_flagged"],
+        flagged_labelled=numbers[f"{arm}_flagged_labelled"],
     )
 
 
 def _labels(table: FeedbackTable, numbers: _Numbers) -> LabelCounts:
     timed, late = (numbers["timed"], numbers["late"]) if table.has("label_time") else (None, None)
-    unflagged, flagged = (numbers["unflagged"], numbers["unflagged_labelled"]), (numbers["flagged"], numbers["flagged_labelled"])
-    return LabelCounts(*unflagged, timed, late, *flagged)
+    return LabelCounts(numbers["unflagged"], numbers["unflagged_labelled"], timed, late)
 
 
 def _selection(numbers: _Numbers) -> PairSelection:

@@ -78,8 +78,6 @@ def totals(table: FeedbackTable, rows: Expression) -> dict[str, Expression]:
         "known": rows.known,
         "unflagged": rows.matured & ~rows.either,
         "unflagged_labelled": rows.known & ~rows.either,
-        "flagged": rows.matured & rows.either,
-        "flagged_labelled": rows.known & rows.either,
         "pairs": rows.pair,
         "fraud_both": fraud & both,
         "fraud_neither": fraud & ~rows.either,
@@ -89,6 +87,7 @@ def totals(table: FeedbackTable, rows: Expression) -> dict[str, Expression]:
         flag, here, served = rows[f"{arm}_flag"], rows[f"in_{arm}"], rows[f"served_{arm}"]
         marks |= {f"fraud_{arm}": fraud & rows[f"only_{arm}"], f"false_{arm}": legitimate & rows[f"only_{arm}"]}
         marks |= {f"{arm}_rows": rows.usable & here, f"{arm}_matured": rows.matured & here, f"{arm}_labelled": rows.known & here}
+        marks |= {f"{arm}_flagged": rows.matured & here & rows.either, f"{arm}_flagged_labelled": rows.known & here & rows.either}
         marks |= {f"{arm}_frauds": rows.fraud & here, f"{arm}_caught": rows.fraud & here & flag}
         marks |= {f"{arm}_served": served, f"{arm}_served_frauds": served & rows.fraud, f"{arm}_served_alerts": served & flag}
     marks |= _selection(rows) | _audits(table, rows)

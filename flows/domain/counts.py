@@ -84,19 +84,23 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class ArmCounts:
-    """One arm as it was served: rows of the window, of them `matured`, of those `labelled`; frauds known and caught as served."""
+    """One arm as it was served: rows of the window, of them `matured`, of those `labelled`; frauds known and caught as served.
+
+    `flagged`: matured rows that some model flagged, and `flagged_labelled` of them.
+    """
 
     rows: int
     matured: int
     labelled: int
     frauds: int
     caught: int
+    flagged: int = 0
+    flagged_labelled: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LabelCounts:
-    """Labels among matured rows that no model flagged and that one did; frauds whose label has a time, and those of them that
-    came after maturity.
+    """Labels among matured rows that no model flagged; frauds whose label has a time, and those of them that came after maturity.
 
     A fraud whose label came late counts here only: elsewhere it is unlabelled, so that all labels are equally old.
     `timed_frauds` and `late_frauds` are None without the column label_time.
@@ -106,8 +110,6 @@ class LabelCounts:
     unflagged_labelled: int
     timed_frauds: int | None
     late_frauds: int | None
-    flagged: int = 0
-    flagged_labelled: int = 0
 
 
 @dataclass(frozen=True, slots=True)

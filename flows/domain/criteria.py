@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from flows.domain.evidence import Evidence
     from flows.domain.policy import Policy
 
-_CONFIDENCE = 0.95
 _LEAST_ALPHA = 1e-9  # a look that may spend nothing still has a (very wide) interval
 
 
@@ -107,8 +106,9 @@ def measure_significance(evidence: Evidence, policy: Policy) -> Significance | N
     if not outcomes.baseline.frauds or not outcomes.candidate.frauds:
         return None
     test, p_value, exact = _test(outcomes, policy)
-    interval = recall_ratio(outcomes, clustered=_is_clustered(outcomes, policy), confidence=float(policy.statistics.confidence))
-    audited = audit_weighted(evidence.feedback) if evidence.feedback and policy.labels is LabelBasis.AUDIT else None
+    confidence = float(policy.statistics.confidence)
+    interval = recall_ratio(outcomes, clustered=_is_clustered(outcomes, policy), confidence=confidence)
+    audited = audit_weighted(evidence.feedback, confidence) if evidence.feedback and policy.labels is LabelBasis.AUDIT else None
     if audited is not None:
         test, (p_value, interval) = SignificanceTest.AUDIT_WEIGHTED, audited
     return Significance(test, p_value, exact, _look_alpha(evidence, policy), max(1, len(evidence.looks)), interval)
@@ -241,7 +241,7 @@ def _latency(telemetry: TelemetrySummary | None, policy: Policy, *, is_final: bo
         )
     candidate, required = telemetry.candidate, policy.latency.share * telemetry.candidate.timed
     is_unclear = candidate.within_limit < required <= candidate.within_limit + candidate.near_limit
-    is_refuted = is_sustained or is_over_latency_limit(candidate, policy.latency, (1 - _CONFIDENCE) / 2)
+    is_refuted = is_sustained or is_over_latency_limit(candidate, policy.latency, _refuting(policy))
     status = _status(meets=candidate.within_limit >= required and not is_sustained, is_refuted=is_refuted, is_final=is_final)
     status = CriterionStatus.NOT_CHECKED if is_unclear and not is_sustained else status
     observed = None if telemetry.candidate_p95_ms is None else float(telemetry.candidate_p95_ms)
@@ -286,7 +286,7 @@ def _error_rate(telemetry: TelemetrySummary | None, policy: Policy, *, is_final:
     if telemetry is None or before is None or after is None or missing:
         reason = missing or "errors of both arms were not measured"
         return Criterion(name, CriterionStatus.NOT_CHECKED, None, float(excess), "absolute", reason)
-    is_refuted = is_sustained or has_more_errors(telemetry.baseline, telemetry.candidate, excess, (1 - _CONFIDENCE) / 2)
+    is_refuted = is_sustained or has_more_errors(telemetry.baseline, telemetry.candidate, excess, _refuting(policy))
     # beyond the allowed excess, but within chance: too early to tell, and at the end no reason to lose
     meets = not is_refuted and (is_final or after - before <= excess)
     reason = (
@@ -297,6 +297,11 @@ def _error_rate(telemetry: TelemetrySummary | None, policy: Policy, *, is_final:
         reason += f"; it stayed above for {_duration(telemetry.error_breach, telemetry.bucket_seconds)}"
     status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
     return Criterion(name, status, float(after - before), float(excess), "absolute", reason + _resolution(telemetry, policy))
+
+
+def _refuting(policy: Policy) -> float:
+    """The one-sided level at which an interval of the policy's confidence rules a requirement out."""
+    return float(1 - policy.statistics.confidence) / 2
 
 
 def _unmeasured(what: str, coverage: Coverage | None, policy: Policy) -> str:

@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
 
-LEAST_AUDITED_FRAUDS = 10
 _UNFLAGGED = "transactions that no model flagged"
-_LARGE_DIFFERENCE = Fraction(1, 100)
-_SURE_P_VALUE = 0.001
 
 
 class GuardrailStatus(StrEnum):
@@ -115,9 +112,9 @@ def _label_coverage(counts: FeedbackCounts, policy: Policy) -> Guardrail:
     if not shares:
         return _unchecked(name, "no transaction is matured yet")
     problems = [f"only {percent(share)} of the matured {group} have a label" for group, share in shares.items() if share < least]
+    problems += _unequal_labels(counts, policy)
     if policy.labels is LabelBasis.ALL:
-        problems += _unequal_labels(counts)
-        problems += [f"to go on, {_fallback(counts, least)}"] if shares.get(_UNFLAGGED, 1) < least else []
+        problems += [f"to go on, {_fallback(counts, policy)}"] if shares.get(_UNFLAGGED, 1) < least else []
     if policy.labels is LabelBasis.FLAGGED and counts.selection is None:
         problems.append('labels = "flagged" needs pairs: score both models on the same transactions')
     if policy.labels is LabelBasis.AUDIT and not all(audit.audited for audit in counts.audits or (AuditCounts(0, 0, 0),)):
@@ -127,30 +124,37 @@ def _label_coverage(counts: FeedbackCounts, policy: Policy) -> Guardrail:
 
 def _labelled(counts: FeedbackCounts, policy: Policy) -> dict[str, tuple[int, int]]:
     """What must have labels, as (labelled, matured)."""
-    labels = counts.labels
-    if policy.labels is not LabelBasis.ALL:
-        return {"transactions that a model flagged": (labels.flagged_labelled, labels.flagged)}
-    return {
-        "transactions served by the baseline": (counts.baseline.labelled, counts.baseline.matured),
-        "transactions served by the candidate": (counts.candidate.labelled, counts.candidate.matured),
-        _UNFLAGGED: (labels.unflagged_labelled, labels.unflagged),
-    }
+    is_all = policy.labels is LabelBasis.ALL
+    what = "transactions" if is_all else "flagged transactions"
+    names = (f"{what} served by the {arm}" for arm in ("baseline", "candidate"))
+    shares = dict(zip(names, _by_arm(counts, policy), strict=True))
+    return shares | ({_UNFLAGGED: (counts.labels.unflagged_labelled, counts.labels.unflagged)} if is_all else {})
 
 
-def _unequal_labels(counts: FeedbackCounts) -> list[str]:
-    before, after = ((arm.labelled, arm.matured) for arm in (counts.baseline, counts.candidate))
-    if not _differ(before, after):
+def _by_arm(counts: FeedbackCounts, policy: Policy) -> list[tuple[int, int]]:
+    """Of each arm what is labelled, of what must be: all matured rows, or those that a model flagged."""
+    arms = (counts.baseline, counts.candidate)
+    if policy.labels is LabelBasis.ALL:
+        return [(arm.labelled, arm.matured) for arm in arms]
+    return [(arm.flagged_labelled, arm.flagged) for arm in arms]
+
+
+def _unequal_labels(counts: FeedbackCounts, policy: Policy) -> list[str]:
+    before, after = _by_arm(counts, policy)
+    if not _differ(before, after, policy):
         return []
     shown = " against ".join(percent(Fraction(*share)) for share in (before, after))
     return [f"labels are not equally complete in both arms: {shown} of the matured transactions"]
 
 
-def _fallback(counts: FeedbackCounts, least: Fraction) -> str:
+def _fallback(counts: FeedbackCounts, policy: Policy) -> str:
     """What this data allows where unflagged transactions have no labels, so that recall is not identified."""
-    labels, found = counts.labels, list[str]()
-    if counts.selection is not None and labels.flagged_labelled and labels.flagged_labelled >= least * labels.flagged:
+    least, found = policy.validity.min_label_coverage, list[str]()
+    flagged = counts.baseline.flagged + counts.candidate.flagged
+    labelled = counts.baseline.flagged_labelled + counts.candidate.flagged_labelled
+    if counts.selection is not None and labelled and labelled >= least * flagged:
         found.append('set labels = "flagged" in the policy (the pairs give the ratio of recalls, not the recalls)')
-    if counts.audits and all(audit.frauds >= LEAST_AUDITED_FRAUDS for audit in counts.audits):
+    if counts.audits and all(audit.frauds >= policy.min_counts.audited_frauds for audit in counts.audits):
         found.append('set labels = "audit" (the audited sample stands for what was not flagged)')
     if found:
         return " or ".join(found)
@@ -197,26 +201,26 @@ def _data_quality(counts: FeedbackCounts, policy: Policy) -> Guardrail:
     }
     most = policy.validity.max_bad_rows
     problems = [f"{number:,} of {quality.rows:,} {what}" for what, number in found.items() if number > most * quality.rows]
-    problems += _selected_pairs(counts)
+    problems += _selected_pairs(counts, policy)
     not_checked = " (label times could not be checked)" if quality.early_labels is None else ""
     return _judge(name, problems, f"{sum(found.values()):,} of {quality.rows:,} rows are doubtful{not_checked}")
 
 
-def _selected_pairs(counts: FeedbackCounts) -> list[str]:
+def _selected_pairs(counts: FeedbackCounts, policy: Policy) -> list[str]:
     """Pairs that were chosen by what the baseline said compare the models on chosen transactions."""
     chosen = counts.selection
     if chosen is None:
         return []
     flagged, unflagged = (chosen.flagged_pairs, chosen.flagged), (chosen.unflagged_pairs, chosen.unflagged)
-    if not _differ(flagged, unflagged):
+    if not _differ(flagged, unflagged, policy):
         return []
     shares = percent(Fraction(*flagged)), percent(Fraction(*unflagged))
     return [f"the pairs are selected: the candidate scored {shares[0]} of what the baseline flagged and {shares[1]} of the rest"]
 
 
-def _differ(one: tuple[int, int], two: tuple[int, int]) -> bool:
-    """Whether two shares (count, total) differ by more than a point, and beyond chance (score test)."""
-    if not one[1] or not two[1] or abs(Fraction(*one) - Fraction(*two)) <= _LARGE_DIFFERENCE:
+def _differ(one: tuple[int, int], two: tuple[int, int], policy: Policy) -> bool:
+    """Whether two shares (count, total) differ by more than the policy lets pass, and beyond chance (score test)."""
+    if not one[1] or not two[1] or abs(Fraction(*one) - Fraction(*two)) <= policy.validity.unequal_shares:
         return False
     before, after = (ModelCounts(total, count, 0, 0) for count, total in (one, two))
-    return two_sided_p(score_z(before, after)) < _SURE_P_VALUE
+    return two_sided_p(score_z(before, after)) < policy.validity.unequal_p_value

@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from flows.domain.counts import DayCounts, FeedbackCounts, Outcomes
+    from flows.domain.policy import Policy
 
-_LEAST = 10  # frauds (alerts) of each model in a week
 _WEEK_DAYS = 7
-_SEVERE_P_VALUE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,13 @@ class Homogeneity:
     recall_p_value: float | None
     precision_p_value: float | None
 
-    @property
-    def problems(self) -> list[str]:
+    def problems(self, policy: Policy) -> list[str]:
         """What differs so severely that one number for the whole test would mislead."""
         tested = {"recall": self.recall_p_value, "precision": self.precision_p_value}
         return [
             f"the models' difference in {what} changes from week to week (p = {p_value:.2g}): find out what changed"
             for what, p_value in tested.items()
-            if p_value is not None and p_value < _SEVERE_P_VALUE
+            if p_value is not None and p_value < policy.validity.unequal_p_value
         ]
 
 
@@ -52,11 +50,12 @@ class _Week:
         return _Week(*((one[0] + two[0], one[1] + two[1]) for one, two in pairs))
 
 
-def compare_weeks(feedback: FeedbackCounts) -> Homogeneity:
+def compare_weeks(feedback: FeedbackCounts, policy: Policy) -> Homogeneity:
     """Test whether each week shows the same difference between the models, in recall and in precision.
 
     Args:
-        feedback: its days, added up to weeks; a week with fewer than 10 frauds (alerts) of a model joins its neighbour.
+        feedback: its days, added up to weeks.
+        policy: a week with fewer frauds (alerts) of a model than `min_counts.in_a_week` joins its neighbour.
 
     Returns:
         both p-values, 0..1.
@@ -66,7 +65,7 @@ def compare_weeks(feedback: FeedbackCounts) -> Homogeneity:
         and multiplied by the design effect of the cards.
     """
     outcomes = feedback.outcomes
-    recall, precision = _weeks(feedback.days, _frauds), _weeks(feedback.days, _alerts)
+    recall, precision = (_weeks(feedback.days, read, policy.min_counts.in_a_week) for read in (_frauds, _alerts))
     is_paired = outcomes.design is Design.PAIRED
     has_frauds = outcomes.baseline.frauds and outcomes.candidate.frauds
     effect = max(1.0, (recall_design_effect(outcomes) if has_frauds else None) or 1.0)
@@ -86,14 +85,14 @@ def _alerts(day: DayCounts) -> _Week:
     return _Week((day.baseline.alerts, day.candidate.alerts), (day.baseline.true_alerts, day.candidate.true_alerts))
 
 
-def _weeks(days: Iterable[DayCounts], read: Callable[[DayCounts], _Week]) -> list[_Week]:
+def _weeks(days: Iterable[DayCounts], read: Callable[[DayCounts], _Week], least: int) -> list[_Week]:
     weeks: list[_Week] = []
     for _, group in groupby(days, key=lambda day: day.day // _WEEK_DAYS):
         week = _summed([read(day) for day in group])
-        if weeks and min(weeks[-1].totals) < _LEAST:
+        if weeks and min(weeks[-1].totals) < least:
             week = weeks.pop() + week
         weeks.append(week)
-    if len(weeks) > 1 and min(weeks[-1].totals) < _LEAST:
+    if len(weeks) > 1 and min(weeks[-1].totals) < least:
         last = weeks.pop()
         weeks[-1] += last
     return weeks

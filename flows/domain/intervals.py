@@ -7,10 +7,9 @@ from math import acos, copysign, cos, exp, pi, sqrt
 from typing import cast
 
 from scipy.optimize import brentq
-from scipy.stats import norm
 
 from flows.domain.counts import Outcomes, Overlap
-from flows.domain.metrics import precision_standard_error, quadratic_form, recall_design_effect, score_z
+from flows.domain.metrics import precision_standard_error, quadratic_form, recall_design_effect, score_z, two_sided_z
 
 _FURTHEST = 40.0  # the search for a ratio spans e^-40 to e^40
 
@@ -35,7 +34,7 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, flo
         >>> tuple(round(end, 4) for end in wilson(81, 263))
         (0.2553, 0.3662)
     """
-    z = float(norm.isf((1 - confidence) / 2))
+    z = two_sided_z(confidence)
     share, denominator = count / total, 1 + z * z / total
     centre = share + z * z / (2 * total)
     half = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
@@ -80,7 +79,7 @@ def fieller(
         (0.902, 0.963)
     """
     v1, v2, covariance = variances
-    z2 = float(norm.isf((1 - confidence) / 2)) ** 2
+    z2 = two_sided_z(confidence) ** 2
     a, b, c = before**2 - z2 * v1, before * after - z2 * covariance, after**2 - z2 * v2
     furthest = b + sqrt(max(0.0, b * b - a * c))
     low = max(0.0, c / furthest) if furthest > 0 else 0.0
@@ -97,7 +96,7 @@ def paired_difference(frauds: Overlap, confidence: float = 0.95) -> tuple[float,
     total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
     more = frauds.candidate_only - frauds.baseline_only
     variance = frauds.candidate_only + frauds.baseline_only - more**2 / total
-    half = float(norm.isf((1 - confidence) / 2)) * sqrt(variance)
+    half = two_sided_z(confidence) * sqrt(variance)
     return (more - half) / total, (more + half) / total
 
 
@@ -118,7 +117,7 @@ def score_difference(
         >>> tuple(round(end, 4) for end in score_difference(56, 70, 48, 80))
         (0.0528, 0.3382)
     """
-    z = float(norm.isf((1 - confidence) / 2)) * (sqrt((n1 + n2) / (n1 + n2 - 1)) if is_corrected else 1.0)
+    z = two_sided_z(confidence) * (sqrt((n1 + n2) / (n1 + n2 - 1)) if is_corrected else 1.0)
     estimate = x1 / n1 - x2 / n2
 
     def excess(difference: float, wanted: float) -> float:
@@ -171,7 +170,7 @@ def recall_ratio(outcomes: Outcomes, *, clustered: bool, confidence: float = 0.9
 def _score_ratio(outcomes: Outcomes, confidence: float, widening: float) -> tuple[float, float]:
     """Miettinen and Nurminen's score interval of the ratio, searched on the logarithm."""
     one, two = outcomes.baseline, outcomes.candidate
-    z = float(norm.isf((1 - confidence) / 2)) * widening
+    z = two_sided_z(confidence) * widening
 
     def excess(log_ratio: float, wanted: float) -> float:
         return score_z(one, two, exp(log_ratio)) - wanted
@@ -191,7 +190,7 @@ def precision_error(outcomes: Outcomes) -> float | None:
     known, hybrid = precision_standard_error(outcomes), _hybrid_precision(outcomes, 0.95)
     if hybrid is None or (known and outcomes.frauds is not None):
         return known
-    return max(known or 0.0, (hybrid[1] - hybrid[0]) / (2 * float(norm.isf(0.025))))
+    return max(known or 0.0, (hybrid[1] - hybrid[0]) / (2 * two_sided_z(0.95)))
 
 
 def precision_change(outcomes: Outcomes, confidence: float = 0.95) -> Interval | None:
@@ -203,7 +202,7 @@ def precision_change(outcomes: Outcomes, confidence: float = 0.95) -> Interval |
     if error != precision_standard_error(outcomes):
         return Interval("precision difference", *hybrid, confidence)
     centre = two.true_alerts / two.alerts - one.true_alerts / one.alerts
-    half = float(norm.isf((1 - confidence) / 2)) * error
+    half = two_sided_z(confidence) * error
     return Interval("precision difference", centre - half, centre + half, confidence)
 
 

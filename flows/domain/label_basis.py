@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 
 from flows.domain.counts import Design, Overlap
 from flows.domain.intervals import Interval
-from flows.domain.metrics import recall_design_effect, two_sided_p
+from flows.domain.metrics import recall_design_effect, two_sided_p, two_sided_z
 from flows.domain.policy import LabelBasis
 
 if TYPE_CHECKING:
     from flows.domain.counts import AuditCounts, FeedbackCounts, ModelCounts, Outcomes
-
-_CONFIDENCE = 0.95
-_Z = 1.959963984540054
 
 
 def outcomes_by(basis: LabelBasis, feedback: FeedbackCounts) -> Outcomes:
@@ -55,11 +52,12 @@ def outcomes_by(basis: LabelBasis, feedback: FeedbackCounts) -> Outcomes:
     return replace(outcomes, baseline=before, candidate=after)
 
 
-def audit_weighted(feedback: FeedbackCounts) -> tuple[float, Interval] | None:
+def audit_weighted(feedback: FeedbackCounts, confidence: float = 0.95) -> tuple[float, Interval] | None:
     """Test of equal recalls in a split whose missed frauds are estimated from a random audit.
 
     Args:
         feedback: a split with one audit for each arm.
+        confidence: of the interval, 0..1.
 
     Returns:
         (two-sided p-value 0..1, interval of the recalls' ratio); None without caught or audited frauds in both arms.
@@ -79,7 +77,8 @@ def audit_weighted(feedback: FeedbackCounts) -> tuple[float, Interval] | None:
     variance = sum(_log_variance(model, audit) for model, audit in zip(models, audits, strict=True))
     error = sqrt(variance * max(1.0, recall_design_effect(outcomes) or 1.0))
     ratio = log(recalls[1] / recalls[0])
-    interval = Interval("recall ratio", exp(ratio - _Z * error), exp(ratio + _Z * error), _CONFIDENCE)
+    half = two_sided_z(confidence) * error
+    interval = Interval("recall ratio", exp(ratio - half), exp(ratio + half), confidence)
     return two_sided_p(ratio / error) if error else 1.0, interval
 
 

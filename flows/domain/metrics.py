@@ -222,6 +222,11 @@ def two_sided_p(z: float) -> float:
     return 2 * float(norm.sf(abs(z)))
 
 
+def two_sided_z(confidence: float) -> float:
+    """How many standard errors a normal interval of this confidence (0..1) reaches to each side."""
+    return float(norm.isf((1 - confidence) / 2))
+
+
 def has_small_cell(outcomes: Outcomes, least: int) -> bool:
     """Whether some model caught or missed fewer than `least` frauds, so that a normal approximation is not to be trusted."""
     models = (outcomes.baseline, outcomes.candidate)

@@ -159,25 +159,33 @@ class WindowDays(_Part):
 
 
 class Statistics(_Part):
-    """How intervals and tests are computed: the confidence of what is shown, and when a test gives way to a more careful one."""
+    """How intervals and tests are computed: the confidence of what is shown and of what rules a requirement out before the
+    horizon, how probable a win the outlook plans for, and when a test gives way to a more careful one."""
 
     confidence: Annotated[Exact, AfterValidator(_between_half_and_one)] = Fraction(95, 100)
+    power: Annotated[Exact, AfterValidator(_between_half_and_one)] = Fraction(80, 100)
     design_effect: Annotated[Exact, AfterValidator(_at_least_one)] = Fraction(105, 100)
     small_cell: int = Field(default=10, ge=0)
 
 
 class MinCounts(_Part):
+    """Frauds and alerts of each model: in the window, in a week that is compared with others, and among what was audited."""
+
     frauds: int = Field(default=30, ge=1)
     alerts: int = Field(default=30, ge=1)
+    in_a_week: int = Field(default=10, ge=1)
+    audited_frauds: int = Field(default=10, ge=1)
 
 
 class Latency(_Part):
-    """The share of requests that must be within `p95_ms`, and what a sustained breach is: so many full buckets in a row."""
+    """The share of requests that must be within `p95_ms`, and what a sustained breach is: so many full buckets in a row, each
+    over the limit (or with more errors) at `bucket_p_value`."""
 
     p95_ms: Positive = Fraction(100)
     share: Share = Fraction(95, 100)
     bucket_minutes: Annotated[int, AfterValidator(_divides_an_hour)] = 5
     bucket_requests: int = Field(default=200, ge=1)
+    bucket_p_value: Share = Fraction(1, 100)
     sustained_buckets: int = Field(default=3, ge=1)
 
     @property
@@ -192,11 +200,14 @@ class ErrorRate(_Part):
 
 
 class Validity(_Part):
-    """Limits of the guardrails: shares 0..1, and the p-value below which the sample ratio is not believed."""
+    """Limits of the guardrails: shares 0..1, and the p-values below which the sample ratio, equal shares and equal weeks are
+    not believed; shares that differ by less than `unequal_shares` are equal enough."""
 
     min_label_coverage: Share = Fraction(95, 100)
     max_late_labels: Share = Fraction(5, 100)
     sample_ratio_p_value: Share = Fraction(1, 1000)
+    unequal_shares: Share = Fraction(1, 100)
+    unequal_p_value: Share = Fraction(1, 1000)
     max_crossover: Share = Fraction(1, 100)
     max_bad_rows: Share = Fraction(1, 1000)
     min_telemetry_coverage: Share = Fraction(95, 100)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scipy.stats import norm
 
-from flows.domain.metrics import relative_improvement
+from flows.domain.metrics import relative_improvement, two_sided_z
 from flows.domain.policy import Sides
 from flows.domain.sequential import Look, boundaries
 
@@ -18,16 +18,14 @@ if TYPE_CHECKING:
     from flows.domain.intervals import Interval
     from flows.domain.policy import Policy
 
-_POWER = 0.8
-
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """What an unsettled test may still become if today's estimates are the truth; None where that cannot be told.
 
     `win_probability`: 0..1, that recall and precision meet the whole rule at the horizon. `more_frauds`: labelled frauds beyond
-    today's (of both arms together in a split) with which recall does so four times in five, and `more_days` of exposure for
-    them at today's rate.
+    today's (of both arms together in a split) with which recall does so as often as the policy's `power` says; `more_days` of
+    exposure for them at today's rate.
     """
 
     win_probability: float | None
@@ -56,7 +54,7 @@ class Estimate:
 
 
 def frauds_needed_split(
-    baseline: float, candidate: float, *, ratio: float = 1.0, alpha: float = 0.05, power: float = _POWER
+    baseline: float, candidate: float, *, ratio: float = 1.0, alpha: float = 0.05, power: float = 0.8
 ) -> float:
     """Frauds that the candidate must have scored for a split's test of two recalls to be significant.
 
@@ -82,7 +80,7 @@ def frauds_needed_split(
     return ((z_alpha * under_equality + z_power * in_truth) / (candidate - baseline)) ** 2
 
 
-def frauds_needed_pairs(baseline_only: float, candidate_only: float, *, alpha: float = 0.05, power: float = _POWER) -> float:
+def frauds_needed_pairs(baseline_only: float, candidate_only: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """Frauds that both models must have scored for McNemar's test to be significant.
 
     Args:
@@ -123,12 +121,12 @@ def look_ahead(evidence: Evidence, policy: Policy, significance: Significance | 
     chance = _chance(policy, recall, precision, last_z) if evidence.window else None
     if recall.value <= required:
         return Outlook(chance, None, None, "At today's estimate more data does not win.")
-    z_power = float(norm.ppf(_POWER))
+    z_power = float(norm.ppf(float(policy.statistics.power)))
     error = min(recall.value / (last_z + z_power), (recall.value - required) / z_power)
     seen = evidence.outcomes.compared_frauds
     more = max(0, ceil(seen * (recall.error / error) ** 2) - seen)
     days = ceil(more * evidence.window.exposure_days / seen) if evidence.window else None
-    return Outlook(chance, more, days, _sentence(evidence, chance, more, days))
+    return Outlook(chance, more, days, _sentence(evidence, policy, chance, more, days))
 
 
 def _recall(evidence: Evidence, significance: Significance | None) -> Estimate | None:
@@ -142,7 +140,7 @@ def _recall(evidence: Evidence, significance: Significance | None) -> Estimate |
 
 def _half(low: float, high: float, interval: Interval) -> float:
     """The standard error that an interval of this confidence stands for."""
-    return (high - low) / (2 * float(norm.isf((1 - interval.confidence) / 2)))
+    return (high - low) / (2 * two_sided_z(interval.confidence))
 
 
 def _fraction(evidence: Evidence) -> float:
@@ -176,16 +174,17 @@ def _chance(policy: Policy, recall: Estimate, precision: Criterion, last_z: floa
     return wins * max(0.0, stable)
 
 
-def _sentence(evidence: Evidence, chance: float | None, more: int, days: int | None) -> str:
+def _sentence(evidence: Evidence, policy: Policy, chance: float | None, more: int, days: int | None) -> str:
+    win = f"to win with a probability of {float(policy.statistics.power) * 100:g} %"
     start = (
         "At today's estimates "
         if chance is None
         else f"At today's estimates the test is won at its end with a probability of {chance:.0%}; "
     )
     if not more:
-        return f"{start}recall needs no more frauds for a win four times in five."
+        return f"{start}recall needs no more frauds {win}."
     if days is None or evidence.window is None or evidence.horizon_days is None:
-        return f"{start}recall needs {more} more frauds for a win four times in five."
+        return f"{start}recall needs {more} more frauds {win}."
     left = evidence.horizon_days - evidence.window.exposure_days
     end = f", more than the {left} that are left" if days > left else ""
-    return f"{start}recall needs {more} more frauds for a win four times in five, which takes about {days} days{end}."
+    return f"{start}recall needs {more} more frauds {win}, which takes about {days} days{end}."

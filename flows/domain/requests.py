@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from flows.domain.policy import Latency, Policy
 
-BUCKET_ALPHA = 0.01
 _WIDER_SECONDS = (3_600, 21_600, 86_400)
 _DAY_SECONDS = 86_400
 _NOTHING = RequestBucket(0, 0, 0, 0)
@@ -66,13 +65,13 @@ def summarise_requests(
     )
 
 
-def is_over_latency_limit(bucket: RequestBucket, latency: Latency, alpha: float = BUCKET_ALPHA) -> bool:
+def is_over_latency_limit(bucket: RequestBucket, latency: Latency, alpha: float | None = None) -> bool:
     """Whether fewer than the required share of the requests were within the limit, beyond chance.
 
     Args:
         bucket: at least `latency.bucket_requests` requests with a known latency, else nothing is ever over.
         latency: the policy's limit and required share.
-        alpha: level of the one-sided exact binomial test, 0..1.
+        alpha: level of the one-sided exact binomial test, 0..1; by default that of a bucket.
 
     Example:
         >>> from flows.domain.policy import Latency
@@ -82,7 +81,7 @@ def is_over_latency_limit(bucket: RequestBucket, latency: Latency, alpha: float 
     within = bucket.within_limit + bucket.near_limit
     if bucket.timed < latency.bucket_requests or within >= bucket.timed * latency.share:
         return False
-    return float(binom.cdf(within, bucket.timed, float(latency.share))) < alpha
+    return float(binom.cdf(within, bucket.timed, float(latency.share))) < (latency.bucket_p_value if alpha is None else alpha)
 
 
 def slower_p(baseline: RequestBucket, candidate: RequestBucket) -> float:
@@ -172,16 +171,17 @@ def longest_latency_breaches(
 
 
 def _is_alone(baseline: RequestBucket, candidate: RequestBucket, latency: Latency) -> bool:
-    return not is_over_latency_limit(baseline, latency) or slower_p(baseline, candidate) < BUCKET_ALPHA
+    return not is_over_latency_limit(baseline, latency) or slower_p(baseline, candidate) < latency.bucket_p_value
 
 
 def longest_error_breach(baseline: Mapping[int, RequestBucket], candidate: Mapping[int, RequestBucket], policy: Policy) -> int:
     """The longest run of adjacent buckets in which the candidate failed more often than the baseline at the same time."""
+    level = float(policy.latency.bucket_p_value)
     bad = [
         number
         for number, bucket in candidate.items()
         if bucket.answered >= policy.latency.bucket_requests
-        and has_more_errors(baseline.get(number, _NOTHING), bucket, policy.error_rate.excess, BUCKET_ALPHA)
+        and has_more_errors(baseline.get(number, _NOTHING), bucket, policy.error_rate.excess, level)
     ]
     return max(map(len, _runs(bad)), default=0)
 

@@ -10,6 +10,7 @@ from math import sqrt
 from typing import TYPE_CHECKING
 
 from flows.domain.counts import Design
+from flows.domain.metrics import two_sided_z
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
     from flows.domain.evidence import Evidence
     from flows.domain.policy import Policy
 
-_Z = 1.959963984540054
 _MONTH_DAYS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """An amount with the ends of its 95 % interval as decimal text, such as 1234.50, and its ISO 4217 currency.
+    """An amount with the ends of its interval as decimal text, such as 1234.50, and its ISO 4217 currency.
 
     `unit`: what was resampled for the interval, cards, or transactions where the feedback has no cards.
     """
@@ -34,12 +34,13 @@ class Money:
     high: str
     currency: str
     unit: str = "card"
+    confidence: float = 0.95
 
     def __str__(self) -> str:
         amount, low, high = (f"{Decimal(text):,}" for text in (self.amount, self.low, self.high))
         unsure = "; the interval crosses zero, so it may be no gain at all" if self.crosses_zero else ""
         unit = "" if self.unit == "card" else "; by transaction, since the feedback has no entity_id: probably too narrow"
-        return f"{amount} {self.currency} (95 % interval {low} to {high}{unsure}{unit})"
+        return f"{amount} {self.currency} ({self.confidence * 100:g} % interval {low} to {high}{unsure}{unit})"
 
     @property
     def crosses_zero(self) -> bool:
@@ -54,7 +55,7 @@ def monthly_savings(evidence: Evidence, policy: Policy) -> Money | None:
         policy: gives the cost of one false alert and the currency.
 
     Returns:
-        the estimate with its 95 % interval; None without amounts of fraud, or without any exposure.
+        the estimate with its interval; None without amounts of fraud, or without any exposure.
 
     Source:
         the infinitesimal jackknife with cards as units (Efron 1982): the linear terms of a bootstrap by card, in closed form.
@@ -67,9 +68,11 @@ def monthly_savings(evidence: Evidence, policy: Policy) -> Money | None:
         return None
     find = _of_pairs if feedback.outcomes.design is Design.PAIRED else _of_split
     gain, variance = find(feedback, amounts, policy.false_positive_cost)
-    gain, half = (part * _MONTH_DAYS / window.exposure_days for part in (gain, Fraction(_Z * sqrt(variance))))
+    confidence = float(policy.statistics.confidence)
+    error = Fraction(two_sided_z(confidence) * sqrt(variance))
+    gain, half = (part * _MONTH_DAYS / window.exposure_days for part in (gain, error))
     unit = "card" if amounts.by_card else "transaction"
-    return Money(_text(gain), _text(gain - half), _text(gain + half), policy.currency, unit)
+    return Money(_text(gain), _text(gain - half), _text(gain + half), policy.currency, unit, confidence)
 
 
 def _of_pairs(feedback: FeedbackCounts, amounts: AmountCounts, cost: Fraction) -> tuple[Fraction, float]:

@@ -21,7 +21,6 @@ from flows.domain.criteria import (
 from flows.domain.evidence import plain, rebuilt
 from flows.domain.feedback import next_look_due
 from flows.domain.guardrails import (
-    LEAST_AUDITED_FRAUDS,
     Guardrail,
     GuardrailName,
     GuardrailStatus,
@@ -144,7 +143,7 @@ def decide_verdict(evidence: Evidence, policy: Policy) -> Verdict:
         guardrails = nothing_checked("counts alone cannot show it")
     else:
         guardrails = check_guardrails(feedback, evidence.window, policy)
-    homogeneity = compare_weeks(feedback) if feedback else None
+    homogeneity = compare_weeks(feedback, policy) if feedback else None
     kind, why = _kind(evidence, policy, criteria, guardrails, homogeneity)
     precision = next(item for item in criteria if item.name is CriterionName.PRECISION_STABILITY)
     outlook = look_ahead(evidence, policy, significance, precision) if kind is VerdictKind.INCONCLUSIVE else None
@@ -189,7 +188,7 @@ def _kind(
         return VerdictKind.NOT_EVALUABLE, f"The numbers cannot carry a verdict: {_joined(broken)}.{end}"
     if evidence.window and evidence.window.exposure_days not in policy.looks:
         return VerdictKind.INCONCLUSIVE, _unplanned(evidence.window, policy)
-    thin = _too_thin(evidence, policy, guardrails) + (homogeneity.problems if homogeneity else [])
+    thin = _too_thin(evidence, policy, guardrails) + (homogeneity.problems(policy) if homogeneity else [])
     failed = [criterion.reason for criterion in criteria if criterion.status is CriterionStatus.FAILED]
     undecided = [criterion.reason for criterion in criteria if criterion.status is CriterionStatus.UNDECIDED]
     if not thin and not failed and not undecided:
@@ -248,8 +247,8 @@ def _too_thin(evidence: Evidence, policy: Policy, guardrails: tuple[Guardrail, .
     least, outcomes = policy.min_counts, evidence.outcomes
     if policy.labels is LabelBasis.AUDIT and evidence.feedback:
         audited = min((audit.frauds for audit in evidence.feedback.audits), default=0)
-        if audited < LEAST_AUDITED_FRAUDS:
-            found.append(f"the audit found {audited} frauds, and {LEAST_AUDITED_FRAUDS} are needed: audit more transactions")
+        if audited < least.audited_frauds:
+            found.append(f"the audit found {audited} frauds, and {least.audited_frauds} are needed: audit more transactions")
     frauds = min(outcomes.baseline.frauds, outcomes.candidate.frauds)
     alerts = min(outcomes.baseline.alerts, outcomes.candidate.alerts)
     if frauds < least.frauds:

@@ -1,4 +1,4 @@
-"""Recall and precision of both models, over the window and by day, with their 95 % intervals: one picture."""
+"""Recall and precision of both models, over the window and by day, with their intervals: one picture."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from flows.domain.ab_test import Arm
 from flows.domain.guardrails import percent
 from flows.domain.intervals import wilson
+from flows.domain.policy import Policy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +39,12 @@ def recall_and_precision_chart(request: DecisionRequest) -> bytes | None:
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
     rows = figure.subplots(2, 2, width_ratios=(1, 3), sharey="row")
     names = {Arm.BASELINE: request.test.baseline.name, Arm.CANDIDATE: request.test.candidate.name}
+    confidence = _confidence(request)
     models = {Arm.BASELINE: feedback.outcomes.baseline, Arm.CANDIDATE: feedback.outcomes.candidate}
     for (whole, daily), measure in zip(rows, ("recall", "precision"), strict=True):
         for position, arm in enumerate(Arm):
-            _draw(whole, [position], [_shares(models[arm], measure)], arm, names[arm])
-            _draw_days(daily, feedback.days, measure, arm, names[arm])
+            _draw(whole, [position], [_shares(models[arm], measure)], arm, names[arm], confidence)
+            _draw_days(daily, feedback.days, measure, arm, names[arm], confidence)
         whole.set(title=f"{measure}, whole window", xlim=(-0.6, 1.6), xticks=[0, 1], xticklabels=list(names.values()))
         daily.set(title=f"{measure} by day of exposure", xticks=range(7, feedback.days[-1].day + 2, 7))
         daily.yaxis.set_major_formatter("{x:.0%}")
@@ -64,19 +66,25 @@ def chart_in_words(request: DecisionRequest) -> str:
     return (
         f"Recall: {names.baseline.name} {shown(one.recall)}, {names.candidate.name} {shown(two.recall)}. "
         f"Precision: {names.baseline.name} {shown(one.precision)}, {names.candidate.name} {shown(two.precision)}. "
-        "With 95 % intervals, for the whole window and for each day."
+        f"With {_confidence(request) * 100:g} % intervals, for the whole window and for each day."
     )
 
 
-def _draw_days(axes: Axes, days: Sequence[DayCounts], measure: str, arm: Arm, name: str) -> None:
+def _confidence(request: DecisionRequest) -> float:
+    return float((request.policy or Policy()).statistics.confidence)
+
+
+def _draw_days(axes: Axes, days: Sequence[DayCounts], measure: str, arm: Arm, name: str, confidence: float) -> None:
     found = [(day.day + 1, _shares(day.baseline if arm is Arm.BASELINE else day.candidate, measure)) for day in days]
     beside = -0.15 if arm is Arm.BASELINE else 0.15
-    _draw(axes, [day + beside for day, _ in found], [shares for _, shares in found], arm, name)
+    _draw(axes, [day + beside for day, _ in found], [shares for _, shares in found], arm, name, confidence)
 
 
-def _draw(axes: Axes, at: Sequence[float], counts: Sequence[tuple[int, int]], arm: Arm, name: str) -> None:
+def _draw(axes: Axes, at: Sequence[float], counts: Sequence[tuple[int, int]], arm: Arm, name: str, confidence: float) -> None:
     """Points with intervals; nothing where nothing was counted."""
-    known = [(x, caught / total, *wilson(caught, total)) for x, (caught, total) in zip(at, counts, strict=True) if total]
+    known = [
+        (x, caught / total, *wilson(caught, total, confidence)) for x, (caught, total) in zip(at, counts, strict=True) if total
+    ]
     if not known:
         return
     xs, shares, lows, highs = zip(*known, strict=True)

@@ -15,14 +15,14 @@ from flows.domain.verdict import CriterionName, CriterionStatus, VerdictKind, de
 FLAGGED, AUDIT = load_policy('labels = "flagged"', "p"), load_policy('labels = "audit"', "p")
 CHOSEN = PairSelection(8_000, 8_000, 90_000, 90_000)
 UNLABELLED = {
-    "baseline": ArmCounts(80_000, 80_000, 8_000, 700, 640),
-    "candidate": ArmCounts(20_000, 20_000, 2_000, 180, 168),
+    "baseline": ArmCounts(80_000, 80_000, 8_000, 700, 640, 8_000, 7_920),
+    "candidate": ArmCounts(20_000, 20_000, 2_000, 180, 168, 2_000, 1_980),
     "selection": CHOSEN,
 }
 
 
 def pairs_without_unflagged_labels(build, frauds: Overlap = Overlap(7800, 200, 600, 0), **changes):  # noqa: B008 - frozen
-    labels = LabelCounts(90_000, 0, 1_000, 10, flagged=10_000, flagged_labelled=9_900)
+    labels = LabelCounts(90_000, 0, 1_000, 10)
     return build.evidence(feedback=build.feedback(outcomes=build.outcomes(frauds=frauds), labels=labels, **UNLABELLED, **changes))
 
 
@@ -64,8 +64,16 @@ def test_the_ratio_needs_no_frauds_that_neither_flagged_and_its_edge_is_exact(bu
 
 def test_flagged_labels_that_are_missing_or_no_pairs_are_not_evaluable(build) -> None:
     evidence = pairs_without_unflagged_labels(build)
-    thin = replace(evidence.feedback, labels=replace(evidence.feedback.labels, flagged_labelled=9_000))
-    assert decide_verdict(replace(evidence, feedback=thin), FLAGGED).kind is VerdictKind.NOT_EVALUABLE
+    arm = evidence.feedback.candidate
+    thin = replace(evidence.feedback, candidate=replace(arm, flagged_labelled=1_800))
+    verdict = decide_verdict(replace(evidence, feedback=thin), FLAGGED)
+    assert verdict.kind is VerdictKind.NOT_EVALUABLE
+    assert "only 90.0 % of the matured flagged transactions served by the candidate have a label" in verdict.reasons[1]
+    unequal = replace(evidence.feedback, candidate=replace(arm, flagged_labelled=1_910))
+    assert (
+        "labels are not equally complete in both arms: 99.0 % against 95.5 %"
+        in (decide_verdict(replace(evidence, feedback=unequal), FLAGGED).reasons[1])
+    )
     split = replace(evidence.feedback, selection=None)
     verdict = decide_verdict(replace(evidence, feedback=split), FLAGGED)
     assert verdict.kind is VerdictKind.NOT_EVALUABLE
@@ -82,7 +90,7 @@ def test_the_pairs_audit_gives_the_recalls(build) -> None:
 
 
 def split_with_audit(build, before: ModelCounts, after: ModelCounts, *audits: AuditCounts):
-    labels = LabelCounts(90_000, 3_000, 1_000, 10, flagged=10_000, flagged_labelled=9_900)
+    labels = LabelCounts(90_000, 3_000, 1_000, 10)
     outcomes = Outcomes(Design.SPLIT, before, after)
     return build.feedback(outcomes=outcomes, labels=labels, **(UNLABELLED | {"selection": None, "amounts": None}), audits=audits)
 
