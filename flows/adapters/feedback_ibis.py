@@ -70,7 +70,7 @@ class IbisFeedback:
             if numbers["not_finite"]:
                 table.refuse_nan()
             design = _design(table, policy, numbers)
-            units = _units(table, rows, design)
+            units = _units(table, rows, design, some_without_card=bool(numbers["without_card"]))
             return FeedbackCounts(
                 outcomes=_outcomes(design, numbers, _card_products(units)),
                 baseline=_arm(numbers, "baseline"),
@@ -272,23 +272,26 @@ def _day(design: Design, numbers: _Numbers) -> DayCounts:
     return DayCounts(numbers["day"], *models, frauds)
 
 
-def _units(table: FeedbackTable, rows: Expression, design: Design) -> _Numbers:
+def _units(table: FeedbackTable, rows: Expression, design: Design, *, some_without_card: bool) -> _Numbers:
     """Cards by the arms they met, and sums over cards of the products that clustered variances need, in one pass.
 
-    Without cards each transaction is its own unit, and only the savings need the sums.
+    A transaction without a card is its own unit; where none has one, only the savings need the sums.
     """
     money = money_vectors(rows, design) if table.has("amount") else []
     if not table.has("entity_id"):
         units = rows.select(**{name: part for vector in money for name, part in vector.items()}) if money else None
         sums: dict[str, Expression] = {}
     else:
-        cards = rows.filter(rows.usable & rows.entity_id.notnull()).group_by("entity_id")
+        keys = {"card": rows.entity_id}
+        if some_without_card:
+            keys["lone"] = ibis.ifelse(rows.entity_id.isnull(), rows.transaction_id, None)
+        cards = rows.filter(rows.usable).group_by(**keys)
         parts = {name: part.sum() for vector in (card_vector(rows, design), *money) for name, part in vector.items()}
         units = cards.aggregate(**{f"met_{arm}": rows[f"in_{arm}"].cast("int32").max() for arm in ARMS}, **parts)
         sums = {
-            "cards": units.count(),
-            "baseline": (units.met_candidate == 0).sum(),
-            "candidate": (units.met_baseline == 0).sum(),
+            "cards": units.card.count(),
+            "baseline": (units.card.notnull() & (units.met_candidate == 0)).sum(),
+            "candidate": (units.card.notnull() & (units.met_baseline == 0)).sum(),
             **products(units, VECTOR, "card"),
         }
     if units is None:

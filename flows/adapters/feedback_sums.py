@@ -90,10 +90,12 @@ def totals(table: FeedbackTable, rows: Expression) -> dict[str, Expression]:
         marks |= {f"{arm}_flagged": rows.matured & here & rows.either, f"{arm}_flagged_labelled": rows.known & here & rows.either}
         marks |= {f"{arm}_frauds": rows.fraud & here, f"{arm}_caught": rows.fraud & here & flag}
         marks |= {f"{arm}_served": served, f"{arm}_served_frauds": served & rows.fraud, f"{arm}_served_alerts": served & flag}
+    if table.has("entity_id"):
+        marks["without_card"] = rows.usable & rows.entity_id.isnull()
     marks |= _selection(rows) | _audits(table, rows)
     if table.has("label_time"):
         marks |= {"timed": rows.timed, "late": rows.late, "early": rows.usable & (rows.label_s < rows.event_s)}
-    return {"rows": rows.count(), **{name: mark.sum() for name, mark in marks.items()}, **_amounts(table, rows)}
+    return {"rows": rows.count(), **{name: table.count(rows, mark) for name, mark in marks.items()}, **_amounts(table, rows)}
 
 
 def _selection(rows: Expression) -> dict[str, Expression]:

@@ -67,6 +67,10 @@ class FeedbackTable:
         """The same rows with each column computed once: PostgreSQL would repeat its expression wherever it is used."""
         return rows.limit(_EVERY_ROW) if self.backend.name == "postgres" else rows
 
+    def count(self, rows: Expression, mark: Expression) -> Expression:
+        """How many rows are marked, as the engine counts fastest: DuckDB adds truth values up twice as fast as it filters."""
+        return rows.count(where=mark) if self.backend.name == "postgres" else mark.sum()
+
     def refuse_any(self, bad: Expression, what: str) -> None:
         """Refuse the feedback if there are such rows, naming the first."""
         found = self.fetch(bad.aggregate(rows=bad.count(), first=bad.transaction_id.min()))[0]

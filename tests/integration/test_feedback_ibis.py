@@ -114,17 +114,25 @@ def test_each_engine_counts_what_pandas_counts(store: Callable[[pd.DataFrame], s
     assert counts.outcomes.left_out == 0
 
 
-def test_card_products_are_those_of_each_cards_vector(store: Callable[[pd.DataFrame], str]) -> None:
+@pytest.mark.parametrize("without_card", [0, 40])
+def test_card_products_are_those_of_each_cards_vector(store: Callable[[pd.DataFrame], str], without_card: int) -> None:
     frame = feedback_frame()
-    products = IbisFeedback(store(frame), POLICY).count(window(28), POLICY).outcomes.cards
+    frame["entity_id"] = frame.entity_id.astype("Int64")
+    frame.loc[frame.index[:without_card], "entity_id"] = pd.NA
+    frame.loc[frame.index[: without_card // 2], ["is_fraud", "candidate_prediction"]] = [True, True]
+    counts = IbisFeedback(store(frame), POLICY).count(window(28), POLICY)
+    products, cards = counts.outcomes.cards, counts.cards
     fraud = frame.is_fraud.astype(int)
     vector = {}
     for arm in ("baseline", "candidate"):
         flag = frame[f"{arm}_prediction"].astype(int)
         vector |= {f"{arm}_frauds": fraud, f"{arm}_caught": fraud * flag, f"{arm}_alerts": flag}
-    sums = pd.DataFrame(vector)[list(VECTOR)].groupby(frame.entity_id).sum().to_numpy()
+    unit = frame.entity_id.astype("string").fillna(frame.transaction_id)
+    sums = pd.DataFrame(vector)[list(VECTOR)].groupby(unit).sum().to_numpy()
     matrix = sums.T @ sums
     assert products is not None
+    assert cards is not None
+    assert products.cards == cards.baseline + cards.candidate + cards.crossover == frame.entity_id.nunique()
     assert products.products == tuple(matrix[i, j] for i in range(6) for j in range(i, 6))
 
 
