@@ -6,7 +6,6 @@ results, what was answered from the decision log, and nothing else may steer it.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from flows.domain.ab_test import ABTest, Arm
 from flows.domain.action_plan import plan_model_in_charge
 from flows.domain.decision import Choice, Decision, DecisionRequest, Links, NextStep, next_step
 from flows.domain.evidence import Evidence
-from flows.domain.feedback import next_look_due
+from flows.domain.feedback import looks_on_the_clock
 from flows.domain.verdict import Verdict
 from flows.evaluate_ab_test import evaluate
 from flows.execution import leased_run, tell_failure
@@ -34,7 +33,6 @@ from flows.wiring import systems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from flows.domain.sequential import Look
 
@@ -106,7 +104,7 @@ def open_decision(evaluation: Json, round_number: int) -> str:
     policy, log, serving = systems().policy, systems().decision_log, systems().serving.read()
     registry = tuple(systems().registry.entry(model) for model in test.models)
     answers = [earlier.claim.choice for earlier in log.decisions(test.test_id) if earlier.claim]
-    next_look_at, horizon_at = _wall_clock(evidence, log.now())
+    next_look_at, horizon_at = looks_on_the_clock(evidence.window, policy, log.now())
     request = DecisionRequest(
         test=test,
         round=round_number,
@@ -156,16 +154,6 @@ def _looks_before(decisions: Sequence[Decision], round_number: int) -> tuple[Loo
     rounds = [decision.request for decision in decisions if decision.request.round < round_number]
     latest = max(rounds, key=lambda request: request.round, default=None)
     return latest.evidence.looks if latest is not None and latest.evidence is not None else ()
-
-
-def _wall_clock(evidence: Evidence, now: datetime) -> tuple[datetime | None, datetime | None]:
-    """When the next and the last look are due on the decision log's clock; the feedback's own may be behind it."""
-    window, policy = evidence.window, systems().policy
-    if window is None:
-        return None, None
-    next_look = next_look_due(window, policy)
-    last_look = window.start + timedelta(days=policy.window_days.max + policy.label_maturity_days)
-    return next_look and now + (next_look - window.as_of), now + (last_look - window.as_of)
 
 
 def _links(test: ABTest) -> Links:

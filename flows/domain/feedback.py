@@ -84,3 +84,21 @@ def next_look_due(window: ExposureWindow, policy: Policy) -> datetime | None:
     """When (UTC) the next planned look can be evaluated: its exposure day plus the labels' maturity; None past the last look."""
     upcoming = [look for look in policy.looks if look > window.exposure_days]
     return window.start + (upcoming[0] + policy.label_maturity_days) * _DAY if upcoming else None
+
+
+def looks_on_the_clock(window: ExposureWindow | None, policy: Policy, now: datetime) -> tuple[datetime | None, datetime | None]:
+    """When the next and the last planned look can be evaluated, by a clock that the feedback may be behind.
+
+    Args:
+        window: of the present look; None with counts alone.
+        policy: gives looks, maturity, and how long rows may take to arrive.
+        now: that clock, at the moment at which the feedback was read.
+
+    Returns:
+        both times; None for a next look after the last one, and without a window.
+    """
+    if window is None:
+        return None, None
+    ahead, next_look = now - window.as_of + timedelta(hours=policy.feedback_delay_hours), next_look_due(window, policy)
+    last_look = window.start + (policy.looks[-1] + policy.label_maturity_days) * _DAY
+    return next_look and next_look + ahead, last_look + ahead

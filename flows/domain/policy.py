@@ -250,6 +250,7 @@ class Policy(_Part):
     window_days: WindowDays = WindowDays()
     looks: tuple[int, ...] = (14, 21, 28)
     label_maturity_days: int = Field(default=30, ge=0)
+    feedback_delay_hours: float = Field(default=0, ge=0)
     min_counts: MinCounts = MinCounts()
     statistics: Statistics = Statistics()
     latency: Latency = Latency()

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from flows.domain.feedback import next_look_due, window_due
+from flows.domain.feedback import looks_on_the_clock, next_look_due, window_due
 from flows.domain.policy import Policy
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -20,6 +20,16 @@ def test_a_look_is_due_when_its_labels_have_matured(known_days: float, exposure:
     assert window.end == START + timedelta(days=exposure)
     assert window.as_of == START + timedelta(days=known_days)
     assert next_look_due(window, Policy()) == (None if next_due is None else START + timedelta(days=next_due))
+
+
+@pytest.mark.parametrize("late_hours", [0, 24])
+def test_looks_are_due_when_their_rows_have_arrived(late_hours: int) -> None:
+    policy, now = Policy(feedback_delay_hours=late_hours), START + timedelta(days=500)
+    window, late = window_due(START, START + timedelta(days=46), policy), timedelta(hours=late_hours)
+    assert looks_on_the_clock(window, policy, now) == (now + timedelta(days=5) + late, now + timedelta(days=12) + late)
+    last = window_due(START, START + timedelta(days=60), policy)
+    assert looks_on_the_clock(last, policy, now) == (None, now - timedelta(days=2) + late)
+    assert looks_on_the_clock(None, policy, now) == (None, None)
 
 
 def test_a_days_frauds_are_those_of_both_arms_in_a_split_and_shared_in_pairs(build) -> None:
