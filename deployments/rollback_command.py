@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+ARRIVAL_SECONDS = 60.0
+
 
 def rollback(
     reason: Annotated[str, typer.Option(help="why; it is written on the deployment and into the decision records")],
@@ -21,9 +23,11 @@ def rollback(
     from flows.adapters.serving_seldon import SeldonServing
     from flows.domain.action_plan import describe_traffic
     from flows.emergency_revert import revert_traffic
+    from flows.watch import await_arrival, removed_in_words
 
+    serving = SeldonServing(kubeconfig=kubeconfig, namespace=namespace, name=name)
     outcome = revert_traffic(
-        SeldonServing(kubeconfig=kubeconfig, namespace=namespace, name=name),
+        serving,
         revert_id=f"revert-{uuid.uuid4()}",
         actor=f"cli:{getpass.getuser()}",
         reason=reason,
@@ -38,3 +42,12 @@ def rollback(
         typer.echo(f"All traffic was on the baseline already: {after}. Anything that was changing it has been told to stop.")
     else:
         typer.echo(f"Traffic: {before} → {after}")
+    arrival = await_arrival(serving, ARRIVAL_SECONDS)
+    for predictor in arrival.removed:
+        typer.echo(f"On the way {removed_in_words(predictor)}.")
+    if not arrival.is_there:
+        waited = f"after {ARRIVAL_SECONDS:g} seconds the router does not send all traffic to {arrival.baseline} yet"
+        typer.echo(f"Kubernetes has accepted the change, but {waited}: look at the pods of {name}.", err=True)
+        raise typer.Exit(1)
+    if arrival.baseline:
+        typer.echo(f"The router sends all traffic to {arrival.baseline}.")

@@ -15,7 +15,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from flows.check_running_test import check_running_test
 from flows.domain.errors import OutsideSystemError
-from flows.emergency_revert import finish_restore
+from flows.emergency_revert import settle
 from flows.finalize_ab_test import finalize_ab_test
 from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
@@ -49,7 +49,7 @@ def run() -> None:
         systems().executions,
         systems().publisher,
         gateway,
-        further_checks={"restore": lambda: finish_restore(systems().serving), "catch-up": lambda: catch_up(gateway)},
+        further_checks={"settle": lambda: settle(systems().serving), "catch-up": lambda: catch_up(gateway)},
     )
     reconciler.start()
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from flows.domain.errors import OutsideSystemError
-from flows.domain.serving_state import ServingState, emergency_revert, finish_revert
+from flows.domain.serving_state import ServingState, clear_the_way, emergency_revert, finish_revert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,11 +70,35 @@ def finish_restore(serving: Serving, *, deadline_seconds: float = DEADLINE_SECON
     def attempt() -> ServingState | None:
         state = serving.read()
         change = finish_revert(state)
-        if change is None or not serving.readiness().is_done:
+        if change is None or not serving.readiness().is_up(str((state.revert_to or {}).get("predictor", ""))):
             return None
         return serving.apply(state, change)
 
     return _until_applied(attempt, "moving the traffic to the restored baseline", deadline_seconds)
+
+
+def let_revert_arrive(serving: Serving, *, deadline_seconds: float = DEADLINE_SECONDS) -> tuple[str, ...]:
+    """Remove predictors whose broken pods keep a change towards the baseline from the router; as often as any reconciler likes.
+
+    Returns:
+        the names of those that were removed now; mostly none.
+    """
+
+    def attempt() -> tuple[str, ...]:
+        state, readiness = serving.read(), serving.readiness()
+        change = clear_the_way(state, readiness.routed, readiness.not_ready or frozenset())
+        if change is None:
+            return ()
+        serving.apply(state, change)
+        return change.remove
+
+    return _until_applied(attempt, "clearing the way of a revert", deadline_seconds)
+
+
+def settle(serving: Serving) -> None:
+    """Whatever a revert still needs, for the reconcilers."""
+    finish_restore(serving)
+    let_revert_arrive(serving)
 
 
 def _outcome(before: ServingState, after: ServingState) -> RevertOutcome:

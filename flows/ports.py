@@ -71,13 +71,27 @@ class Telemetry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """The signs that a change has arrived: each True, False, or None where this cluster cannot tell."""
+    """The signs that a change has arrived: each True, False, or None where this cluster cannot tell.
+
+    `routed`: per cent by predictor as the router sends them now (the most, where its routes differ). `not_ready`: predictors whose
+    pods are not all available, or not there yet. Both None where this cluster cannot tell.
+    """
 
     signs: Mapping[str, bool | None]
+    routed: Mapping[str, int] | None = None
+    not_ready: frozenset[str] | None = None
 
     @property
     def is_done(self) -> bool:
         return all(sign is not False for sign in self.signs.values()) and any(self.signs.values())
+
+    def is_up(self, predictor: str) -> bool:
+        """Whether this predictor's own pods are available, whatever the others' are; where that cannot be told, all signs."""
+        return self.is_done if self.not_ready is None else predictor not in self.not_ready
+
+    def routes_all_to(self, predictor: str) -> bool:
+        """Whether the router sends everything there; where that cannot be seen, whether all signs are good."""
+        return self.is_done if self.routed is None else {name for name, share in self.routed.items() if share} == {predictor}
 
     def __str__(self) -> str:
         words = {True: "yes", False: "not yet", None: "cannot be checked here"}

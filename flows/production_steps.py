@@ -30,7 +30,7 @@ from flows.domain.serving_state import (
 from flows.emergency_revert import finish_restore
 from flows.steps import step
 from flows.telling import redraw, tell
-from flows.watch import READY_SECONDS, Watch, poll
+from flows.watch import READY_SECONDS, Watch, poll, removed_in_words
 from flows.wiring import systems
 
 if TYPE_CHECKING:
@@ -154,8 +154,13 @@ def verify(decision_id: str, target: str, epoch: int | None, share_percent: int)
         policy=systems().policy,
         check_fence=lambda: _check_fence(decision_id, arm, epoch),
     )
-    watch.until_ready()
-    measured = watch.until_confirmed(systems().policy.watch_minutes) if arm is Arm.CANDIDATE else watch.until_share_is_seen()
+    if arm is Arm.CANDIDATE:
+        watch.until_ready()
+        measured = watch.until_confirmed(systems().policy.watch_minutes)
+    else:
+        for predictor in watch.until_routed():
+            tell(decision_id, f"removed-{predictor}", removed_in_words(predictor), also_to_channel=True)
+        measured = watch.until_share_is_seen()
     tell(decision_id, f"verified-{target}-{share_percent}", f"{test.model(arm)} serves {share_percent} %: {measured}")
     return measured
 

@@ -33,6 +33,7 @@ from flows.production_steps import (
 from flows.promote_candidate import ACCEPTED, stop_superseded
 from flows.steps import step
 from flows.telling import announce, describe_failure, tell
+from flows.watch import await_arrival, removed_in_words
 from flows.wiring import systems
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     registry = follow_after_revert(revert_id)
     page_after_revert(revert_id)
     acknowledge(revert_id, recorded)
+    see_it_arrive(revert_id)
     return registry
 
 
@@ -118,6 +120,26 @@ def finish_reverts(revert_id: str) -> None:
     """The second patch of a revert, when it needs one."""
     del revert_id  # part of the step's key
     await_restore()
+
+
+@step("See the traffic arrive")
+def see_it_arrive(revert_id: str) -> str:
+    """The patch is what Kubernetes accepted; only the router says what is served. Removes a broken candidate that holds it up.
+
+    Returns:
+        the baseline's predictor; empty when a newer change came first, so that there is nothing to wait for.
+
+    Raises:
+        OutsideSystemError: retryable, the router does not follow.
+    """
+    arrival = await_arrival(systems().serving)
+    for predictor in arrival.removed:
+        _tell_latest(f"revert-{revert_id}-removed-{predictor}", removed_in_words(predictor))
+    if not arrival.is_there:
+        raise OutsideSystemError("Seldon", f"waiting for the router to follow to {arrival.baseline}", retryable=True)
+    if arrival.baseline:
+        _tell_latest(f"revert-{revert_id}-arrived", f"the router sends all traffic to {arrival.baseline}")
+    return arrival.baseline
 
 
 @step("Let the registry follow what serves")
@@ -145,12 +167,17 @@ def record_reverts(revert_id: str) -> list[str]:
 @step("Say what was reverted")
 def tell_revert(revert_id: str, actor: str, reason: str) -> None:
     """In the thread of the latest decision and in the channel."""
-    state, decision = systems().serving.read(), _latest_decision()
+    state = systems().serving.read()
     text = f"emergency revert by {actor}: {state.name} serves {describe_traffic(state.traffic)}. Reason: {reason or 'none given'}"
+    _tell_latest(f"revert-{revert_id}", text)
+
+
+def _tell_latest(key: str, text: str) -> None:
+    decision = _latest_decision()
     if decision is None:
-        announce(f"revert-{revert_id}", text)
+        announce(key, text)
     else:
-        tell(decision.decision_id, f"revert-{revert_id}", text, also_to_channel=True)
+        tell(decision.decision_id, key, text, also_to_channel=True)
 
 
 @step("Publish the lifecycle page")

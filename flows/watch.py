@@ -13,6 +13,7 @@ from tenacity import RetryError, Retrying, retry_if_exception, retry_if_result, 
 from flows.domain.ab_test import Arm
 from flows.domain.errors import OutsideSystemError
 from flows.domain.policy import TelemetryKind
+from flows.emergency_revert import finish_restore, let_revert_arrive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,6 +136,30 @@ class Watch:
             raise self._failed(last.breach or last.missing or last.measured)
         return last.measured
 
+    def until_routed(self, seconds: float = READY_SECONDS) -> tuple[str, ...]:
+        """For the way back to safety: wait until the router sends everything to the target, whatever the other predictor does.
+
+        Returns:
+            the predictors that had to be removed for that, because their pods are broken.
+
+        Raises:
+            Superseded: see `check_fence`.
+            OutsideSystemError: retryable, the router does not follow.
+        """
+        predictor = self.test.model(self.target).predictor
+        signs, removed = list[str](), list[str]()
+
+        def is_routed() -> bool:
+            self.check_fence()
+            removed.extend(let_revert_arrive(self.serving))
+            readiness = self.serving.readiness()
+            signs.append(str(readiness))
+            return readiness.is_up(predictor) and readiness.routes_all_to(predictor)
+
+        if not poll(is_routed, seconds):
+            raise OutsideSystemError("Seldon", f"waiting for {self._model}: {signs[-1:]} after {seconds:g} s", retryable=True)
+        return tuple(removed)
+
     def until_share_is_seen(self) -> str:
         """For the way back to safety: only the share counts. Nothing measured is said so and holds nothing up.
 
@@ -165,6 +190,44 @@ class Watch:
     def _usual_error_share(self) -> float:
         before = self.telemetry.measure(self.test, self.telemetry.now() - REFERENCE)[Arm.BASELINE]
         return before.errors / before.requests if before.requests else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What became of a revert: whether the router sends all traffic to `baseline` (empty: a newer change came first, so there is
+    nothing to wait for), and which predictors with broken pods were removed for that."""
+
+    baseline: str
+    is_there: bool
+    removed: tuple[str, ...]
+
+
+def await_arrival(serving: Serving, seconds: float = READY_SECONDS) -> Arrival:
+    """Wait until the router has followed a revert, finishing and clearing whatever stands in its way."""
+    removed, baseline = list[str](), ""
+
+    def has_arrived() -> bool:
+        nonlocal baseline
+        finish_restore(serving)
+        state = serving.read()
+        baseline = str((state.revert_to or {}).get("predictor", ""))
+        if state.intent:
+            return False
+        if state.operation or not state.serves_alone(baseline):
+            baseline = ""
+            return True
+        removed.extend(let_revert_arrive(serving))
+        return serving.readiness().routes_all_to(baseline)
+
+    is_there = poll(has_arrived, seconds)  # which finds out the rest
+    return Arrival(baseline, is_there, tuple(removed))
+
+
+def removed_in_words(predictor: str) -> str:
+    return (
+        f"the predictor {predictor} was removed: its pods are not ready, and until they are Seldon moves no traffic. "
+        "Deploy it anew for another test"
+    )
 
 
 def poll(is_so: Callable[[], bool], seconds: float) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.adapters.serving_seldon import SeldonServing
-from flows.emergency_revert import RevertOutcome, finish_restore, revert_traffic
+from flows.emergency_revert import RevertOutcome, revert_traffic, settle
 
 if TYPE_CHECKING:
     from flows.domain.serving_state import ServingState
@@ -33,9 +33,9 @@ class Emergency:
     def read(self) -> ServingState:
         return self._serving.read()
 
-    def finish_restore(self) -> None:
-        """Move the traffic to a baseline that had to be started again, as soon as it is ready."""
-        finish_restore(self._serving)
+    def settle(self) -> None:
+        """Move the traffic to a baseline that had to be started again as soon as it is ready, and let a revert arrive."""
+        settle(self._serving)
 
     def revert(self, *, revert_id: str, actor: str, reason: str, when_slow: Callable[[], None]) -> RevertOutcome:
         """Revert now; `when_slow` is called once if Kubernetes keeps silent for longer than a person likes to wait.

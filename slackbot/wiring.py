@@ -32,7 +32,7 @@ def build_bot(settings: BotSettings) -> tuple[Bot, Reconciler]:
         SqlExecutions(settings.decision_log_url),
         publisher,
         gateway,
-        further_checks={"restore": emergency.finish_restore},
+        further_checks={"settle": emergency.settle},
     )
     bot = Bot(
         client=client,

@@ -6,6 +6,7 @@ faster makes it fail as a whole, and the caller reads and decides again; nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,20 @@ class SeldonServing:
 
     def readiness(self) -> Readiness:
         """The signs that the spec is what runs; Seldon's own status may be stale, so it is only two of them."""
-        found = self._read()
+        found, deployments, routes = self._read(), self._deployments(), self._routes()
         ready = next((condition.status == "True" for condition in found.status.conditions if condition.type == "Ready"), False)
+        not_ready = None if deployments is None else _not_ready(found, deployments)
+        rolled_out = None if deployments is None else not not_ready and all(map(_is_rolled_out, deployments))
+        wanted = _as_state(found).traffic
         return Readiness(
-            {
+            signs={
                 "Seldon says Available": found.status.state == "Available",
                 "Seldon says Ready": ready,
-                "Deployments are rolled out": self._are_rolled_out(found),
-                "VirtualService has the weights": self._has_weights(found),
-            }
+                "Deployments are rolled out": rolled_out,
+                "VirtualService has the weights": None if routes is None else all(weights == wanted for weights in routes),
+            },
+            routed=None if routes is None else {name: max(one.get(name, 0) for one in routes) for one in routes for name in one},
+            not_ready=not_ready,
         )
 
     def _read(self) -> _SeldonDeployment:
@@ -143,7 +149,7 @@ class SeldonServing:
         )
         return self._parse(changed)
 
-    def _are_rolled_out(self, found: _SeldonDeployment) -> bool | None:
+    def _deployments(self) -> list[JSON] | None:
         group, version, plural = DEPLOYMENTS
         answer = self._call_unless_missing(
             "listing the predictors' Deployments",
@@ -156,13 +162,10 @@ class SeldonServing:
                 _request_timeout=TIMEOUT_SECONDS,
             ),
         )
-        if answer is None:
-            return None
-        deployments: list[JSON] = answer["items"]
-        # a predictor that has no Deployment yet must not pass
-        return len(deployments) >= len(found.spec.predictors) and all(map(_is_rolled_out, deployments))
+        return None if answer is None else answer["items"]
 
-    def _has_weights(self, found: _SeldonDeployment) -> bool | None:
+    def _routes(self) -> list[dict[str, int]] | None:
+        """What the router sends where, for each of its routes (REST and gRPC)."""
         group, version, plural = VIRTUAL_SERVICES
         answer = self._call_unless_missing(
             "reading the VirtualService",
@@ -170,10 +173,7 @@ class SeldonServing:
                 group, version, self._namespace, plural, f"{self._name}-http", _request_timeout=TIMEOUT_SECONDS
             ),
         )
-        if answer is None:
-            return None
-        wanted = _as_state(found).traffic
-        return all(_weights(http) == wanted for http in answer["spec"]["http"])
+        return None if answer is None else [_weights(http) for http in answer["spec"]["http"]]
 
     def _call_unless_missing(self, doing: str, request: Callable[[], object]) -> JSON | None:
         """None where the cluster does not have such a thing (no Istio, say), so that nothing can be checked."""
@@ -310,8 +310,27 @@ def _predictor_operations(state: ServingState, change: ServingChange) -> Iterato
         is_concerned = predictor.name in traffic or (change.restore and not predictor.shadow)
         if is_concerned and predictor.spec.get("traffic") != wanted:
             yield {"op": "add", "path": f"/spec/predictors/{place}/traffic", "value": wanted}
+    for place, predictor in reversed(list(enumerate(state.predictors))):
+        if predictor.name in change.remove:
+            yield {"op": "remove", "path": f"/spec/predictors/{place}"}
     for spec in change.restore:
         yield {"op": "add", "path": "/spec/predictors/-", "value": dict(spec)}
+
+
+def _not_ready(found: _SeldonDeployment, deployments: list[JSON]) -> frozenset[str]:
+    """Predictors with a Deployment that is not rolled out, or with none yet.
+
+    Seldon names a Deployment after its predictor, or where that gets too long by a digest: then nobody can tell whose it is, and
+    a predictor counts as ready unless there are fewer Deployments than predictors.
+    """
+    waiting: set[str] = set()
+    is_complete = len(deployments) >= len(found.spec.predictors)
+    for spec in found.spec.predictors:
+        start = f"{found.metadata.name}-{spec['name']}-"
+        own = [one for one in deployments if re.fullmatch(rf"{re.escape(start)}\d+-.*", one["metadata"]["name"])]
+        if not all(map(_is_rolled_out, own)) or not (own or is_complete):
+            waiting.add(spec["name"])
+    return frozenset(waiting)
 
 
 def _is_rolled_out(deployment: JSON) -> bool:

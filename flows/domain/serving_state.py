@@ -8,7 +8,7 @@ state says that somebody else decided since.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -87,12 +87,14 @@ class ServingState:
 
 @dataclass(frozen=True, slots=True)
 class ServingChange:
-    """One atomic patch: new traffic by predictor name, annotations (None removes one), predictors to restore at weight 0."""
+    """One atomic patch: new traffic by predictor name, annotations (None removes one), predictors to restore at weight 0 and
+    predictors to remove, by their names."""
 
     why: str
     annotations: Mapping[str, str | None]
     traffic: Mapping[str, int] | None = None
     restore: tuple[Mapping[str, object], ...] = ()
+    remove: tuple[str, ...] = ()
 
 
 def _all_traffic_to(state: ServingState, name: str) -> dict[str, int]:
@@ -230,6 +232,27 @@ def finish_revert(state: ServingState) -> ServingChange | None:
         traffic=_all_traffic_to(state, baseline),
         annotations={EPOCH: str(state.epoch + 1), INTENT: None},
     )
+
+
+def clear_the_way(state: ServingState, routed: Mapping[str, int] | None, not_ready: Collection[str]) -> ServingChange | None:
+    """Remove the predictors that keep a change towards the rollback point from arriving; None when none does.
+
+    Seldon moves the router only when every predictor is ready. So a candidate whose pods are broken, which may be the very reason
+    for a revert, goes on receiving the traffic that the spec no longer gives it, until its predictor is gone.
+
+    Args:
+        routed: per cent by predictor as the router sends them now; None where that cannot be seen, so that nothing is removed.
+        not_ready: predictors whose pods are not all available.
+    """
+    baseline = str((state.revert_to or {}).get("predictor", ""))
+    if routed is None or state.intent or not state.serves_alone(baseline) or baseline in not_ready:
+        return None
+    if not sum(share for name, share in routed.items() if name != baseline):
+        return None
+    blocking = tuple(one.name for one in state.predictors if one.name in not_ready)
+    if not blocking:
+        return None
+    return ServingChange(why=f"{', '.join(blocking)} keeps the revert from arriving", annotations={}, remove=blocking)
 
 
 def acknowledge_recorded(state: ServingState, revert_ids: frozenset[str]) -> ServingChange | None:

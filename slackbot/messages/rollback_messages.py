@@ -42,8 +42,9 @@ def rolled_back(before: ServingState, after: ServingState, actor_id: str, reason
         title = f"{baseline} had all traffic already"
         what = "No traffic had to move. The request is noted, and a promotion that was in progress stops."
     else:
-        title = f"Rolled back: {baseline} has all traffic"
-        what = f"Traffic: {_traffic(before.traffic)} → {_traffic(after.traffic)}"
+        title = f"Rolled back: {baseline} gets all traffic"
+        moved = f"{_traffic(before.traffic)} → {_traffic(after.traffic)}"
+        what = f"Traffic: {moved}. The router follows within seconds; when it has, that is said here."
     return _message(title, what, _others(before), asked)
 
 

@@ -429,12 +429,12 @@ def test_force_rollback_moves_the_traffic_and_answers_the_decision(world: World)
     assert claim.choice is Choice.FORCE_ROLLBACK
     assert claim.reason == "the candidate misbehaves in production: cards blocked"
     assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
-    world.told(CHI, "Rolled back: fraud-v1 has all traffic", "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 100 %, fraud-v2 0 %")
+    world.told(CHI, "Rolled back: fraud-v1 gets all traffic", "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 100 %, fraud-v2 0 %")
 
 
 def test_fraud_rollback_now_moves_traffic_and_tells_the_channel_and_what_remains(world: World) -> None:
     assert world.slack.slash(CHI, "/fraud-rollback now fraud losses *rise*").acked
-    world.told(CHI, "Rolled back: fraud-v1 has all traffic")
+    world.told(CHI, "Rolled back: fraud-v1 gets all traffic")
     assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
     world.told(CHI, "Still to be done", "Prefect failed")  # Prefect is down in these tests
     announced = world.wait(lambda: [one for one in world.slack.messages(CHANNEL) if "fraud losses" in one["text"]])
@@ -488,7 +488,7 @@ def test_without_the_database_a_forced_rollback_still_moves_the_traffic(
     world.wait(lambda: world.slack.open_view(CHI))
     broken_database()
     assert world.slack.submit(CHI).acked
-    world.told(CHI, "Rolled back: fraud-v1 has all traffic")
+    world.told(CHI, "Rolled back: fraud-v1 gets all traffic")
     world.told(CHI, "Still to be done", "is not answered")
     assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
 

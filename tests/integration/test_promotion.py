@@ -40,11 +40,12 @@ from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.serving_state import ServingChange, ServingState, close_operation, open_operation
 from flows.domain.verdict import decide_verdict
-from flows.emergency_revert import finish_restore, revert_traffic
+from flows.emergency_revert import finish_restore, revert_traffic, settle
 from flows.ports import ArmTelemetry
 from flows.promote_candidate import promote_candidate
 from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
 from flows.start_ab_test import start_ab_test
+from flows.watch import await_arrival, poll
 from flows.wiring import Systems, systems
 
 if TYPE_CHECKING:
@@ -503,6 +504,66 @@ def test_an_emergency_restores_a_removed_baseline_and_the_second_patch_switches(
     rollback_to_baseline("r", "U0CHI", "")
     assert world.state.serves_alone("fraud-v1")
     assert finish_restore(world.systems.serving) is None
+
+
+@pytest.fixture
+def broken_candidate(world: World) -> Iterator[None]:
+    """Its pods fail, so that Seldon would hold up every change; what it was routed before goes on reaching it."""
+    wait_until_routed(world, {"fraud-v1": 80, "fraud-v2": 20})
+    world.kubernetes.operator.fail_predictor("fraud-v2")
+    assert poll(lambda: not world.systems.serving.readiness().is_up("fraud-v2"), 10)
+    yield
+    world.kubernetes.operator.heal_predictor("fraud-v2")
+
+
+def wait_until_routed(world: World, wanted: dict[str, int]) -> None:
+    assert poll(lambda: world.systems.serving.readiness().routed == wanted, 10), world.systems.serving.readiness()
+
+
+@pytest.mark.usefixtures("broken_candidate")
+def test_an_emergency_gets_past_a_candidate_whose_pods_are_broken(world: World) -> None:
+    decision_id = world.decide().decision_id
+    world.emergency("revert-5")
+    rollback_to_baseline("revert-5", "U0CHI", "it is broken")
+    assert {world.kubernetes.route(f"card-{number}") for number in range(500)} == {"fraud-v1"}
+    assert world.state.traffic == {"fraud-v1": 100}
+    said = lines(world, decision_id)
+    assert any("the predictor fraud-v2 was removed: its pods are not ready" in line for line in said)
+    assert "the router sends all traffic to fraud-v1" in said[-1]
+
+
+@pytest.mark.usefixtures("broken_candidate")
+def test_a_lost_candidate_whose_pods_are_broken_does_not_keep_the_baseline_waiting(world: World) -> None:
+    decision_id = world.decide(Choice.FORCE_ROLLBACK).decision_id
+    assert run(keep_baseline, decision_id) == "baseline_kept"
+    assert {world.kubernetes.route(f"card-{number}") for number in range(500)} == {"fraud-v1"}
+    assert world.kinds() == [RecordKind.BASELINE_KEPT]
+    assert any("the predictor fraud-v2 was removed" in line for line in lines(world, decision_id))
+
+
+@pytest.mark.usefixtures("broken_candidate")
+def test_a_restored_baseline_takes_over_from_a_candidate_whose_pods_are_broken(world: World) -> None:
+    api = world.kept["api"]
+    body = api.get_namespaced_custom_object(*WHERE, "fraud-predictor")
+    body["spec"]["predictors"] = [{**body["spec"]["predictors"][1], "traffic": 100}]
+    api.replace_namespaced_custom_object(*WHERE, "fraud-predictor", body)
+    assert revert_traffic(world.systems.serving, revert_id="r", actor="U", reason="", at=datetime.now(UTC)).pending_restore
+    arrival = await_arrival(world.systems.serving, 30)
+    assert (arrival.baseline, arrival.is_there, arrival.removed) == ("fraud-v1", True, ("fraud-v2",))
+    assert world.kubernetes.route("card-1") == "fraud-v1"
+
+
+def test_a_candidate_that_is_only_being_deployed_stays(world: World) -> None:
+    decision_id = world.decide(Choice.FORCE_ROLLBACK).decision_id
+    assert run(keep_baseline, decision_id) == "baseline_kept"
+    wait_until_routed(world, {"fraud-v1": 100, "fraud-v2": 0})
+    world.kubernetes.operator.fail_predictor("fraud-v2")
+    try:
+        assert poll(lambda: not world.systems.serving.readiness().is_up("fraud-v2"), 10)
+        settle(world.systems.serving)
+        assert world.state.traffic == {"fraud-v1": 100, "fraud-v2": 0}
+    finally:
+        world.kubernetes.operator.heal_predictor("fraud-v2")
 
 
 def test_the_same_press_twice_is_one_revert_and_a_lost_race_is_decided_again(

@@ -22,6 +22,7 @@ from flows.domain.serving_state import (
     ServingChange,
     ServingState,
     acknowledge_recorded,
+    clear_the_way,
     close_operation,
     compensate_operation,
     emergency_revert,
@@ -62,6 +63,7 @@ def after(before: ServingState, change: ServingChange) -> ServingState:
     """What the cluster makes of a change."""
     annotations = {**before.annotations, **change.annotations}
     predictors = [replace(one, traffic=(change.traffic or {}).get(one.name, one.traffic)) for one in before.predictors]
+    predictors = [one for one in predictors if one.name not in change.remove]
     predictors += [Predictor(str(spec["name"]), int(str(spec["traffic"])), spec=spec) for spec in change.restore]
     kept = {key: value for key, value in annotations.items() if value is not None}
     return replace(before, predictors=tuple(predictors), annotations=kept)
@@ -69,6 +71,36 @@ def after(before: ServingState, change: ServingChange) -> ServingState:
 
 def revert(of: ServingState, revert_id: str = "r1") -> ServingChange:
     return emergency_revert(of, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=AT)
+
+
+@pytest.mark.parametrize("routed", [{"fraud-v1": 80, "fraud-v2": 20}, {"fraud-v2": 100}])
+def test_a_broken_candidate_that_holds_a_revert_up_is_removed(routed: dict[str, int]) -> None:
+    reverted = state(100, 0, revert_to=POINT)
+    change = clear_the_way(reverted, routed, {"fraud-v2", "fraud-v3"})
+    assert change is not None
+    assert change.remove == ("fraud-v2", "fraud-v3")
+    assert [one.name for one in after(reverted, change).predictors] == ["fraud-v1"]
+    assert after(reverted, change).epoch == reverted.epoch, "whoever carries the revert out goes on"
+
+
+@pytest.mark.parametrize(
+    ("serving", "routed", "not_ready"),
+    [
+        (state(100, 0, revert_to=POINT), {"fraud-v1": 100}, {"fraud-v2"}),  # a candidate that is being deployed for the next test
+        (state(100, 0, revert_to=POINT), {"fraud-v1": 100, "fraud-v2": 0}, {"fraud-v2"}),
+        (state(100, 0, revert_to=POINT), None, {"fraud-v2"}),
+        (state(100, 0, revert_to=POINT), {"fraud-v2": 100}, set()),  # it has not followed yet, and nothing holds it up
+        (state(100, 0, revert_to=POINT), {"fraud-v2": 100}, {"fraud-v1", "fraud-v2"}),
+        (state(100, 0, revert_to=POINT, intent="revert:fraud-v1"), {"fraud-v2": 100}, {"fraud-v2"}),
+        (state(80, 20, revert_to=POINT), {"fraud-v1": 80, "fraud-v2": 20}, {"fraud-v2"}),
+        (state(0, 100, revert_to=POINT), {"fraud-v1": 80, "fraud-v2": 20}, {"fraud-v1"}),
+        (state(100, 0), {"fraud-v2": 100}, {"fraud-v2"}),
+    ],
+)
+def test_nothing_is_removed_unless_it_keeps_traffic_off_the_rollback_point(
+    serving: ServingState, routed: dict[str, int] | None, not_ready: set[str]
+) -> None:
+    assert clear_the_way(serving, routed, not_ready) is None
 
 
 def test_a_deployment_without_annotations_is_at_epoch_zero_and_says_nothing() -> None:

@@ -93,7 +93,7 @@ def said(message: SlackMessage) -> str:
 def test_a_revert_says_before_and_after_who_and_why() -> None:
     text = said(rollback_messages.rolled_back(state(), state(100, 0), "U0CHI", "losses <rise>"))
     for part in (
-        "Rolled back: fraud-v1 has all traffic",
+        "Rolled back: fraud-v1 gets all traffic",
         "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 100 %",
         "<@U0CHI>",
         "losses &lt;rise&gt;",
