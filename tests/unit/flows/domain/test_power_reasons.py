@@ -126,6 +126,20 @@ def test_a_ratio_without_an_error_tells_nothing(build: Any, caught: int, known: 
     assert look_ahead(at(build, split(caught)), POLICY, known, precision()) == FEW
 
 
+def test_with_nothing_left_to_spend_more_data_does_not_win(build: Any) -> None:
+    """Looks that nobody planned have used up alpha, as after a change of the policy."""
+    policy = load_policy("looks = [14, 42]\nwindow_days = {max = 42}", "policy.toml")
+    looks = tuple(Look(day, 1000 * day // 28, day / 28) for day in (14, 21, 28))
+    found = look_ahead(at(build, split(470), 28, looks=looks), policy, significance(0.08), precision())
+    assert (found.more_frauds, found.sentence) == (None, "At today's estimate more data does not win.")
+
+
+def test_past_the_last_planned_look_all_of_alpha_is_planned_with(build: Any) -> None:
+    policy = load_policy("looks = [7]\nwindow_days = {min = 7, max = 7}", "policy.toml")
+    found = look_ahead(at(build, split(470), 10), policy, significance(0.08), precision())
+    assert found.more_frauds == ceil(1000 * (0.08 / (log(1.175) / (Z + Z_POWER))) ** 2) - 1000
+
+
 def test_an_estimate_at_the_requirement_does_not_win_by_waiting(build: Any) -> None:
     """The logarithm of 420/400 is that of 1.05."""
     found = look_ahead(at(build, split(420)), POLICY, significance(0.02), precision())

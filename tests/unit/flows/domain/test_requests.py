@@ -182,6 +182,17 @@ def test_the_narrowest_width_that_holds_half_of_the_requests_is_chosen(sizes: li
     assert choose_bucket_seconds({number: healthy(size) for number, size in enumerate(sizes)}, LATENCY) == seconds
 
 
+def test_where_no_width_holds_enough_requests_no_breach_is_looked_for() -> None:
+    """Three slow days in a row among days that are a request short."""
+    first = int(START.timestamp()) // 300
+    slow, fine = RequestBucket(200, 100, 200, 100), RequestBucket(199, 199, 199, 0)
+    candidate = {first + 288 * day: slow if day < 3 else fine for day in range(8)}
+    baseline = dict.fromkeys(candidate, RequestBucket(800, 800, 800, 0))
+    found = summarise_requests(ArmRequests(baseline, {}, 50), ArmRequests(candidate, {}, 99), START, Policy())
+    assert found.bucket_seconds is None
+    assert (found.latency_breach, found.shared_latency_breach, found.error_breach) == (0, 0, 0)
+
+
 def test_a_p_value_exactly_at_the_level_is_within_chance() -> None:
     """Of 1,000 and 200 requests both arms are over the limit; the candidate is slower with Fisher's p of the level itself."""
     baseline, candidate = RequestBucket(1_000, 880, 1_000, 0), RequestBucket(200, 163, 200, 0)
