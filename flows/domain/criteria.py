@@ -166,18 +166,16 @@ def _status(*, meets: bool, is_refuted: bool, is_final: bool) -> CriterionStatus
 
 def _recall_improvement(outcomes: Outcomes, policy: Policy, significance: Significance | None, *, is_final: bool) -> Criterion:
     name, required = CriterionName.RECALL_IMPROVEMENT, policy.recall_improvement.relative
-    observed, interval = relative_improvement(outcomes), significance.interval if significance else None
-    if observed is None or interval is None:
+    observed = relative_improvement(outcomes)
+    if observed is None or significance is None or significance.interval is None:
         reason = "there are no frauds to compare, or the baseline caught none of them"
         return Criterion(name, CriterionStatus.UNDECIDED, None, float(required), "relative", reason)
-    bound = recall_ratio(
-        outcomes,
-        clustered=_is_clustered(outcomes, policy),
-        confidence=1 - max(significance.alpha if significance else 0.0, _LEAST_ALPHA),
-    )
+    confidence = 1 - max(significance.alpha, _LEAST_ALPHA)
+    bound = recall_ratio(outcomes, clustered=_is_clustered(outcomes, policy), confidence=confidence)
     least = Fraction(bound.low) - 1 if bound else Fraction(-1)
     meets = (observed if policy.margin is Margin.POINT else least) >= required
-    is_refuted = interval.high is not None and interval.high < 1 + required
+    high = significance.interval.high
+    is_refuted = high is not None and high < 1 + required
     status = _status(meets=meets, is_refuted=is_refuted, is_final=is_final)
     digits = _digits(observed if policy.margin is Margin.POINT else least, required)
     reason = (

@@ -7,7 +7,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from flows.domain.counts import AuditCounts, ModelCounts
+from flows.domain.counts import ModelCounts
 from flows.domain.metrics import sample_ratio_p, score_z, two_sided_p
 from flows.domain.policy import LabelBasis
 
@@ -95,7 +95,7 @@ def _label_maturity(counts: FeedbackCounts, window: ExposureWindow, policy: Poli
     name, days, labels = GuardrailName.LABEL_MATURITY, policy.label_maturity_days, counts.labels
     if not counts.baseline.matured + counts.candidate.matured:
         problem = f"the feedback reaches to {window.as_of:%Y-%m-%d %H:%M} UTC, so no transaction is {days} days old yet"
-        return _judge(name, [problem], "")
+        return Guardrail(name, GuardrailStatus.FAILED, problem)
     if labels.timed_frauds is None or labels.late_frauds is None:
         return _unchecked(name, "without label_time nobody can tell how long labels take")
     if not labels.timed_frauds:
@@ -117,7 +117,7 @@ def _label_coverage(counts: FeedbackCounts, policy: Policy) -> Guardrail:
         problems += [f"to go on, {_fallback(counts, policy)}"] if shares.get(_UNFLAGGED, 1) < least else []
     if policy.labels is LabelBasis.FLAGGED and counts.selection is None:
         problems.append('labels = "flagged" needs pairs: score both models on the same transactions')
-    if policy.labels is LabelBasis.AUDIT and not all(audit.audited for audit in counts.audits or (AuditCounts(0, 0, 0),)):
+    if policy.labels is LabelBasis.AUDIT and not (counts.audits and all(audit.audited for audit in counts.audits)):
         problems.append('labels = "audit" needs a random sample of what was not flagged, with label_source = "audit"')
     return _judge(name, problems, f"at least {percent(min(shares.values()))} of the matured transactions have a label")
 

@@ -125,7 +125,7 @@ def score_difference(
         return estimate - difference - wanted * sqrt(variance)
 
     def end(edge: float, wanted: float) -> float:
-        if (excess(edge, wanted) > 0) is (edge > 0):
+        if estimate == edge:
             return edge
         beside = estimate + edge * 1e-9  # at the estimate itself nothing may vary
         return cast("float", brentq(excess, edge, beside, args=(wanted,)))
@@ -141,7 +141,7 @@ def _difference_variance(x1: int, n1: int, x2: int, n2: int, difference: float) 
     constant = x2 * difference * (1 - difference) / total
     half = (square / 3) ** 3 - square * linear / 6 + constant / 2
     radius = copysign(sqrt(max(0.0, (square / 3) ** 2 - linear / 3)), half)
-    angle = (pi + acos(min(1.0, max(-1.0, half / radius**3 if radius else 0.0)))) / 3
+    angle = (pi + acos(min(1.0, half / radius**3 if radius else 0.0))) / 3
     p2 = min(1.0, max(0.0, 2 * radius * cos(angle) - square / 3))
     p1 = min(1.0, max(0.0, p2 + difference))
     return p1 * (1 - p1) / n1 + p2 * (1 - p2) / n2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log, sqrt
+from math import ceil, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
 from scipy.stats import norm
@@ -119,7 +119,7 @@ def look_ahead(evidence: Evidence, policy: Policy, significance: Significance | 
         return Outlook(None, None, None, "Too few frauds were seen to tell how many more are needed.")
     required, last_z = log(1 + policy.recall_improvement.relative), _last_boundary(evidence, policy)
     chance = _chance(policy, recall, precision, last_z) if evidence.window else None
-    if recall.value <= required:
+    if recall.value <= required or not isfinite(last_z):
         return Outlook(chance, None, None, "At today's estimate more data does not win.")
     z_power = float(norm.ppf(float(policy.statistics.power)))
     error = min(recall.value / (last_z + z_power), (recall.value - required) / z_power)
@@ -152,12 +152,13 @@ def _fraction(evidence: Evidence) -> float:
 def _last_boundary(evidence: Evidence, policy: Policy) -> float:
     """The z that the last planned look will require, if frauds keep arriving at today's rate."""
     if evidence.window is None or not evidence.window.exposure_days:
-        return float(norm.isf(float(policy.alpha) / 2))
+        return two_sided_z(float(1 - policy.alpha))
     days, frauds = evidence.window.exposure_days, evidence.outcomes.compared_frauds
     if evidence.looks:
         days, frauds = evidence.looks[-1].exposure_days, evidence.looks[-1].frauds
     planned = [Look(day, frauds * day // days, day / policy.window_days.max) for day in policy.looks if day > days]
-    return boundaries(float(policy.alpha), [*evidence.looks, *planned])[-1]
+    looks = [*evidence.looks, *planned]
+    return boundaries(float(policy.alpha), looks)[-1] if looks else two_sided_z(float(1 - policy.alpha))
 
 
 def _chance(policy: Policy, recall: Estimate, precision: Criterion, last_z: float) -> float | None:

@@ -47,7 +47,7 @@ def summarise_requests(
     """
     seconds = choose_bucket_seconds(candidate.buckets, policy.latency)
     before, after = (widen(arm.buckets, policy.latency.bucket_seconds, seconds or _DAY_SECONDS) for arm in (baseline, candidate))
-    alone, shared = longest_latency_breaches(before, after, policy.latency)
+    alone, shared = longest_latency_breaches(before, after, policy.latency) if seconds else (0, 0)
     arms = {"baseline": baseline, "candidate": candidate}
     return TelemetrySummary(
         latency_limit_ms=policy.latency.p95_ms,
@@ -58,7 +58,7 @@ def summarise_requests(
         bucket_seconds=seconds,
         latency_breach=alone,
         shared_latency_breach=shared,
-        error_breach=longest_error_breach(before, after, policy),
+        error_breach=longest_error_breach(before, after, policy) if seconds else 0,
         latency_coverage=_least_coverage(arms, start, policy, lambda bucket: bucket.timed),
         error_coverage=_least_coverage(arms, start, policy, lambda bucket: bucket.answered),
         near_ms=near_ms,

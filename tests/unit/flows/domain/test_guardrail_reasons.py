@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flows.domain.counts import ArmCounts, CardCounts, LabelCounts, PairSelection, QualityCounts
-from flows.domain.guardrails import GuardrailName, check_guardrails, nothing_checked
-from flows.domain.policy import Policy
+from flows.domain.counts import ArmCounts, AuditCounts, CardCounts, LabelCounts, PairSelection, QualityCounts
+from flows.domain.guardrails import GuardrailName, GuardrailStatus, check_guardrails, nothing_checked
+from flows.domain.policy import Policy, load_policy
 
 HEALTHY = {
     "window": ("passed", "14 days of matured exposure, whole weeks, none without transactions"),
@@ -146,3 +146,56 @@ def test_counts_alone_leave_every_guardrail_unchecked() -> None:
     found = nothing_checked("counts alone cannot show it")
     assert [(check.name, check.status.value) for check in found] == [(name, "not_checked") for name in GuardrailName]
     assert {check.reason for check in found} == {"counts alone cannot show it"}
+
+
+FLAGGED_WORDS = 'set labels = "flagged" in the policy (the pairs give the ratio of recalls, not the recalls)'
+AUDIT_WORDS = 'set labels = "audit" (the audited sample stands for what was not flagged)'
+SAMPLE_WORDS = 'label a random sample of what was not flagged, with label_source = "audit"'
+PAIRS_WORDS = ", or score both models on the same transactions and label all that either flags"
+PAIRS, ENOUGH, FEW = PairSelection(10, 10, 90, 90), AuditCounts(9_000, 900, 10), AuditCounts(9_000, 900, 9)
+
+
+@pytest.mark.parametrize(
+    ("selection", "labelled", "audits", "told"),
+    [  # 1,000 of 2,000 rows are flagged; 95 % of them are 950
+        (PAIRS, 950, (), FLAGGED_WORDS),
+        (PAIRS, 949, (), SAMPLE_WORDS),
+        (PAIRS, 949, (ENOUGH, ENOUGH), AUDIT_WORDS),
+        (PAIRS, 949, (ENOUGH, FEW), SAMPLE_WORDS),
+        (PAIRS, 950, (ENOUGH,), f"{FLAGGED_WORDS} or {AUDIT_WORDS}"),
+        (None, 950, (), SAMPLE_WORDS + PAIRS_WORDS),
+        (None, 950, (FEW, ENOUGH), SAMPLE_WORDS + PAIRS_WORDS),
+        (None, 949, (ENOUGH, ENOUGH), AUDIT_WORDS),
+    ],
+)
+def test_without_labels_of_the_unflagged_the_way_on_is_told(build, selection, labelled: int, audits: tuple, told: str) -> None:
+    arms = ArmCounts(1_000, 1_000, 1_000, 90, 80, 500, 500), ArmCounts(1_000, 1_000, 1_000, 90, 80, 500, labelled - 500)
+    found = build.feedback(
+        baseline=arms[0], candidate=arms[1], labels=LabelCounts(1_000, 0, 50, 0), selection=selection, audits=audits
+    )
+    coverage = check_guardrails(found, build.window(), Policy())[2]
+    assert coverage.status is GuardrailStatus.FAILED
+    assert coverage.reason == f"only 0.0 % of the matured transactions that no model flagged have a label; to go on, {told}"
+
+
+NEEDS_PAIRS = 'labels = "flagged" needs pairs: score both models on the same transactions'
+NEEDS_AUDIT = 'labels = "audit" needs a random sample of what was not flagged, with label_source = "audit"'
+COMPLETE = "at least 99.0 % of the matured transactions have a label"
+
+
+@pytest.mark.parametrize(
+    ("labels", "changes", "told"),
+    [
+        ("all", {"labels": LabelCounts(0, 0, 0, 0)}, "at least 98.8 % of the matured transactions have a label"),
+        ("all", {"labels": LabelCounts(1_000, 950, 0, 0)}, "at least 95.0 % of the matured transactions have a label"),
+        ("flagged", {"selection": PAIRS}, COMPLETE),
+        ("flagged", {"selection": None}, NEEDS_PAIRS),
+        ("audit", {"audits": (ENOUGH, AuditCounts(9_000, 1, 0))}, COMPLETE),
+        ("audit", {"audits": (ENOUGH, AuditCounts(9_000, 0, 0))}, NEEDS_AUDIT),
+        ("audit", {"audits": ()}, NEEDS_AUDIT),
+    ],
+)
+def test_what_the_basis_of_the_labels_needs_is_told(build, labels: str, changes: dict, told: str) -> None:
+    baseline, candidate = ArmCounts(80_000, 80_000, 79_000, 800, 640, 1_000, 990), ArmCounts(20_000, 20_000, 19_800, 200, 168)
+    found = build.feedback(baseline=baseline, candidate=candidate, **changes)
+    assert check_guardrails(found, build.window(), load_policy(f'labels = "{labels}"', "policy.toml"))[2].reason == told

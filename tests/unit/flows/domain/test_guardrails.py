@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-import pytest
+from fractions import Fraction
 
-from flows.domain.counts import ArmCounts, CardCounts, LabelCounts, PairSelection, QualityCounts
+import pytest
+from scipy.stats import norm
+
+from flows.domain.counts import ArmCounts, CardCounts, LabelCounts, ModelCounts, PairSelection, QualityCounts
 from flows.domain.guardrails import GuardrailName, GuardrailStatus, check_guardrails
-from flows.domain.policy import Policy
+from flows.domain.metrics import score_z, two_sided_p
+from flows.domain.policy import Policy, Traffic, Validity
 
 
 def statuses(build, days: int = 14, **changes) -> dict[GuardrailName, GuardrailStatus]:
@@ -88,3 +92,48 @@ def test_pairs_must_not_be_chosen_by_what_the_baseline_said(build, pairs: int, e
 @pytest.mark.parametrize(("future", "expected"), [(100, "passed"), (101, "failed")])
 def test_rows_of_the_future_are_doubtful(build, future: int, expected: str) -> None:
     assert statuses(build, quality=QualityCounts(100_000, 0, 0, 0, 0, future))[GuardrailName.DATA_QUALITY] == expected
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(Fraction(1, 2), "passed"), (Fraction(51, 100), "failed")])
+def test_a_sample_ratio_as_rare_as_the_limit_passes(build, limit: Fraction, expected: str) -> None:
+    """Both of two cards in one arm of two alike: p = 1/2."""
+    policy = Policy(validity=Validity(sample_ratio_p_value=limit), traffic=Traffic(baseline=50, candidate=50))
+    found = check_guardrails(build.feedback(cards=CardCounts(0, 2, 0)), build.window(), policy)
+    assert (found[3].status, found[3].reason) == (
+        expected,
+        "100.0 % of 2 cards met the candidate, the policy sends 50 % (p = 0.5)",
+    )
+
+
+@pytest.mark.parametrize(("labelled", "expected"), [(99_000, "passed"), (98_000, "passed"), (97_999, "failed")])
+def test_labels_may_differ_by_as_much_as_the_limit(build, labelled: int, expected: str) -> None:
+    arms = {"baseline": ArmCounts(100_000, 100_000, 99_000, 9, 9), "candidate": ArmCounts(100_000, 100_000, labelled, 9, 9)}
+    assert statuses(build, **arms)[GuardrailName.LABEL_COVERAGE] == expected
+
+
+@pytest.mark.parametrize(("beyond", "expected"), [(Fraction(0), "passed"), (Fraction(1, 10**9), "failed")])
+def test_a_difference_as_rare_as_the_limit_is_chance(build, beyond: Fraction, expected: str) -> None:
+    """Pearson's test of 95 and 99 of 100, with the score's factor n/(n-1)."""
+    z = (0.99 - 0.95) / (0.97 * 0.03 * 2 / 100 * 200 / 199) ** 0.5
+    p_value = Fraction(two_sided_p(score_z(ModelCounts(100, 99, 0, 0), ModelCounts(100, 95, 0, 0))))
+    assert float(p_value) == pytest.approx(2 * norm.sf(z))
+    chosen = build.feedback(selection=PairSelection(100, 99, 100, 95))
+    found = check_guardrails(chosen, build.window(), Policy(validity=Validity(unequal_p_value=p_value + beyond)))
+    assert found[5].status == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"selection": PairSelection(0, 0, 9_000, 8_000)},
+        {"selection": PairSelection(1_000, 900, 0, 0)},
+        {"candidate": ArmCounts(20_000, 0, 0, 0, 0)},
+    ],
+)
+def test_a_share_of_nothing_differs_from_none(build, changes: dict) -> None:
+    assert set(statuses(build, **changes).values()) == {GuardrailStatus.PASSED}
+
+
+def test_arms_of_equal_size_are_matured(build) -> None:
+    arms = {arm: ArmCounts(50_000, 50_000, 49_000, 500, 400) for arm in ("baseline", "candidate")}
+    assert statuses(build, **arms)[GuardrailName.LABEL_MATURITY] is GuardrailStatus.PASSED

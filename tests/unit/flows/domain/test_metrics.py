@@ -6,11 +6,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from hypothesis import given
+from scipy.stats import binom, binomtest, hypergeom, norm
 
 from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap
 from flows.domain.intervals import precision_change, precision_error, recall_ratio
 from flows.domain.metrics import (
+    boschloo,
     equivalence_p,
+    paired_ratio_z,
     precision_standard_error,
     quadratic_form,
     recall_design_effect,
@@ -202,3 +205,103 @@ def test_a_welcome_rise_is_no_reason_against_equivalence() -> None:
 def test_the_sample_ratio_of_no_cards_proves_nothing() -> None:
     assert sample_ratio_p(0, 0, Fraction(1, 5)) == 1.0
     assert sample_ratio_p(30, 100, Fraction(1, 5)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "ratio", "z"),
+    [
+        (0, 0, 1.0, 0.0),  # nothing varies
+        (0, 1, 1.0, 1.0),  # McNemar's (c - b)/√(b + c), however small the variance is
+        (4, 1, 1.0, -3 / 5**0.5),
+        (0, 3, 1.25, (13 - 12.5) / (13 + 1.25**2 * 10 - 2.5 * 10) ** 0.5),
+    ],
+)
+def test_the_ratio_of_paired_recalls(b: int, c: int, ratio: float, z: float) -> None:
+    """Ten frauds are caught by both; the sum of what each fraud adds is compared with its own squares."""
+    parts = np.repeat([1 - ratio, -ratio, 1.0], [10, b, c])
+    assert paired_ratio_z(10, b, c, ratio) == pytest.approx(z)
+    assert z == pytest.approx(parts.sum() / ((parts**2).sum() or 1.0) ** 0.5)
+    assert ratio != 1 or paired_ratio_z(10, b, c) == paired_ratio_z(10, b, c, 1.0)
+
+
+@pytest.mark.parametrize("design", list(Design))
+def test_the_design_effect_and_the_error_of_precision_are_sums_over_cards(design: Design) -> None:
+    """Random cards; the same from each card's own sum in NumPy."""
+    rng = np.random.default_rng(11)
+    rows = rng.integers(0, 2, (600, len(VECTOR)))
+    rows[:, 3] = rows[:, 0]
+    rows[:, 1] = rows[:, 0] & rows[:, 2]
+    rows[:, 4] = rows[:, 3] & rows[:, 5]
+    if design is Design.SPLIT:
+        rows[:400, 3:] = 0
+        rows[400:, :3] = 0
+    cards = rng.integers(0, 60, 600) if design is Design.PAIRED else np.arange(600) // 10
+    sums = np.zeros((60, len(VECTOR)), dtype=np.int64)
+    np.add.at(sums, cards, rows)
+    f1, c1, a1, f2, c2, a2 = (int(total) for total in rows.sum(axis=0))
+    overlap = (int(np.sum(rows[:, 1] & rows[:, 4])), int(np.sum(rows[:, 2] & rows[:, 5])))
+    frauds = Overlap(overlap[0], c1 - overlap[0], c2 - overlap[0], f1 - c1 - c2 + overlap[0])
+    both_false = overlap[1] - overlap[0]
+    false = Overlap(both_false, a1 - c1 - both_false, a2 - c2 - both_false)
+    outcomes = Outcomes(design, ModelCounts(f1, c1, a1, c1), ModelCounts(f2, c2, a2, c2), cards=products_of(rows, cards))
+    if design is Design.PAIRED:
+        outcomes = replace(outcomes, frauds=frauds, false_alerts=false)
+        expected = ((sums[:, 4] - sums[:, 1]) ** 2).sum() / (frauds.baseline_only + frauds.candidate_only)
+    else:
+        common = (c1 + c2) / (f1 + f2)
+        residual = sums[:, 1] + sums[:, 4] - common * (sums[:, 0] + sums[:, 3])
+        expected = (residual**2).sum() / ((f1 + f2) * common * (1 - common))
+    assert recall_design_effect(outcomes) == pytest.approx(expected)
+    assert recall_design_effect(replace(outcomes, cards=None)) is None
+    assert transaction_products(outcomes) == upper(rows.T @ rows)
+    variances = [
+        (((part[:, 4] - c2 / a2 * part[:, 5]) / a2 - (part[:, 1] - c1 / a1 * part[:, 2]) / a1) ** 2).sum()
+        for part in (rows, sums)
+    ]
+    assert precision_standard_error(outcomes) == pytest.approx(max(variances) ** 0.5)
+    assert precision_standard_error(replace(outcomes, cards=None)) == pytest.approx(variances[0] ** 0.5)
+
+
+@pytest.mark.parametrize("unknown", ["frauds", "false_alerts"])
+def test_pairs_without_an_overlap_have_no_products(unknown: str) -> None:
+    models = ModelCounts(9, 6, 8, 6), ModelCounts(9, 7, 9, 7)
+    known = Outcomes(Design.PAIRED, *models, frauds=Overlap(5, 1, 2, 1), false_alerts=Overlap(1, 1, 1))
+    assert transaction_products(known) is not None
+    assert transaction_products(replace(known, **{unknown: None})) is None
+
+
+@pytest.mark.parametrize("difference", [-0.013, -0.01, -0.004, 0.0, 0.004, 0.01, 0.013])
+def test_equivalence_is_the_larger_of_two_one_sided_tests(difference: float) -> None:
+    error, band = 0.006, 0.01
+    down, up = norm.cdf(-(difference + band) / error), norm.cdf((difference - band) / error)
+    assert equivalence_p(difference, error, band) == pytest.approx(max(down, up))
+    assert equivalence_p(difference, error, band, Sides.LOWER) == pytest.approx(down)
+
+
+def test_what_is_known_without_error_is_equivalent_inside_the_band_only() -> None:
+    found = [equivalence_p(difference, 0.0, 0.25, sides) for sides in Sides for difference in (-0.3, -0.25, -0.2, 0.25, 0.3)]
+    assert found == [1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def boschloo_by_enumeration(n1: int, x1: int, n2: int, x2: int) -> float:
+    """Every table, each with its own Fisher p-value; the common recall on a fine grid of its Clopper-Pearson interval."""
+    i, j = np.arange(n1 + 1)[:, None], np.arange(n2 + 1)
+    possible = binomtest(x1 + x2, n1 + n2).proportion_ci(1 - 1e-6, "exact")
+    recalls = np.linspace(possible.low, possible.high, 2001)
+    sides: list[float] = []
+    for tail in (hypergeom.sf(j - 1, n1 + n2, i + j, n2), hypergeom.cdf(j, n1 + n2, i + j, n2)):
+        region = (tail <= tail[x1, x2] * (1 + 1e-9)).astype(float)
+        sides.append(float(np.max(np.sum(binom.pmf(i, n1, recalls) * (region @ binom.pmf(j[:, None], n2, recalls)), axis=0))))
+    return min(1.0, 2 * (min(sides) + 1e-6))
+
+
+@pytest.mark.parametrize("table", [(20, 11, 300, 240), (300, 292, 15, 11), (290, 3, 20, 2), (40, 40, 300, 281), (6, 1, 400, 220)])
+def test_boschloo_on_larger_tables_is_that_of_every_table(table: tuple[int, int, int, int]) -> None:
+    n1, x1, n2, x2 = table
+    found = boschloo(ModelCounts(n1, x1, 0, 0), ModelCounts(n2, x2, 0, 0))
+    assert found == pytest.approx(boschloo_by_enumeration(n1, x1, n2, x2), rel=1e-5)
+
+
+def test_boschloos_p_value_is_never_below_the_error_of_its_search() -> None:
+    """What lies outside of the searched recalls is added, not taken away: 2 · 1e-6, however clear the table is."""
+    assert boschloo(ModelCounts(400, 5, 0, 0), ModelCounts(400, 395, 0, 0)) == pytest.approx(2e-6)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
-from flows.domain.counts import Coverage, RequestBucket
-from flows.domain.policy import Latency, Policy
+from flows.domain.counts import Coverage, RequestBucket, TelemetrySummary
+from flows.domain.policy import Latency, Policy, load_policy
 from flows.domain.requests import (
     ArmRequests,
     choose_bucket_seconds,
@@ -154,3 +154,69 @@ def test_a_summary_finds_what_was_bad_and_whose_fault_it_was() -> None:
     assert (only.latency_breach, only.shared_latency_breach) == (288, 0)
     assert not is_shared_breach(only, LATENCY)
     assert only.candidate == RequestBucket(86_400, 69_120, 86_400, 0)
+
+
+def test_a_summary_carries_everything_that_was_measured() -> None:
+    rows = dict.fromkeys(DAY, 300)
+    baseline, candidate = (ArmRequests(dict.fromkeys(DAY, healthy()), rows, p95) for p95 in (61, 72))
+    edges = (Fraction(50), Fraction(250))
+    strict = load_policy('latency = {p95_ms = "80"}', "policy.toml")
+    whole = RequestBucket(86_400, 86_400, 86_400, 0)
+    for near_ms in ((), edges):
+        found = summarise_requests(baseline, candidate, START, strict, *([near_ms] if near_ms else []))
+        coverage = Coverage("baseline", None, 86_400, 86_400)
+        assert found == TelemetrySummary(Fraction(80), whole, whole, 61, 72, 300, 0, 0, 0, coverage, coverage, near_ms)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seconds"),
+    [  # 200 in a bucket are enough, and half of all requests must be in such buckets
+        ([200, 199], 300),
+        ([200, 200], 300),
+        ([200, 100, 100], 300),
+        ([200, 100, 101], 3_600),
+        ([199], None),
+    ],
+)
+def test_the_narrowest_width_that_holds_half_of_the_requests_is_chosen(sizes: list[int], seconds: int | None) -> None:
+    assert choose_bucket_seconds({number: healthy(size) for number, size in enumerate(sizes)}, LATENCY) == seconds
+
+
+def test_where_no_width_holds_enough_requests_no_breach_is_looked_for() -> None:
+    """Three slow days in a row among days that are a request short."""
+    first = int(START.timestamp()) // 300
+    slow, fine = RequestBucket(200, 100, 200, 100), RequestBucket(199, 199, 199, 0)
+    candidate = {first + 288 * day: slow if day < 3 else fine for day in range(8)}
+    baseline = dict.fromkeys(candidate, RequestBucket(800, 800, 800, 0))
+    found = summarise_requests(ArmRequests(baseline, {}, 50), ArmRequests(candidate, {}, 99), START, Policy())
+    assert found.bucket_seconds is None
+    assert (found.latency_breach, found.shared_latency_breach, found.error_breach) == (0, 0, 0)
+
+
+def test_a_p_value_exactly_at_the_level_is_within_chance() -> None:
+    """Of 1,000 and 200 requests both arms are over the limit; the candidate is slower with Fisher's p of the level itself."""
+    baseline, candidate = RequestBucket(1_000, 880, 1_000, 0), RequestBucket(200, 163, 200, 0)
+    p_value = Fraction(slower_p(baseline, candidate))
+    theirs = fisher_exact([[163, 37], [880, 120]], alternative="less").pvalue
+    assert float(p_value) == pytest.approx(theirs)
+    found = [
+        longest_latency_breaches({0: baseline}, {0: candidate}, Latency(bucket_p_value=level))
+        for level in (p_value, p_value + Fraction(1, 10**9))
+    ]
+    assert found == [(0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize(("requests", "run"), [(199, 0), (200, 4)])
+def test_a_bucket_of_errors_counts_from_the_policys_number_of_requests(requests: int, run: int) -> None:
+    baseline = dict.fromkeys(range(4), healthy(1_200))
+    assert longest_error_breach(baseline, dict.fromkeys(range(4), failing(requests)), POLICY) == run
+
+
+def test_requests_that_the_feedback_does_not_know_are_no_rows() -> None:
+    """The first half of the day has no row at all; measured is more than there are rows, and on day 2 less."""
+    rows = dict.fromkeys(DAY[144:], 300) | {FIRST + 288: 100}
+    arm = ArmRequests(dict.fromkeys(DAY, healthy()) | {FIRST + 288: healthy(90)}, rows, 80)
+    found = summarise_requests(arm, arm, START, POLICY)
+    assert found.latency_coverage == found.error_coverage == Coverage("baseline", 2, 90, 100)
+    alone = ArmRequests(dict.fromkeys(DAY, healthy()), {FIRST: 300}, 80)
+    assert summarise_requests(alone, alone, START, POLICY).latency_coverage == Coverage("baseline", None, 86_400, 300)

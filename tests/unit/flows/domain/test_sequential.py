@@ -86,3 +86,15 @@ def test_the_e_value_averages_one_while_the_candidate_is_no_better() -> None:
     assert mcnemar_e_value(0, 0) == pytest.approx(1.0)
     assert mcnemar_e_value(200, 20) < 0.01
     assert (mcnemar_e_value(0, 5000), mcnemar_e_value(5000, 0)) == (inf, pytest.approx(0.0, abs=1e-3))
+
+
+def test_each_boundary_needs_its_information() -> None:
+    for boundary, fractions in (([2.0], [0.5, 1.0]), ([2.0, 2.0], [1.0])):
+        with pytest.raises(ValueError, match="zip"):
+            crossing_probability(boundary, fractions)
+
+
+@pytest.mark.filterwarnings("error")
+def test_overwhelming_evidence_and_none_are_no_warning() -> None:
+    assert mcnemar_e_value(0, 5000) == inf
+    assert mcnemar_e_value(5000, 0) == 0.0
