@@ -73,7 +73,7 @@ class Telemetry(Protocol):
 class Readiness:
     """The signs that a change has arrived: each True, False, or None where this cluster cannot tell.
 
-    `routed`: per cent by predictor as the router sends them now (the most, where its routes differ). `not_ready`: predictors whose
+    `routed`: per cent by predictor as the router sends them now (the most where routes differ). `not_ready`: predictors whose
     pods are not all available, or not there yet. Both None where this cluster cannot tell.
     """
 
