@@ -144,21 +144,23 @@ def see_it_arrive(revert_id: str) -> str:
 
 @step("Let the registry follow what serves")
 def follow_after_revert(revert_id: str) -> list[str]:
-    """Both models of the latest decision's test; empty, and said so, when there is none."""
-    decision = _latest_decision()
-    if decision is None:
-        announce(f"revert-{revert_id}-registry", "The registry was left as it is: no decision tells which models are meant.")
+    """Both models of the deployment's test; empty, and said so, when no test was started with fraud-ab."""
+    test = systems().serving.read().test
+    if test is None:
+        text = "The registry was left as it is: the SeldonDeployment does not say which test's models are meant."
+        announce(f"revert-{revert_id}-registry", text)
         return []
-    return follow_what_serves(decision.request.test)
+    return follow_what_serves(test)
 
 
 @step("Record the emergency reverts")
 def record_reverts(revert_id: str) -> list[str]:
     """Every entry of the deployment that no record tells of yet, under its own id. Returns these ids."""
     del revert_id  # part of the step's key
-    decision = _latest_decision()
-    about = {"decision_id": decision.decision_id, "test_id": decision.request.test.test_id} if decision else {}
-    entries = systems().serving.read().unrecorded
+    state, decision = systems().serving.read(), _latest_decision()
+    about = {"test_id": state.test.test_id} if state.test else {}
+    about |= {"decision_id": decision.decision_id} if decision else {}
+    entries = state.unrecorded
     for entry in entries:
         append_record(RecordKind.EMERGENCY_REVERT, entry["id"], {**about, **entry})
     return [entry["id"] for entry in entries]
@@ -166,7 +168,7 @@ def record_reverts(revert_id: str) -> list[str]:
 
 @step("Say what was reverted")
 def tell_revert(revert_id: str, actor: str, reason: str) -> None:
-    """In the thread of the latest decision and in the channel."""
+    """In the thread of the test's latest decision and in the channel."""
     state = systems().serving.read()
     text = f"emergency revert by {actor}: {state.name} serves {describe_traffic(state.traffic)}. Reason: {reason or 'none given'}"
     _tell_latest(f"revert-{revert_id}", text)
@@ -182,9 +184,9 @@ def _tell_latest(key: str, text: str) -> None:
 
 @step("Publish the lifecycle page")
 def page_after_revert(revert_id: str) -> str:
-    """The page of all models; empty without a decision."""
-    decision = _latest_decision()
-    return write_lifecycle_page(decision.request.test, f"emergency revert {revert_id}") if decision else ""
+    """The page of all models; empty without a test."""
+    test = systems().serving.read().test
+    return write_lifecycle_page(test, f"emergency revert {revert_id}") if test else ""
 
 
 @step("Take what is recorded off the deployment")
@@ -195,4 +197,6 @@ def acknowledge(revert_id: str, recorded: list[str]) -> None:
 
 
 def _latest_decision() -> Decision | None:
-    return next(iter(systems().decision_log.decisions()), None)
+    """The latest one of the test that the deployment is in; None before its first."""
+    test = systems().serving.read().test
+    return next(iter(systems().decision_log.decisions(test.test_id)), None) if test else None

@@ -29,5 +29,5 @@ def start_ab_test(serving: Serving, test: ABTest, policy: Policy) -> ServingStat
         test.model(Arm.BASELINE).predictor: policy.traffic.baseline,
         test.model(Arm.CANDIDATE).predictor: policy.traffic.candidate,
     }
-    change = start_test(state, test.baseline.predictor, {name: shares.get(name, 0) for name in state.traffic})
+    change = start_test(state, test, {name: shares.get(name, 0) for name in state.traffic})
     return serving.apply(state, change)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
+from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.errors import Superseded
 
 EPOCH = "fraud-ab/epoch"
@@ -20,6 +22,7 @@ OUTCOME = "fraud-ab/outcome"
 REVERT_TO = "fraud-ab/revert-to"
 INTENT = "fraud-ab/intent"
 UNRECORDED = "fraud-ab/unrecorded"
+TEST = "fraud-ab/test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,17 @@ class ServingState:
         return json.loads(text) if text else None
 
     @property
+    def test(self) -> ABTest | None:
+        """The test that was started last on this deployment: whose models an emergency is about, decided or not."""
+        text = self.annotations.get(TEST)
+        if not text:
+            return None
+        found: dict[str, Any] = json.loads(text)
+        baseline, candidate = (Model(**found.pop(arm)) for arm in Arm)
+        started_at = datetime.fromisoformat(found.pop("started_at"))
+        return ABTest(baseline=baseline, candidate=candidate, started_at=started_at, **found)
+
+    @property
     def traffic(self) -> Mapping[str, int]:
         """Per cent of live traffic by predictor name, shadows left out."""
         return {predictor.name: predictor.traffic for predictor in self.predictors if not predictor.shadow}
@@ -108,8 +122,8 @@ def finished_outcome(state: ServingState, decision_id: str) -> str | None:
     return None
 
 
-def start_test(state: ServingState, baseline: str, traffic: Mapping[str, int]) -> ServingChange:
-    """Open a test: write the rollback point and the split in one patch.
+def start_test(state: ServingState, test: ABTest, traffic: Mapping[str, int]) -> ServingChange:
+    """Open a test: write the rollback point, the split and which models it is about in one patch.
 
     Raises:
         Superseded: an operation is open; a new test waits for its end.
@@ -118,6 +132,7 @@ def start_test(state: ServingState, baseline: str, traffic: Mapping[str, int]) -
         raise Superseded(
             f"{state.name} is being changed by {state.operation or state.intent}: start the test when that has ended"
         )
+    baseline = test.baseline.predictor
     predictor = state.predictor(baseline)
     if predictor is None:
         raise Superseded(f"{state.name} has no predictor {baseline}: deploy the baseline before the test starts")
@@ -127,6 +142,7 @@ def start_test(state: ServingState, baseline: str, traffic: Mapping[str, int]) -
         annotations={
             EPOCH: str(state.epoch + 1),
             REVERT_TO: json.dumps({"predictor": baseline, "spec": dict(predictor.spec)}, sort_keys=True),
+            TEST: json.dumps(asdict(test), default=str, sort_keys=True),
             OUTCOME: None,
         },
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ from flows.domain.decision_record import RecordKind, first_broken_link
 from flows.domain.errors import OutsideSystemError, Superseded
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
-from flows.domain.serving_state import ServingChange, ServingState, close_operation, open_operation
+from flows.domain.serving_state import TEST, ServingChange, ServingState, close_operation, open_operation
 from flows.domain.verdict import decide_verdict
 from flows.emergency_revert import finish_restore, revert_traffic, settle
 from flows.ports import ArmTelemetry
@@ -485,12 +485,25 @@ def test_the_catch_up_after_an_emergency_records_it_once_and_lets_the_registry_f
     assert sum("emergency revert by" in line for line in lines(world, decision_id)) == 1
 
 
-def test_without_a_decision_the_catch_up_says_that_it_does_not_know_the_models(world: World) -> None:
+def test_before_any_decision_the_catch_up_knows_the_models_by_the_deployments_test(world: World) -> None:
+    other = replace(world.test, test_id="another-test")
+    replace(world, test=other).decide()
     world.emergency("revert-3")
-    assert rollback_to_baseline("revert-3", "U0CHI", "") == []
+    rollback_to_baseline("revert-3", "U0CHI", "")
+    assert world.registry() == ["Production (champion)", "Archived"]
+    [record] = world.systems.decision_log.records("revert-3")
+    assert record.payload["test_id"] == world.test.test_id
+    assert "decision_id" not in record.payload, "the latest decision is about another test"
+
+
+def test_on_a_deployment_that_names_no_test_the_catch_up_leaves_the_registry(world: World) -> None:
+    annotations = {TEST: None}
+    world.systems.serving.apply(world.state, ServingChange(why="a test", annotations=annotations))
+    world.emergency("revert-4")
+    assert rollback_to_baseline("revert-4", "U0CHI", "") == []
     assert world.registry() == ["Production (champion)", "Staging (challenger)"]
     assert world.kinds() == [RecordKind.EMERGENCY_REVERT]
-    assert any("no decision tells" in message["text"] for message in world.slack.messages("C0FRAUD"))
+    assert any("does not say which test" in message["text"] for message in world.slack.messages("C0FRAUD"))
 
 
 def test_an_emergency_restores_a_removed_baseline_and_the_second_patch_switches(world: World) -> None:

@@ -19,6 +19,7 @@ from kubernetes import client, config
 from deployments.sandbox.faults import Fault
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from flows.adapters.serving_seldon import SeldonServing
+from flows.domain.ab_test import ABTest, Model
 from flows.domain.errors import Conflict, OutsideSystemError, SettingsInvalid
 from flows.domain.serving_state import (
     EPOCH,
@@ -36,6 +37,7 @@ from flows.domain.serving_state import (
 SHARED = Path(os.environ.get("FRAUD_AB_SHARED", Path(__file__).parents[3] / "shared")) / "kubernetes"
 WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
 SECONDS = 10.0
+STARTED = ABTest("t", Model("fraud_v1", "1", "fraud-v1"), Model("fraud_v2", "1", "fraud-v2"), datetime.now(UTC), "run")
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
@@ -95,7 +97,7 @@ def patches(cluster: SandboxKubernetes) -> list[str]:
 
 
 def test_a_test_starts_opens_and_shifts_as_the_domain_says(serving: SeldonServing) -> None:
-    state = serving.apply(serving.read(), start_test(serving.read(), "fraud-v1", {"fraud-v1": 80, "fraud-v2": 20}))
+    state = serving.apply(serving.read(), start_test(serving.read(), STARTED, {"fraud-v1": 80, "fraud-v2": 20}))
     assert (state.epoch, dict(state.traffic)) == (1, {"fraud-v1": 80, "fraud-v2": 20})
     wait_for(lambda: serving.readiness().is_done)
     state = serving.read()
@@ -291,7 +293,7 @@ def test_the_adapter_works_on_a_real_api_server(real_kubeconfig: Path) -> None:
     wait_for(try_to_deploy)
     serving = SeldonServing(kubeconfig=real_kubeconfig, namespace="models", name="fraud-predictor")
     before = serving.read()
-    state = serving.apply(before, start_test(before, "fraud-v1", {"fraud-v1": 80, "fraud-v2": 20}))
+    state = serving.apply(before, start_test(before, STARTED, {"fraud-v1": 80, "fraud-v2": 20}))
     assert dict(state.traffic) == {"fraud-v1": 80, "fraud-v2": 20}
     with pytest.raises(Conflict):
         serving.apply(before, change(**{EPOCH: "9"}))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.domain.ab_test import ABTest, Model
 from flows.domain.errors import Superseded
 from flows.domain.serving_state import (
     EPOCH,
@@ -36,6 +37,7 @@ from flows.domain.serving_state import (
 
 AT = datetime(2026, 11, 3, 4, 5, tzinfo=UTC)
 SPEC = {"name": "fraud-v1", "graph": {"name": "fraud-v1"}, "traffic": 80}
+STARTED = ABTest("v1-v2", Model("fraud_v1", "3", "fraud-v1"), Model("fraud_v2", "1", "fraud-v2"), AT, "run-1")
 POINT = json.dumps({"predictor": "fraud-v1", "spec": SPEC})
 
 
@@ -125,22 +127,24 @@ def test_a_shadow_is_no_live_traffic() -> None:
 def test_starting_a_test_writes_rollback_point_and_split_in_one_patch() -> None:
     started = after(
         state(100, 0, epoch="4", outcome="old:accepted@4"),
-        start_test(state(100, 0, epoch="4"), "fraud-v1", {"fraud-v1": 80, "fraud-v2": 20}),
+        start_test(state(100, 0, epoch="4"), STARTED, {"fraud-v1": 80, "fraud-v2": 20}),
     )
     assert started.traffic == {"fraud-v1": 80, "fraud-v2": 20}
     assert started.revert_to == {"predictor": "fraud-v1", "spec": SPEC}
     assert (started.epoch, started.outcome) == (5, None)
+    assert started.test == STARTED
+    assert state(100, 0).test is None
 
 
 @pytest.mark.parametrize("busy", [{"operation": "d-1"}, {"intent": "revert:fraud-v1"}])
 def test_no_test_starts_while_something_is_open(busy: dict[str, str]) -> None:
     with pytest.raises(Superseded, match="when that has ended"):
-        start_test(state(**busy), "fraud-v1", {})
+        start_test(state(**busy), STARTED, {})
 
 
 def test_no_test_starts_without_the_baselines_predictor() -> None:
     with pytest.raises(Superseded, match="deploy the baseline"):
-        start_test(state(None), "fraud-v1", {})
+        start_test(state(None), STARTED, {})
 
 
 def test_opening_raises_the_epoch_and_so_does_taking_over() -> None:
