@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scipy.stats import binom, norm
 
-from flows.domain.counts import Coverage, Design, ModelCounts, Outcomes, RequestBucket
+from flows.domain.counts import CardProducts, Coverage, Design, ModelCounts, Outcomes, Overlap, RequestBucket
 from flows.domain.criteria import (
     Criterion,
     CriterionName,
@@ -24,7 +24,8 @@ from flows.domain.criteria import (
     signed,
 )
 from flows.domain.evidence import Evidence
-from flows.domain.intervals import Interval
+from flows.domain.intervals import Interval, recall_ratio
+from flows.domain.metrics import transaction_products
 from flows.domain.policy import Policy, load_policy
 
 POLICY = Policy()
@@ -332,3 +333,21 @@ def test_significance_belongs_to_a_look(build: Any) -> None:
 )
 def test_a_change_in_words_always_has_its_sign(text: str, expected: str) -> None:
     assert text == expected
+
+
+def test_the_lower_bound_knows_of_bunched_cards(build: Any) -> None:
+    """Four frauds of a card that go together: the interval is twice as wide, and only then is the lower end below 5 %."""
+    plain = build.outcomes(frauds=Overlap(7500, 200, 680, 1620))
+    products = transaction_products(plain)
+    assert products is not None
+    bunched = replace(plain, cards=CardProducts(2_500, tuple(4 * product for product in products)))
+    policy = load_policy('margin = "lower_bound"', "policy.toml")
+    for outcomes, status in ((plain, CriterionStatus.PASSED), (bunched, CriterionStatus.FAILED)):
+        evidence = build.evidence(28, feedback=build.feedback(outcomes=outcomes))
+        significance = measure_significance(evidence, policy)
+        assert significance is not None
+        found = check_criteria(evidence, policy, significance)[0]
+        wanted = recall_ratio(outcomes, clustered=outcomes is bunched, confidence=1 - significance.alpha)
+        assert wanted is not None
+        assert found.interval is not None
+        assert (found.interval.low, found.status) == (pytest.approx(wanted.low), status)

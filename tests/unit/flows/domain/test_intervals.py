@@ -11,9 +11,10 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import xlog1py, xlogy
 from scipy.stats import norm
+from statsmodels.stats.proportion import confint_proportions_2indep
 
 from flows.domain.counts import Overlap
-from flows.domain.intervals import paired_difference, score_difference
+from flows.domain.intervals import newcombe, paired_difference, score_difference
 
 
 @pytest.mark.parametrize("frauds", [Overlap(40, 3, 17, 20), Overlap(40, 25, 2, 5), Overlap(0, 1, 9, 0), Overlap(10, 4, 4, 2)])
@@ -65,3 +66,9 @@ def test_the_score_interval_of_every_small_table_turns_with_the_arms() -> None:
             assert (low, high) == pytest.approx(score_difference(n2 - x2, n2, n1 - x1, n1), abs=1e-6)
             assert (low == -1) is (x1 == 0 and x2 == n2)
             assert (high == 1) is (x1 == n1 and x2 == 0)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_newcombes_interval_has_its_confidence_on_both_sides(confidence: float) -> None:
+    expected = confint_proportions_2indep(56, 70, 48, 80, compare="diff", method="newcomb", alpha=1 - confidence)
+    assert newcombe(56, 70, 48, 80, confidence) == pytest.approx(expected, rel=1e-9)

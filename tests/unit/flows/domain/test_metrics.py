@@ -11,8 +11,10 @@ from scipy.stats import binom, binomtest, hypergeom, norm
 from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap
 from flows.domain.intervals import precision_change, precision_error, recall_ratio
 from flows.domain.metrics import (
+    McNemar,
     boschloo,
     equivalence_p,
+    mcnemar,
     paired_ratio_z,
     precision_standard_error,
     quadratic_form,
@@ -305,3 +307,12 @@ def test_boschloo_on_larger_tables_is_that_of_every_table(table: tuple[int, int,
 def test_boschloos_p_value_is_never_below_the_error_of_its_search() -> None:
     """What lies outside of the searched recalls is added, not taken away: 2 · 1e-6, however clear the table is."""
     assert boschloo(ModelCounts(400, 5, 0, 0), ModelCounts(400, 395, 0, 0)) == pytest.approx(2e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_models_that_disagree_equally_often_show_no_difference(count: int) -> None:
+    assert mcnemar(count, count) == McNemar(0.0, 0.0, 1.0, 1.0, 1.0)
+
+
+def test_an_exact_p_value_is_at_most_one() -> None:
+    assert mcnemar(10, 11).exact_p_value == 1.0

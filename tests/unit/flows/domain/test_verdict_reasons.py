@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import log
 from typing import Any
 
 import pytest
+from scipy.stats import binom
 
-from flows.domain.counts import ArmCounts, AuditCounts, Design, LabelCounts, ModelCounts, Outcomes, Overlap
+from flows.domain.counts import ArmCounts, AuditCounts, Design, LabelCounts, ModelCounts, Outcomes, Overlap, QualityCounts
 from flows.domain.criteria import CriterionName
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy, load_policy
-from flows.domain.verdict import VerdictKind, decide_verdict
+from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind, decide_verdict
 
 POLICY = Policy()
 NOT_A_DECISION = (
@@ -120,3 +123,108 @@ def test_everything_that_is_wrong_is_told_in_one_sentence(build: Any) -> None:
             verdict.criterion(name).reason for name in list(CriterionName)[:3] if name is not CriterionName.PRECISION_STABILITY
         )
         assert verdict.reasons[1].startswith(f"{start}: {'; '.join(failed)}")
+
+
+PAIRED = (ModelMetrics(0.8, 8000 / 8791, 640 / 800, 8000, 2000, 791), ModelMetrics(0.84, 8400 / 9231, 168 / 200, 8400, 1600, 831))
+
+
+def metrics_of(verdict: Verdict) -> tuple[ModelMetrics, ModelMetrics]:
+    return verdict.metrics.baseline, verdict.metrics.candidate
+
+
+def test_the_metrics_are_each_models_own_and_detection_is_what_its_arm_caught(build: Any) -> None:
+    assert metrics_of(decide_verdict(build.evidence(), POLICY)) == PAIRED
+    nothing_served = build.feedback(candidate=ArmCounts(20_000, 20_000, 19_800, 0, 0))
+    found = metrics_of(decide_verdict(build.evidence(feedback=nothing_served), POLICY))
+    assert found == (PAIRED[0], replace(PAIRED[1], fraud_detection_rate=None))
+    alone = metrics_of(decide_verdict(Evidence(counted=build.outcomes()), POLICY))
+    assert alone == tuple(replace(one, fraud_detection_rate=one.recall) for one in PAIRED)
+
+
+def test_where_only_a_part_is_labelled_detection_is_known_only_by_a_splits_audit(build: Any) -> None:
+    flagged = decide_verdict(build.evidence(), load_policy('labels = "flagged"', "policy.toml"))
+    unknown = {"recall": None, "fraud_detection_rate": None, "false_negatives": None}
+    assert metrics_of(flagged) == tuple(replace(one, **unknown) for one in PAIRED)
+    audit = load_policy('labels = "audit"', "policy.toml")
+    pairs = build.feedback(audits=(AuditCounts(90_000, 9_000, 140),))  # 1,400 missed by both
+    assert metrics_of(decide_verdict(build.evidence(feedback=pairs), audit)) == tuple(
+        replace(one, fraud_detection_rate=None) for one in PAIRED
+    )
+    models = ModelCounts(900, 800, 1000, 800), ModelCounts(900, 840, 1000, 840)
+    audits = AuditCounts(20_000, 1_000, 10), AuditCounts(20_000, 1_000, 8)  # 200 and 160 missed
+    split = build.feedback(outcomes=Outcomes(Design.SPLIT, *models), audits=audits, amounts=None)
+    assert metrics_of(decide_verdict(build.evidence(feedback=split), audit)) == (
+        ModelMetrics(0.8, 0.8, 0.8, 800, 200, 200),
+        ModelMetrics(0.84, 0.84, 0.84, 840, 160, 160),
+    )
+
+
+def test_the_first_sentence_says_what_was_seen(build: Any) -> None:
+    outcomes = replace(build.outcomes(), rows=98_800, left_out=7)
+    verdict = decide_verdict(build.evidence(feedback=build.feedback(outcomes=outcomes)), POLICY)
+    assert verdict.significance is not None
+    interval = verdict.significance.interval
+    assert interval is not None
+    assert interval.high is not None
+    ends = [f"{(end - 1) * 100:+.1f} %" for end in (interval.low, interval.high)]
+    assert verdict.reasons[0] == (
+        "The candidate catches 84.0 % of the fraud it scored and the baseline 80.0 % "
+        f"(+5.0 %; 95 % interval {ends[0]} to {ends[1]}); 98,800 labelled transactions were used and 7 left out."
+    )
+    flagged = decide_verdict(build.evidence(), load_policy('labels = "flagged"', "policy.toml"))
+    assert flagged.reasons[0].startswith(
+        "The candidate catches 97.7 % and the baseline 93.0 % of the fraud that either flagged, "
+        "and how much both miss is unknown ("
+    )
+
+
+@pytest.mark.parametrize(
+    ("baseline", "candidate", "said"),
+    [
+        ((0, 0), (0, 0), "There is no labelled fraud to compare the models on yet."),
+        ((9, 3), (0, 0), "There is no labelled fraud to compare the models on yet."),
+        ((0, 0), (9, 3), "There is no labelled fraud to compare the models on yet."),
+        ((9, 0), (9, 3), "The candidate catches 33.3 % of the fraud it scored and the baseline 0.0 %."),
+    ],
+)
+def test_without_two_recalls_or_a_ratio_that_is_said(baseline: tuple[int, int], candidate: tuple[int, int], said: str) -> None:
+    models = [ModelCounts(frauds, caught, 9, caught) for frauds, caught in (baseline, candidate)]
+    assert decide_verdict(Evidence(counted=Outcomes(Design.SPLIT, *models)), POLICY).reasons[0] == said
+
+
+def test_a_ratio_without_an_upper_end_says_so() -> None:
+    frauds = Overlap(1, 0, 5, 94)
+    outcomes = Outcomes(Design.PAIRED, ModelCounts(100, 1, 1, 1), ModelCounts(100, 6, 6, 6), frauds, Overlap(0, 0, 0))
+    assert " % to no upper end)." in decide_verdict(Evidence(counted=outcomes), POLICY).reasons[0]
+
+
+def test_a_win_and_an_end_without_evidence_say_what_follows(build: Any) -> None:
+    won = decide_verdict(build.evidence(), POLICY)
+    assert won.reasons[1] == "Every required criterion is met and the improvement is significant at this look."
+    assert won.exposure_days == 14
+    assert won.significance is not None
+    assert won.significance.exact_p_value == pytest.approx(2 * binom.cdf(200, 800, 0.5))
+    broken = build.feedback(quality=QualityCounts(100_000, 5_000, 0, 0, 0))
+    for days, end in ((14, "."), (28, ". The test is at its end, so the baseline stays.")):
+        verdict = decide_verdict(build.evidence(days, feedback=broken), POLICY)
+        assert verdict.kind is VerdictKind.NOT_EVALUABLE
+        what = "5,000 of 100,000 rows lack an id, a time or a known arm"
+        assert verdict.reasons[1] == f"The numbers cannot carry a verdict: {what}{end}"
+    alone = decide_verdict(Evidence(counted=build.outcomes()), POLICY)
+    assert alone.exposure_days is None
+    assert {check.reason for check in alone.guardrails} == {"counts alone cannot show it"}
+
+
+def test_another_confidence_of_the_policy_is_that_of_every_interval(build: Any) -> None:
+    policy = load_policy('labels = "audit"\n[statistics]\nconfidence = "0.9"', "policy.toml")
+    models = ModelCounts(900, 800, 1000, 800), ModelCounts(900, 840, 1000, 840)
+    audits = AuditCounts(20_000, 1_000, 10), AuditCounts(20_000, 1_000, 8)
+    split = build.feedback(outcomes=Outcomes(Design.SPLIT, *models), audits=audits, amounts=None)
+    narrow, wide = (decide_verdict(build.evidence(feedback=split), one) for one in (policy, load_policy('labels = "audit"', "p")))
+    for verdict, confidence in ((narrow, 0.9), (wide, 0.95)):
+        assert verdict.significance is not None
+        intervals = [verdict.significance.interval, verdict.criterion(CriterionName.PRECISION_STABILITY).interval]
+        assert [one and one.confidence for one in intervals] == [confidence, confidence]
+        assert [one and one.what for one in intervals] == ["recall ratio", "precision difference"]
+    widths = [one.significance.interval.high / one.significance.interval.low for one in (narrow, wide)]
+    assert log(widths[0]) / log(widths[1]) == pytest.approx(1.644854 / 1.959964, rel=1e-5)
