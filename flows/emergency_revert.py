@@ -77,22 +77,16 @@ def finish_restore(serving: Serving, *, deadline_seconds: float = DEADLINE_SECON
     return _until_applied(attempt, "moving the traffic to the restored baseline", deadline_seconds)
 
 
-def let_revert_arrive(serving: Serving, *, deadline_seconds: float = DEADLINE_SECONDS) -> tuple[str, ...]:
-    """Remove predictors whose broken pods keep a change towards the baseline from the router; as often as any reconciler likes.
+def let_revert_arrive(serving: Serving, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    """Remove predictors whose broken pods keep a change towards the baseline from the router; may be called at any time."""
 
-    Returns:
-        the names of those that were removed now; mostly none.
-    """
-
-    def attempt() -> tuple[str, ...]:
+    def attempt() -> None:
         state, readiness = serving.read(), serving.readiness()
         change = clear_the_way(state, readiness.routed, readiness.not_ready or frozenset())
-        if change is None:
-            return ()
-        serving.apply(state, change)
-        return change.remove
+        if change is not None:
+            serving.apply(state, change)
 
-    return _until_applied(attempt, "clearing the way of a revert", deadline_seconds)
+    _until_applied(attempt, "clearing the way of a revert", deadline_seconds)
 
 
 def settle(serving: Serving) -> None:

@@ -30,7 +30,7 @@ from flows.domain.serving_state import (
 from flows.emergency_revert import finish_restore
 from flows.steps import step
 from flows.telling import redraw, tell
-from flows.watch import READY_SECONDS, Watch, poll, removed_in_words
+from flows.watch import READY_SECONDS, Watch, poll, removed_in_words, removed_predictors
 from flows.wiring import systems
 
 if TYPE_CHECKING:
@@ -158,7 +158,8 @@ def verify(decision_id: str, target: str, epoch: int | None, share_percent: int)
         watch.until_ready()
         measured = watch.until_confirmed(systems().policy.watch_minutes)
     else:
-        for predictor in watch.until_routed():
+        watch.until_routed()
+        for predictor in removed_predictors(systems().serving.read()):
             tell(decision_id, f"removed-{predictor}", removed_in_words(predictor), also_to_channel=True)
         measured = watch.until_share_is_seen()
     tell(decision_id, f"verified-{target}-{share_percent}", f"{test.model(arm)} serves {share_percent} %: {measured}")

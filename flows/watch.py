@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from flows.domain.ab_test import ABTest
     from flows.domain.policy import Policy
+    from flows.domain.serving_state import ServingState
     from flows.ports import ArmTelemetry, Serving, Telemetry
 
 MIN_REQUESTS = 200
@@ -136,29 +137,25 @@ class Watch:
             raise self._failed(last.breach or last.missing or last.measured)
         return last.measured
 
-    def until_routed(self, seconds: float = READY_SECONDS) -> tuple[str, ...]:
+    def until_routed(self, seconds: float = READY_SECONDS) -> None:
         """For the way back to safety: wait until the router sends everything to the target, whatever the other predictor does.
-
-        Returns:
-            the predictors that had to be removed for that, because their pods are broken.
 
         Raises:
             Superseded: see `check_fence`.
             OutsideSystemError: retryable, the router does not follow.
         """
         predictor = self.test.model(self.target).predictor
-        signs, removed = list[str](), list[str]()
+        signs: list[str] = []
 
         def is_routed() -> bool:
             self.check_fence()
-            removed.extend(let_revert_arrive(self.serving))
+            let_revert_arrive(self.serving)
             readiness = self.serving.readiness()
             signs.append(str(readiness))
             return readiness.is_up(predictor) and readiness.routes_all_to(predictor)
 
         if not poll(is_routed, seconds):
             raise OutsideSystemError("Seldon", f"waiting for {self._model}: {signs[-1:]} after {seconds:g} s", retryable=True)
-        return tuple(removed)
 
     def until_share_is_seen(self) -> str:
         """For the way back to safety: only the share counts. Nothing measured is said so and holds nothing up.
@@ -195,7 +192,7 @@ class Watch:
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """What became of a revert: whether the router sends all traffic to `baseline` (empty: a newer change came first, so there is
-    nothing to wait for), and which predictors with broken pods were removed for that."""
+    nothing to wait for), and which of the test's predictors are gone: removed because their broken pods held the router up."""
 
     baseline: str
     is_there: bool
@@ -204,11 +201,12 @@ class Arrival:
 
 def await_arrival(serving: Serving, seconds: float = READY_SECONDS) -> Arrival:
     """Wait until the router has followed a revert, finishing and clearing whatever stands in its way."""
-    removed, baseline = list[str](), ""
+    removed, baseline = tuple[str, ...](), ""
 
     def has_arrived() -> bool:
-        nonlocal baseline
+        nonlocal baseline, removed
         finish_restore(serving)
+        let_revert_arrive(serving)
         state = serving.read()
         baseline = str((state.revert_to or {}).get("predictor", ""))
         if state.intent:
@@ -216,11 +214,16 @@ def await_arrival(serving: Serving, seconds: float = READY_SECONDS) -> Arrival:
         if state.operation or not state.serves_alone(baseline):
             baseline = ""
             return True
-        removed.extend(let_revert_arrive(serving))
+        removed = removed_predictors(state)
         return serving.readiness().routes_all_to(baseline)
 
     is_there = poll(has_arrived, seconds)  # which finds out the rest
-    return Arrival(baseline, is_there, tuple(removed))
+    return Arrival(baseline, is_there, removed)
+
+
+def removed_predictors(state: ServingState) -> tuple[str, ...]:
+    """Those of the deployment's test that are gone, whichever process removed them."""
+    return tuple(one.predictor for one in state.test.models if state.predictor(one.predictor) is None) if state.test else ()
 
 
 def removed_in_words(predictor: str) -> str:
