@@ -182,6 +182,19 @@ def test_the_narrowest_width_that_holds_half_of_the_requests_is_chosen(sizes: li
     assert choose_bucket_seconds({number: healthy(size) for number, size in enumerate(sizes)}, LATENCY) == seconds
 
 
+def test_a_summary_finds_a_run_of_errors() -> None:
+    rows = dict.fromkeys(DAY, 300)
+    quick = dict.fromkeys(DAY, healthy())
+    failing = {number: RequestBucket(300, 300, 300, 30) if place < 4 else healthy() for place, number in enumerate(DAY)}
+    found = summarise_requests(ArmRequests(quick, rows, 60), ArmRequests(failing, rows, 60), START, POLICY)
+    assert (found.latency_breach, found.error_breach) == (0, 4)
+
+
+def test_what_may_be_within_the_limit_counts_as_within_in_both_arms() -> None:
+    one, two = RequestBucket(400, 380, 0, 0, near_limit=10), RequestBucket(100, 92, 0, 0, near_limit=3)
+    assert slower_p(one, two) == pytest.approx(fisher_exact([[95, 5], [390, 10]], alternative="less").pvalue)
+
+
 def test_where_no_width_holds_enough_requests_no_breach_is_looked_for() -> None:
     """Three slow days in a row among days that are a request short."""
     first = int(START.timestamp()) // 300

@@ -134,6 +134,9 @@ def metrics_of(verdict: Verdict) -> tuple[ModelMetrics, ModelMetrics]:
 
 def test_the_metrics_are_each_models_own_and_detection_is_what_its_arm_caught(build: Any) -> None:
     assert metrics_of(decide_verdict(build.evidence(), POLICY)) == PAIRED
+    served_worse = build.feedback(baseline=ArmCounts(80_000, 80_000, 79_000, 800, 600))
+    found = metrics_of(decide_verdict(build.evidence(feedback=served_worse), POLICY))
+    assert found == (replace(PAIRED[0], fraud_detection_rate=0.75), PAIRED[1])
     nothing_served = build.feedback(candidate=ArmCounts(20_000, 20_000, 19_800, 0, 0))
     found = metrics_of(decide_verdict(build.evidence(feedback=nothing_served), POLICY))
     assert found == (PAIRED[0], replace(PAIRED[1], fraud_detection_rate=None))
