@@ -24,7 +24,7 @@ from flows.domain.criteria import (
     signed,
 )
 from flows.domain.evidence import Evidence
-from flows.domain.intervals import Interval, recall_ratio
+from flows.domain.intervals import Interval, precision_error, recall_ratio
 from flows.domain.metrics import transaction_products
 from flows.domain.policy import Policy, load_policy
 
@@ -351,3 +351,13 @@ def test_the_lower_bound_knows_of_bunched_cards(build: Any) -> None:
         assert wanted is not None
         assert found.interval is not None
         assert (found.interval.low, found.status) == (pytest.approx(wanted.low), status)
+
+
+def test_a_precision_of_few_alerts_says_how_well_it_is_known(build: Any) -> None:
+    outcomes = split((500, 400, 40, 20), (500, 450, 40, 20))
+    error = precision_error(outcomes)
+    assert error is not None
+    reason = early(build, outcomes)[1].reason
+    assert reason.startswith("precision changes by +0.0 points; ±1 points are allowed; equivalence test p = ")
+    assert reason.endswith(f"; known only to within {100 * error:.1f} points (standard error), so stability is not confirmed")
+    assert f"{100 * error:.1f}" != f"{101 * error:.1f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from math import sqrt
 from typing import Any, cast
@@ -13,8 +14,9 @@ from scipy.special import xlog1py, xlogy
 from scipy.stats import norm
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from flows.domain.counts import Overlap
-from flows.domain.intervals import newcombe, paired_difference, score_difference
+from flows.domain.counts import CardProducts, Design, ModelCounts, Outcomes, Overlap
+from flows.domain.intervals import newcombe, paired_difference, precision_change, recall_ratio, score_difference
+from flows.domain.metrics import transaction_products
 
 
 @pytest.mark.parametrize("frauds", [Overlap(40, 3, 17, 20), Overlap(40, 25, 2, 5), Overlap(0, 1, 9, 0), Overlap(10, 4, 4, 2)])
@@ -72,3 +74,26 @@ def test_the_score_interval_of_every_small_table_turns_with_the_arms() -> None:
 def test_newcombes_interval_has_its_confidence_on_both_sides(confidence: float) -> None:
     expected = confint_proportions_2indep(56, 70, 48, 80, compare="diff", method="newcomb", alpha=1 - confidence)
     assert newcombe(56, 70, 48, 80, confidence) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.99])
+def test_the_interval_of_precisions_in_a_split_has_its_confidence(confidence: float) -> None:
+    """With only true alerts the plain standard error is 0, and Newcombe's interval is the one that counts."""
+    outcomes = Outcomes(Design.SPLIT, ModelCounts(40, 20, 20, 20), ModelCounts(40, 30, 30, 30))
+    found = precision_change(outcomes, confidence)
+    assert found is not None
+    expected = confint_proportions_2indep(30, 30, 20, 20, compare="diff", method="newcomb", alpha=1 - confidence)
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
+    assert found.confidence == confidence
+
+
+def test_cards_widen_the_ratio_only_where_they_are_the_units() -> None:
+    plain = Outcomes(Design.SPLIT, ModelCounts(900, 700, 800, 700), ModelCounts(800, 680, 760, 680))
+    products = transaction_products(plain)
+    assert products is not None
+    bunched = replace(plain, cards=CardProducts(400, tuple(4 * product for product in products)))
+    assert recall_ratio(bunched, clustered=False) == recall_ratio(plain, clustered=False)
+    narrow, wide = recall_ratio(bunched, clustered=False), recall_ratio(bunched, clustered=True)
+    assert narrow is not None
+    assert wide is not None
+    assert wide.low < narrow.low
