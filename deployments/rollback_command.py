@@ -44,9 +44,11 @@ def rollback(
         typer.echo(f"Traffic: {before} → {after}")
     arrival = await_arrival(serving, ARRIVAL_SECONDS)
     for predictor in arrival.removed:
-        typer.echo(f"On the way {removed_in_words(predictor)}.")
+        typer.echo(f"Note: {removed_in_words(predictor)}.")
     if not arrival.is_there:
-        waited = f"after {ARRIVAL_SECONDS:g} seconds the router does not send all traffic to {arrival.baseline} yet"
+        waited = (
+            f"after {ARRIVAL_SECONDS:g} seconds the router does not send all traffic to {arrival.baseline or 'the baseline'} yet"
+        )
         typer.echo(f"Kubernetes has accepted the change, but {waited}: look at the pods of {name}.", err=True)
         raise typer.Exit(1)
     if arrival.baseline:

@@ -136,7 +136,9 @@ def see_it_arrive(revert_id: str) -> str:
     for predictor in arrival.removed:
         _tell_latest(f"revert-{revert_id}-removed-{predictor}", removed_in_words(predictor))
     if not arrival.is_there:
-        raise OutsideSystemError("Seldon", f"waiting for the router to follow to {arrival.baseline}", retryable=True)
+        raise OutsideSystemError(
+            "Seldon", f"waiting for the router to follow to {arrival.baseline or 'the baseline'}", retryable=True
+        )
     if arrival.baseline:
         _tell_latest(f"revert-{revert_id}-arrived", f"the router sends all traffic to {arrival.baseline}")
     return arrival.baseline

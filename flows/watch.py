@@ -192,7 +192,7 @@ class Watch:
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """What became of a revert: whether the router sends all traffic to `baseline` (empty: a newer change came first, so there is
-    nothing to wait for), and which of the test's predictors are gone: removed because their broken pods held the router up."""
+    nothing to wait for), and which of the test's predictors are gone, mostly because their broken pods held the router up."""
 
     baseline: str
     is_there: bool
@@ -228,8 +228,8 @@ def removed_predictors(state: ServingState) -> tuple[str, ...]:
 
 def removed_in_words(predictor: str) -> str:
     return (
-        f"the predictor {predictor} was removed: its pods are not ready, and until they are Seldon moves no traffic. "
-        "Deploy it anew for another test"
+        f"the predictor {predictor} is gone from the SeldonDeployment: one whose pods are not ready is removed, because until "
+        "they are Seldon moves no traffic. Deploy it anew for another test"
     )
 
 

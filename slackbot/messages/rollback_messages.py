@@ -44,7 +44,7 @@ def rolled_back(before: ServingState, after: ServingState, actor_id: str, reason
     else:
         title = f"Rolled back: {baseline} gets all traffic"
         moved = f"{_traffic(before.traffic)} → {_traffic(after.traffic)}"
-        what = f"Traffic: {moved}. The router follows within seconds; when it has, that is said here."
+        what = f"Traffic: {moved}. The router follows within seconds; the channel is told when it has."
     return _message(title, what, _others(before), asked)
 
 

@@ -541,7 +541,7 @@ def test_an_emergency_gets_past_a_candidate_whose_pods_are_broken(world: World) 
     assert {world.kubernetes.route(f"card-{number}") for number in range(500)} == {"fraud-v1"}
     assert world.state.traffic == {"fraud-v1": 100}
     said = lines(world, decision_id)
-    assert any("the predictor fraud-v2 was removed: its pods are not ready" in line for line in said)
+    assert any("the predictor fraud-v2 is gone from the SeldonDeployment" in line for line in said)
     assert "the router sends all traffic to fraud-v1" in said[-1]
 
 
@@ -551,7 +551,7 @@ def test_a_lost_candidate_whose_pods_are_broken_does_not_keep_the_baseline_waiti
     assert run(keep_baseline, decision_id) == "baseline_kept"
     assert {world.kubernetes.route(f"card-{number}") for number in range(500)} == {"fraud-v1"}
     assert world.kinds() == [RecordKind.BASELINE_KEPT]
-    assert any("the predictor fraud-v2 was removed" in line for line in lines(world, decision_id))
+    assert any("the predictor fraud-v2 is gone" in line for line in lines(world, decision_id))
 
 
 @pytest.mark.usefixtures("broken_candidate")

@@ -312,7 +312,3 @@ def test_boschloos_p_value_is_never_below_the_error_of_its_search() -> None:
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_models_that_disagree_equally_often_show_no_difference(count: int) -> None:
     assert mcnemar(count, count) == McNemar(0.0, 0.0, 1.0, 1.0, 1.0)
-
-
-def test_an_exact_p_value_is_at_most_one() -> None:
-    assert mcnemar(10, 11).exact_p_value == 1.0
