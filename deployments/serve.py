@@ -17,15 +17,18 @@ from flows.check_running_test import check_running_test
 from flows.domain.errors import OutsideSystemError
 from flows.emergency_revert import settle
 from flows.finalize_ab_test import finalize_ab_test
+from flows.registry_steps import follow_test_that_serves
 from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
 from flows.wiring import systems
 from slackbot.emergency import FOLLOW_UP
+from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.reconciler import Reconciler
 
 DEPLOYMENT = "fraud"
 RUNS_AT_ONCE = 8
+PRODUCTION_SECONDS, REGISTRY_SECONDS = 5.0, 30.0
 SERVER_WAIT_SECONDS = 120
 SCHEDULES = {check_running_test.name: "0 6 * * *"}  # UTC
 
@@ -44,18 +47,19 @@ def run() -> None:
     settings = get_current_settings()
     wait_for_prefect(settings.api.url)
     gateway = PrefectGateway(ui_url=systems().settings.prefect_ui_url)
-    reconciler = Reconciler(
-        systems().decision_log,
-        systems().executions,
-        systems().publisher,
-        gateway,
-        further_checks={"settle": lambda: settle(systems().serving), "catch-up": lambda: catch_up(gateway)},
+    production = {"settle": lambda: settle(systems().serving), "catch-up": lambda: catch_up(gateway)}
+    threads = (
+        Reconciler(systems().decision_log, systems().executions, systems().publisher, gateway),
+        PeriodicChecks("production", production, period_seconds=PRODUCTION_SECONDS),
+        PeriodicChecks("registry", {"follow": follow_test_that_serves}, period_seconds=REGISTRY_SECONDS),
     )
-    reconciler.start()
+    for thread in threads:
+        thread.start()
     try:
         serve(*map(_deployment, flows_served()), limit=RUNS_AT_ONCE, pause_on_shutdown=False, print_starting_message=False)
     finally:
-        reconciler.stop()
+        for thread in threads:
+            thread.stop()
 
 
 def _deployment(flow: Flow[..., Any]) -> RunnerDeployment:

@@ -73,8 +73,13 @@ def read_answer(decision_id: str) -> tuple[Decision, bool]:
 
 
 @step("mark as carried out")
-def mark_as_carried_out(decision_id: str) -> None:
-    """Until this is done, the reconciler brings a run that died back to life: what was answered is carried out."""
+def mark_as_carried_out(decision_id: str, attempt: int) -> None:
+    """Until this is done, the reconciler brings a run that died back to life: what was answered is carried out.
+
+    Args:
+        attempt: the number of this execution: another attempt at a promotion is marked anew.
+    """
+    del attempt
     systems().decision_log.consume(decision_id)
 
 

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 
 @step("Store the decision document")
-def store_documents(decision_id: str, kind: str) -> list[str]:
-    """Markdown and JSON on the test's run, with their SHA-256 as tags. Returns their URIs."""
+def store_documents(decision_id: str, kind: str, epoch: int = 0) -> list[str]:
+    """Markdown and JSON on the test's run, with their SHA-256 as tags. Returns their URIs.
+
+    Args:
+        epoch: tells several ends of the same kind apart.
+    """
     decision = systems().decision_log.read(decision_id)
-    ending = next(one for one in systems().decision_log.records(decision_id) if one.kind is RecordKind(kind))
+    ending = [one for one in systems().decision_log.records(decision_id) if one.kind is RecordKind(kind)][-1]
     test, registry = decision.request.test, systems().registry
     chart = recall_and_precision_chart(decision.request)
     if chart is not None:
@@ -33,15 +37,20 @@ def store_documents(decision_id: str, kind: str) -> list[str]:
     ]
     registry.tag_test(test, {"fraud-ab.decision": decision_id, "fraud-ab.outcome": kind, "fraud-ab.record": ending.hash})
     place = registry.run_url(test) or uris[0]
-    tell(decision_id, "document", f"decision document: {place}", [Change("decision document", "", uri) for uri in uris])
+    tell(
+        decision_id,
+        f"document-{kind}-{epoch}",
+        f"decision document: {place}",
+        [Change("decision document", "", uri) for uri in uris],
+    )
     return uris
 
 
 @step("Publish the lifecycle page")
-def publish_lifecycle(decision_id: str) -> str:
-    """Rewrite the page from all records and what serves now. Returns where it is."""
+def publish_lifecycle(decision_id: str, epoch: int = 0) -> str:
+    """Rewrite the page from all records and what serves now. Returns where it is. `epoch`: as for `store_documents`."""
     reference = write_lifecycle_page(systems().decision_log.read(decision_id).request.test, decision_id)
-    tell(decision_id, "lifecycle", f"lifecycle page: {reference}", [Change("lifecycle page", "", reference)])
+    tell(decision_id, f"lifecycle-{epoch}", f"lifecycle page: {reference}", [Change("lifecycle page", "", reference)])
     return reference
 
 

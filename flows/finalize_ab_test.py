@@ -19,11 +19,14 @@ from flows.documents import document_answer
 from flows.domain.ab_test import ABTest, Arm
 from flows.domain.action_plan import plan_model_in_charge
 from flows.domain.decision import Choice, Decision, DecisionRequest, Links, NextStep, next_step
+from flows.domain.decision_record import RecordKind
+from flows.domain.errors import PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.feedback import looks_on_the_clock
 from flows.domain.verdict import Verdict
 from flows.evaluate_ab_test import evaluate
 from flows.execution import leased_run, tell_failure
+from flows.production_steps import COMPENSATED
 from flows.promote_candidate import promote_candidate
 from flows.reports.charts import chart_in_words, recall_and_precision_chart
 from flows.rollback_to_baseline import keep_baseline
@@ -47,6 +50,10 @@ def finalize_ab_test(test: ABTest) -> dict[str, object]:
 
     Returns:
         the last decision's id, verdict, choice and what became of it, and the number of rounds.
+
+    Raises:
+        PromotionUndone: the promotion failed and everything was put back. The run ends as failed, so that people see it, and its
+            retry is another attempt.
     """
     with leased_run():
         return _decide(test)
@@ -61,12 +68,16 @@ def _decide(test: ABTest) -> dict[str, object]:
         show_chart(decision_id)
         schedule_reminders(decision_id)
         if carried_out is not None:
-            mark_as_carried_out(carried_out)  # an answer "evaluate again" is carried out when the next question is asked
+            mark_as_carried_out(
+                carried_out, flow_run.run_count
+            )  # an answer "evaluate again" is carried out when the next question is asked
         decision = wait_for_answer(decision_id)
         redraw_answered(decision_id)
         outcome = _carry_out(decision)
         if outcome is not None:
-            mark_as_carried_out(decision_id)
+            mark_as_carried_out(decision_id, flow_run.run_count)
+            if outcome == COMPENSATED:
+                raise _undone(decision_id)
             return _summary(decision, round_number, outcome)
         document_answer(decision_id)
         carried_out = decision_id
@@ -167,6 +178,16 @@ def _links(test: ABTest) -> Links:
 def _run_url() -> str:
     base = systems().settings.prefect_ui_url.rstrip("/")
     return f"{base}/runs/flow-run/{flow_run.get_id()}" if base else flow_run.get_flow_run_ui_url() or ""
+
+
+def _undone(decision_id: str) -> PromotionUndone:
+    records = systems().decision_log.records(decision_id)
+    why = [str(record.payload["why"]) for record in records if record.kind is RecordKind.COMPENSATED][-1:]
+    until = f"{systems().decision_log.read(decision_id).deadline:%Y-%m-%d %H:%M} UTC"
+    return PromotionUndone(
+        f"the promotion was undone and the baseline serves. Why: {'; '.join(why)}. "
+        f"Retry this run in Prefect until {until} to try it again under the same decision"
+    )
 
 
 def _choice(decision: Decision) -> Choice:

@@ -118,6 +118,20 @@ class Serving(Protocol):
         """Whether what the spec says is what runs (Seldon's status, its Deployments, the VirtualService)."""
         ...
 
+    def missing_permissions(self) -> Sequence[str]:
+        """What this account may not do and a change needs, in words; empty when all is allowed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """A model version as registered: the run that logged it, where its files are, and the digest noted when its test began
+    (each empty when unknown)."""
+
+    run_id: str
+    source: str
+    noted_sha256: str
+
 
 class Registry(Protocol):
     """The model registry; with stages, aliases or both as the settings say."""
@@ -136,6 +150,14 @@ class Registry(Protocol):
 
     def artifact_files(self, model: Model, folder: Path) -> Path:
         """Download the model's artifacts below `folder`; returns where they are."""
+        ...
+
+    def provenance(self, model: Model) -> Provenance:
+        """Where the registry says that this version comes from."""
+        ...
+
+    def note_artifacts(self, model: Model, sha256: str) -> None:
+        """Keep the digest of the artifacts that a test begins with, as a tag of the version."""
         ...
 
     def try_out(self, model: Model, files: Path) -> int:
@@ -243,8 +265,14 @@ class DecisionLog(Protocol):
         """Newest first."""
         ...
 
-    def append_record(self, kind: RecordKind, decision_id: str, payload: Mapping[str, object]) -> DecisionRecord:
-        """Append to the chain. Idempotent for the same kind and decision: the first record stays and is returned."""
+    def reopen(self, decision_id: str) -> None:
+        """Another attempt at an answer that was carried out: until it is consumed again, it counts as undelivered. Idempotent."""
+        ...
+
+    def append_record(
+        self, kind: RecordKind, decision_id: str, payload: Mapping[str, object], *, occurrence: int = 0
+    ) -> DecisionRecord:
+        """Append to the chain. Idempotent for the same kind, decision and occurrence: the first record stays and is returned."""
         ...
 
     def records(self, decision_id: str | None = None) -> Iterable[DecisionRecord]:

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from flows.domain.ab_test import Arm
-from flows.domain.action_plan import Change, Stage, describe_traffic
+from flows.domain.action_plan import Change, describe_traffic
+from flows.domain.decision import refuse_another_attempt
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import Conflict, OutsideSystemError, Superseded
-from flows.domain.lifecycle import arm_in_charge
 from flows.domain.serving_state import (
     close_operation,
     compensate_operation,
     finished_outcome,
     open_operation,
+    outcome_epoch,
     require_operation,
     shift_traffic,
 )
@@ -36,26 +37,12 @@ from flows.wiring import systems
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flows.domain.ab_test import ABTest
     from flows.domain.decision import Decision
     from flows.domain.serving_state import ServingChange, ServingState
 
 CONFLICT_SECONDS = 10.0
+ACCEPTED, COMPENSATED = "accepted", "compensated"
 Json = dict[str, Any]
-
-
-@step("Check the candidate before anything is changed")
-def check_candidate(decision_id: str) -> int:
-    """The artifact loads and predicts, the deployment is as decided and accepts the opening patch. Returns the rows predicted."""
-    test, state = _decision(decision_id).request.test, systems().serving.read()
-    if finished_outcome(state, decision_id):
-        return 0  # an earlier run has carried it out
-    with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
-        rows = systems().registry.try_out(test.candidate, systems().registry.artifact_files(test.candidate, Path(folder)))
-    _require_both_predictors(state, test)
-    systems().serving.apply(state, open_operation(state, decision_id, _decision(decision_id).request.epoch), dry_run=True)
-    tell(decision_id, "checked", f"{test.candidate} loads and predicts; {state.name} accepts the change (dry run)")
-    return rows
 
 
 @step("Archive a model's artifacts")
@@ -69,42 +56,111 @@ def archive_model(decision_id: str, arm: str) -> Json:
     return asdict(receipt)
 
 
-@step("Open the operation")
-def begin(decision_id: str, attempt: int) -> Json:
-    """Open, or take over after a crash. Returns the `epoch` to work under, or the `outcome` of an attempt that ended before.
+@step("See how far it is")
+def find_standing(decision_id: str, attempt: int) -> Json:
+    """What earlier executions left: the `outcome` of one that ended, and whether the operation `is_open`.
 
     Args:
-        attempt: a new number for each execution of the flow's body, so that each raises the epoch once.
+        attempt: a new number for each execution of the flow's body, so that each looks for itself.
+
+    Raises:
+        PromotionUndone: it was undone and may not be tried again.
+    """
+    del attempt  # part of the step's key
+    decision, log, state = _decision(decision_id), systems().decision_log, systems().serving.read()
+    outcome = _outcome(state, decision)
+    if outcome is None and finished_outcome(state, decision_id) == COMPENSATED:
+        latest = max(one.request.round for one in log.decisions(decision.request.test.test_id))
+        refuse_another_attempt(decision, latest, systems().policy.digest, log.now())
+    return {"outcome": outcome, "is_open": state.operation == decision_id}
+
+
+def _outcome(state: ServingState, decision: Decision) -> str | None:
+    """How this decision's operation ended; None when it has still to be carried out, or once more after it was undone.
+
+    The records have the first word: what the deployment says of its last operation is gone when another one has ended.
+    """
+    kinds = {record.kind for record in systems().decision_log.records(decision.decision_id)}
+    if kinds & {RecordKind.PROMOTED, RecordKind.BASELINE_KEPT}:
+        return ACCEPTED
+    outcome = finished_outcome(state, decision.decision_id)
+    return None if outcome == COMPENSATED and decision.consumed_at is not None else outcome
+
+
+@step("Open the operation")
+def begin(decision_id: str, attempt: int) -> Json:
+    """Open, or take over after a crash, or open again after it was undone.
+
+    Args:
+        attempt: as for `find_standing`, so that each execution raises the epoch once.
+
+    Returns:
+        the `epoch` to work under, or the `outcome` of an attempt that ended before and the epoch of its end; `failed`: why an
+        earlier execution was to put everything back and could not, so that this one has to.
 
     Raises:
         Superseded: the deployment changed since the decision was asked for.
     """
-    epoch = _decision(decision_id).request.epoch
+    decision = _decision(decision_id)
+    before: list[ServingState] = []
 
     def decide(state: ServingState) -> ServingChange | None:
-        return None if finished_outcome(state, decision_id) else open_operation(state, decision_id, epoch)
+        before.append(state)
+        is_undone = finished_outcome(state, decision_id) == COMPENSATED
+        epoch = (outcome_epoch(state) if is_undone else None) or decision.request.epoch
+        return None if _outcome(state, decision) else open_operation(state, decision_id, epoch)
 
     state = change_serving(decide)
-    outcome = finished_outcome(state, decision_id)
+    outcome = _outcome(state, decision)
     if outcome is None:
-        tell(
-            decision_id, "opened", f"{state.name} is reserved for this decision (epoch {state.epoch}, attempt {max(attempt, 1)})"
-        )
-    return {"epoch": state.epoch, "outcome": outcome}
+        systems().decision_log.reopen(decision_id)
+        text = f"{state.name} is reserved for this decision (epoch {state.epoch}, attempt {max(attempt, 1)})"
+        tell(decision_id, f"opened-{state.epoch}", text, _annotation_changes(before[-1], state))
+    epoch = state.epoch if outcome is None else ended_at(state, decision_id)
+    return {"epoch": epoch, "outcome": outcome, "failed": _failed_before(decision_id)}
+
+
+def ended_at(state: ServingState, decision_id: str) -> int:
+    """The epoch at which this decision's operation ended: by the deployment, else by its record."""
+    if finished_outcome(state, decision_id):
+        return outcome_epoch(state) or 0
+    records = systems().decision_log.records(decision_id)
+    return max((int(str(record.payload.get("epoch", 0))) for record in records), default=0)
+
+
+def _failed_before(decision_id: str) -> str:
+    """Why this promotion was to be put back, when that could not be done; empty when nothing is left to be put back."""
+    latest = list(systems().decision_log.records(decision_id))[-1:]
+    return str(latest[0].payload["why"]) if latest and latest[0].kind is RecordKind.FAILED else ""
+
+
+@step("Remember that it failed")
+def remember_failure(decision_id: str, epoch: int, why: str) -> None:
+    """For the next execution, which must put everything back instead of going on."""
+    append_record(RecordKind.FAILED, decision_id, {"why": why, "epoch": epoch}, occurrence=epoch)
+
+
+def _annotation_changes(before: ServingState, after: ServingState) -> list[Change]:
+    return [
+        Change("operation", before.operation or "none", after.operation or "none"),
+        Change("epoch", str(before.epoch), str(after.epoch)),
+    ]
 
 
 @step("Open the operation for the baseline")
 def begin_keeping(decision_id: str, attempt: int) -> Json:
     """As `begin`; `epoch` is None when an emergency has put the baseline in charge already, so that nothing has to be opened.
+    `ended` is the epoch at which the baseline was in charge, where it is already.
 
     Raises:
         Superseded: the deployment changed since, and the baseline does not serve alone.
     """
     await_restore()
-    request = _decision(decision_id).request
+    decision = _decision(decision_id)
+    request = decision.request
 
     def decide(state: ServingState) -> ServingChange | None:
-        if finished_outcome(state, decision_id):
+        if _outcome(state, decision):
             return None
         try:
             return open_operation(state, decision_id, request.epoch)
@@ -114,10 +170,11 @@ def begin_keeping(decision_id: str, attempt: int) -> Json:
             raise
 
     state = change_serving(decide)
-    outcome = finished_outcome(state, decision_id)
+    outcome = _outcome(state, decision)
     if outcome is None and state.operation is None:
         tell(decision_id, f"found-{attempt}", f"{state.name} serves the baseline alone already (epoch {state.epoch})")
-    return {"epoch": state.epoch if state.operation == decision_id else None, "outcome": outcome}
+    ended = ended_at(state, decision_id) if outcome else state.epoch
+    return {"epoch": state.epoch if state.operation == decision_id else None, "outcome": outcome, "ended": ended}
 
 
 @step("Shift traffic")
@@ -135,13 +192,13 @@ def shift(decision_id: str, target: str, epoch: int, share_percent: int) -> Json
 
     state = change_serving(decide)
     change = Change("traffic", before[-1], describe_traffic(state.traffic))
-    tell(decision_id, f"traffic-{target}-{share_percent}", f"traffic: {change.before} → {change.after}", [change])
+    tell(decision_id, f"traffic-{target}-{share_percent}-{epoch}", f"traffic: {change.before} → {change.after}", [change])
     return dict(state.traffic)
 
 
 @step("Verify the traffic")
 def verify(decision_id: str, target: str, epoch: int | None, share_percent: int) -> str:
-    """Ready, then measured: the candidate for the policy's watch, the baseline only for its share. Returns the measurements."""
+    """Ready, then measured: share, p95 and errors, the candidate's for the policy's watch. Returns the measurements in words."""
     test, arm = _decision(decision_id).request.test, Arm(target)
     # more than asked for, when an earlier attempt got further
     share_percent = max(share_percent, systems().serving.read().traffic.get(test.model(arm).predictor, 0))
@@ -152,7 +209,7 @@ def verify(decision_id: str, target: str, epoch: int | None, share_percent: int)
         serving=systems().serving,
         telemetry=systems().telemetry,
         policy=systems().policy,
-        check_fence=lambda: _check_fence(decision_id, arm, epoch),
+        check_fence=lambda: check_fence(decision_id, arm, epoch),
     )
     if arm is Arm.CANDIDATE:
         watch.until_ready()
@@ -161,40 +218,35 @@ def verify(decision_id: str, target: str, epoch: int | None, share_percent: int)
         watch.until_routed()
         for predictor in removed_predictors(systems().serving.read()):
             tell(decision_id, f"removed-{predictor}", removed_in_words(predictor), also_to_channel=True)
-        measured = watch.until_share_is_seen()
-    tell(decision_id, f"verified-{target}-{share_percent}", f"{test.model(arm)} serves {share_percent} %: {measured}")
+        measured, breach = watch.until_share_is_seen()
+        if breach:  # there is nothing safer to go back to, so a person has to know
+            text = f"{test.baseline} serves everything, but {breach}"
+            tell(decision_id, f"breach-{epoch}", text, also_to_channel=True)
+    what = f"{test.model(arm)} serves {share_percent} %"
+    tell(decision_id, f"verified-{target}-{share_percent}-{epoch}", f"{what}: {measured}", [Change("measured", "", measured)])
     return measured
-
-
-@step("Update the registry")
-def put_in_charge(decision_id: str, target: str, epoch: int | None) -> list[str]:
-    """Target in Production, the other explicitly archived, both read back; fenced before and after."""
-    test, arm = _decision(decision_id).request.test, Arm(target)
-    _check_fence(decision_id, arm, epoch)
-    before = [str(systems().registry.entry(model)) for model in test.models]
-    after = mark_in_charge(test, arm)
-    _check_fence(decision_id, arm, epoch)
-    changes = [Change("registry", old, new) for old, new in zip(before, after, strict=True)]
-    tell(decision_id, f"registry-{target}", "registry: " + "; ".join(after), changes)
-    return after
 
 
 @step("Close the operation")
 def close(decision_id: str, epoch: int) -> int:
     """Accept: from here on the change has happened. Returns the raised epoch."""
+    before: list[ServingState] = []
 
     def decide(state: ServingState) -> ServingChange | None:
+        before.append(state)
         is_closed = state.outcome == f"{decision_id}:accepted@{epoch + 1}"
         return None if is_closed else close_operation(state, decision_id, epoch)
 
     state = change_serving(decide)
+    changes = _annotation_changes(before[-1], state)
+    tell(decision_id, f"closed-{epoch}", f"{state.name} is released (epoch {state.epoch})", changes)
     return state.epoch
 
 
 @step("Put everything back")
 def compensate(decision_id: str, epoch: int, why: str) -> str:
     """All traffic back in one fenced patch, first of all. Returns `accepted` if the closing patch had arrived after all."""
-    mine = {f"{decision_id}:{outcome}@{epoch + 1}" for outcome in ("accepted", "compensated")}
+    mine = {f"{decision_id}:{outcome}@{epoch + 1}" for outcome in (ACCEPTED, COMPENSATED)}
     before: list[str] = []
 
     def decide(state: ServingState) -> ServingChange | None:
@@ -203,31 +255,21 @@ def compensate(decision_id: str, epoch: int, why: str) -> str:
 
     state = change_serving(decide)
     outcome = finished_outcome(state, decision_id) or ""
-    if outcome == "compensated":
+    if outcome == COMPENSATED:
         change = Change("traffic", before[-1], describe_traffic(state.traffic))
         text = f"the promotion was undone, traffic: {change.before} → {change.after}. Why: {why}"
-        tell(decision_id, "compensated", text, [change], also_to_channel=True)
+        tell(decision_id, f"compensated-{epoch}", text, [change], also_to_channel=True)
     return outcome
 
 
-@step("Put the registry back")
-def restore_registry(decision_id: str) -> list[str]:
-    """After a compensation: the baseline in charge, the candidate on trial; nothing when somebody has taken over since."""
-    await_restore()
-    test = _decision(decision_id).request.test
-    if arm_in_charge(systems().serving.read(), test) is not Arm.BASELINE:
-        return []
-    baseline = systems().registry.set_in_charge(test.baseline)
-    after = [str(baseline), str(systems().registry.set_stage(test.candidate, Stage.STAGING))]
-    tell(decision_id, "registry-restored", "registry: " + "; ".join(after))
-    return after
-
-
 @step("Record what happened")
-def record(decision_id: str, kind: str, details: Json) -> str:
+def record(decision_id: str, kind: str, details: Json, epoch: int) -> str:
     """Append to the chain and redraw the message. Returns the record's hash.
 
     "Before" is what the person saw who decided: the plan in the decision log, which the epoch protects.
+
+    Args:
+        epoch: at which the operation ended. A promotion may be undone more than once, at another epoch each time.
     """
     request = _decision(decision_id).request
     plan = request.plan if kind == RecordKind.PROMOTED else request.rollback_plan
@@ -238,7 +280,9 @@ def record(decision_id: str, kind: str, details: Json) -> str:
         before = [change.before for change in plan.changes if change.what == "registry"]
         after = [str(systems().registry.entry(model)) for model in request.test.models]
         changes["registry"] = {"before": "; ".join(before), "after": "; ".join(after)}
-    digest = append_record(RecordKind(kind), decision_id, {"test_id": request.test.test_id, **changes, **details})
+    occurrence = epoch if kind == RecordKind.COMPENSATED else 0
+    payload = {"test_id": request.test.test_id, "epoch": epoch, **changes, **details}
+    digest = append_record(RecordKind(kind), decision_id, payload, occurrence=occurrence)
     redraw(decision_id)
     return digest
 
@@ -251,9 +295,10 @@ def record_superseded(decision_id: str, why: str) -> str:
         Superseded: the decision is being, or was, carried out by another process.
     """
     state = systems().serving.read()
-    if state.operation == decision_id or finished_outcome(state, decision_id):
+    decision = _decision(decision_id)
+    if state.operation == decision_id or _outcome(state, decision):
         raise Superseded(f"another process carries out {decision_id}; this one stops: {why}")
-    test = _decision(decision_id).request.test
+    test = decision.request.test
     details = {"test_id": test.test_id, "why": why, "now": describe_traffic(state.traffic), "epoch": state.epoch}
     digest = append_record(RecordKind.SUPERSEDED, decision_id, details)
     tell(decision_id, "superseded", f"stopped, a newer change came first: {why}", also_to_channel=True)
@@ -261,47 +306,9 @@ def record_superseded(decision_id: str, why: str) -> str:
     return digest
 
 
-@step("Let the registry follow what serves")
-def follow_registry(decision_id: str) -> list[str]:
-    """The serving model in charge. Carries no target, so a late run of it does no harm."""
-    return follow_what_serves(_decision(decision_id).request.test)
-
-
-def follow_what_serves(test: ABTest) -> list[str]:
-    """Set both models by what the deployment serves now; empty while it is being changed or serves neither.
-
-    Raises:
-        OutsideSystemError: retryable when the deployment changed meanwhile.
-    """
-    arm = arm_in_charge(state := systems().serving.read(), test)
-    if arm is None:
-        return []
-    if state.traffic.get(test.model(arm.other).predictor, 0):
-        systems().registry.set_in_charge(test.model(arm))
-        systems().registry.set_stage(test.model(arm.other), Stage.STAGING)
-        after = [str(systems().registry.entry(model)) for model in test.models]
-    else:
-        after = mark_in_charge(test, arm)
-    if arm_in_charge(systems().serving.read(), test) is not arm:
-        raise Conflict("Seldon", f"letting the registry follow {state.name}: it changed meanwhile")
-    return after
-
-
-def mark_in_charge(test: ABTest, arm: Arm) -> list[str]:
-    """One in Production, the other explicitly archived, then both read back."""
-    registry = systems().registry
-    registry.set_in_charge(test.model(arm))
-    registry.set_archived(test.model(arm.other), previous=arm is Arm.CANDIDATE)
-    stages = {one: registry.entry(test.model(one)) for one in Arm}
-    if stages[arm].stage is not Stage.PRODUCTION or stages[arm.other].stage is not Stage.ARCHIVED:
-        read = "; ".join(map(str, stages.values()))
-        raise OutsideSystemError("MLflow", f"putting {test.model(arm)} in charge, it reads {read}", retryable=True)
-    return [str(entry) for entry in stages.values()]
-
-
-def append_record(kind: RecordKind, decision_id: str, details: Json) -> str:
-    """Append, once per kind and decision."""
-    return systems().decision_log.append_record(kind, decision_id, details).hash
+def append_record(kind: RecordKind, decision_id: str, details: Json, *, occurrence: int = 0) -> str:
+    """Append, once per kind, decision and occurrence."""
+    return systems().decision_log.append_record(kind, decision_id, details, occurrence=occurrence).hash
 
 
 def await_restore(seconds: float = READY_SECONDS) -> None:
@@ -336,7 +343,8 @@ def _decision(decision_id: str) -> Decision:
     return systems().decision_log.read(decision_id)
 
 
-def _check_fence(decision_id: str, target: Arm, epoch: int | None) -> None:
+def check_fence(decision_id: str, target: Arm, epoch: int | None) -> None:
+    """Raises `Superseded` unless the operation is still this decision's; without one, unless the target still serves alone."""
     state = systems().serving.read()
     if epoch is not None:
         require_operation(state, decision_id, epoch)
@@ -344,11 +352,3 @@ def _check_fence(decision_id: str, target: Arm, epoch: int | None) -> None:
     predictor = _decision(decision_id).request.test.model(target).predictor
     if state.operation or state.intent or not state.serves_alone(predictor):
         raise Superseded(f"{state.name} is being changed or no longer serves {predictor} alone: {decision_id} no longer applies")
-
-
-def _require_both_predictors(state: ServingState, test: ABTest) -> None:
-    absent = [model.predictor for model in test.models if model.predictor not in state.traffic]
-    point = (state.revert_to or {}).get("predictor")
-    if absent or point != test.baseline.predictor:
-        found = f"it serves {describe_traffic(state.traffic)} with {point or 'nothing'} as its rollback point"
-        raise OutsideSystemError("Seldon", f"checking {state.name} for {test.test_id}: {found}", retryable=False)

@@ -4,11 +4,11 @@ Before the operation is opened nothing of production has changed, so a failure t
 closing patch, whatever fails finally puts the traffic back before anything else; somebody newer (`Superseded`) stops it without
 touching anything more; a crash compensates nothing, because the next execution of the run takes over where this one stood. After
 the closing patch the promotion has happened: what remains to be written is repeated until it is.
+
+A promotion that was undone and documented may be tried again: *Retry* of its run in Prefect begins anew, under the same decision.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from prefect.runtime import flow_run
 
@@ -16,24 +16,26 @@ from flows.documents import publish_lifecycle, store_documents
 from flows.domain.ab_test import Arm
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import Superseded
+from flows.preflight import check_candidate
 from flows.production_steps import (
+    ACCEPTED,
+    COMPENSATED,
     archive_model,
     begin,
-    check_candidate,
     close,
     compensate,
-    follow_registry,
-    put_in_charge,
+    find_standing,
     record,
     record_superseded,
-    restore_registry,
+    remember_failure,
     shift,
     verify,
 )
+from flows.registry_steps import follow_registry, put_in_charge
 from flows.telling import describe_failure, tell
 from flows.wiring import systems
 
-ACCEPTED, PROMOTED, COMPENSATED, SUPERSEDED = "accepted", "promoted", "compensated", "superseded"
+PROMOTED, SUPERSEDED = "promoted", "superseded"
 
 
 def promote_candidate(decision_id: str) -> str:
@@ -43,28 +45,43 @@ def promote_candidate(decision_id: str) -> str:
         `promoted`, `compensated` (a step failed, the baseline serves) or `superseded` (a newer change came first).
 
     Raises:
-        OutsideSystemError: a step before the opening failed, or what follows the change could not be written: retry the run.
+        PreflightFailed, OutsideSystemError: it has not begun, could not be put back yet, or what follows the change could not be
+            written; the run is executed again.
+        PromotionUndone: it was undone and may not be tried again.
     """
+    attempt = flow_run.run_count
     try:
-        check_candidate(decision_id)
-        archive = archive_model(decision_id, Arm.BASELINE)
-        opening = begin(decision_id, flow_run.run_count)
+        standing = find_standing(decision_id, attempt)
+        if standing["outcome"] is None and not standing["is_open"]:
+            _prepare(decision_id, attempt)
+        opening = begin(decision_id, attempt)
     except Superseded as error:
         return stop_superseded(decision_id, str(error))
+    epoch, outcome, why = int(opening["epoch"]), opening["outcome"], "an earlier execution of this run put everything back"
+    if outcome is None:
+        failed = opening["failed"]
+        outcome, why = _put_back(decision_id, epoch, failed) if failed else _change_production(decision_id, epoch)
+        epoch += 1  # both ends raise it
+    if outcome == ACCEPTED:
+        return _finish_promotion(decision_id, epoch)
+    if outcome == COMPENSATED:
+        return _finish_compensation(decision_id, epoch, why)
+    return stop_superseded(decision_id, why)
+
+
+def _prepare(decision_id: str, attempt: int) -> None:
+    """All that can go wrong before anything is changed."""
+    try:
+        check_candidate(decision_id, attempt)
+        archive_model(decision_id, Arm.BASELINE)
+    except Superseded:
+        raise
     except Exception as error:
         why = (
-            f"the promotion has not begun, nothing was changed: {describe_failure(error)}. Repair it and retry the run in Prefect"
+            f"the promotion has not begun, nothing was changed: {describe_failure(error)}. It is tried again until that is mended"
         )
         tell(decision_id, "not-begun", why, also_to_channel=True)
         raise
-    outcome, why = opening["outcome"], "an earlier execution of this run put everything back"
-    if outcome is None:
-        outcome, why = _change_production(decision_id, int(opening["epoch"]))
-    if outcome == ACCEPTED:
-        return _finish_promotion(decision_id, archive)
-    if outcome == COMPENSATED:
-        return _finish_compensation(decision_id, why)
-    return stop_superseded(decision_id, why)
 
 
 def _change_production(decision_id: str, epoch: int) -> tuple[str, str]:
@@ -83,30 +100,39 @@ def _change_production(decision_id: str, epoch: int) -> tuple[str, str]:
 
 
 def _put_back(decision_id: str, epoch: int, why: str) -> tuple[str, str]:
+    """Traffic first. Where even that fails it is remembered and told, and the next execution begins with it."""
     try:
         return compensate(decision_id, epoch, why), why
     except Superseded as error:
         return SUPERSEDED, f"{error} (before that: {why})"
+    except Exception as error:
+        remember_failure(decision_id, epoch, why, return_state=True)
+        trouble = (
+            f"the promotion failed ({why}) and could not be put back: {describe_failure(error)}. It is tried again until it is"
+        )
+        tell(decision_id, f"not-put-back-{epoch}", f"{trouble}; /fraud-rollback does the same at once", also_to_channel=True)
+        raise
 
 
-def _finish_promotion(decision_id: str, archive: dict[str, Any]) -> str:
-    record(decision_id, RecordKind.PROMOTED, {"archive": archive})
+def _finish_promotion(decision_id: str, epoch: int) -> str:
+    archive = archive_model(decision_id, Arm.BASELINE)
+    record(decision_id, RecordKind.PROMOTED, {"archive": archive}, epoch)
     store_documents(decision_id, RecordKind.PROMOTED)
     publish_lifecycle(decision_id)
     return PROMOTED
 
 
-def _finish_compensation(decision_id: str, why: str) -> str:
+def _finish_compensation(decision_id: str, epoch: int, why: str) -> str:
     """The record first: the traffic is back, and a registry that is down must not keep that from being told."""
-    record(decision_id, RecordKind.COMPENSATED, {"why": why})
-    restore_registry(decision_id)
-    store_documents(decision_id, RecordKind.COMPENSATED)
-    publish_lifecycle(decision_id)
+    record(decision_id, RecordKind.COMPENSATED, {"why": why}, epoch)
+    follow_registry(decision_id, epoch)
+    store_documents(decision_id, RecordKind.COMPENSATED, epoch)
+    publish_lifecycle(decision_id, epoch)
     return COMPENSATED
 
 
 def stop_superseded(decision_id: str, why: str) -> str:
     """Record it and let the registry follow whatever serves now; nothing else is touched."""
     record_superseded(decision_id, why)
-    follow_registry(decision_id)
+    follow_registry(decision_id, flow_run.run_count)
     return SUPERSEDED

@@ -18,19 +18,19 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
 from flows.domain.serving_state import acknowledge_recorded
 from flows.production_steps import (
+    ACCEPTED,
     append_record,
     archive_model,
     await_restore,
     begin_keeping,
     change_serving,
     close,
-    follow_what_serves,
-    put_in_charge,
     record,
     shift,
     verify,
 )
-from flows.promote_candidate import ACCEPTED, stop_superseded
+from flows.promote_candidate import stop_superseded
+from flows.registry_steps import follow_what_serves, put_in_charge
 from flows.steps import step
 from flows.telling import announce, describe_failure, tell
 from flows.watch import await_arrival, removed_in_words
@@ -54,23 +54,23 @@ def keep_baseline(decision_id: str) -> str:
     attempt = 2 * flow_run.run_count
     try:
         try:
-            archive = _put_baseline_in_charge(decision_id, attempt)
+            archive, epoch = _put_baseline_in_charge(decision_id, attempt)
         except Superseded:  # by an emergency, maybe: then it has done the first part, and the rest is still to do
-            archive = _put_baseline_in_charge(decision_id, attempt + 1)
+            archive, epoch = _put_baseline_in_charge(decision_id, attempt + 1)
     except Superseded as error:
         return stop_superseded(decision_id, str(error))
     except Exception as error:
-        why = f"keeping the baseline is not finished: {describe_failure(error)}. Repair it and retry the run in Prefect"
+        why = f"keeping the baseline is not finished: {describe_failure(error)}. It is tried again until it is"
         tell(decision_id, "not-finished", why, also_to_channel=True)
         raise
-    record(decision_id, RecordKind.BASELINE_KEPT, {"archive": archive})
+    record(decision_id, RecordKind.BASELINE_KEPT, {"archive": archive}, epoch)
     store_documents(decision_id, RecordKind.BASELINE_KEPT)
     publish_lifecycle(decision_id)
     return BASELINE_KEPT
 
 
-def _put_baseline_in_charge(decision_id: str, attempt: int) -> dict[str, Any]:
-    """Returns the receipt of the candidate's archive."""
+def _put_baseline_in_charge(decision_id: str, attempt: int) -> tuple[dict[str, Any], int]:
+    """Returns the receipt of the candidate's archive and the epoch at which the baseline was in charge."""
     opening = begin_keeping(decision_id, attempt)
     epoch: int | None = opening["epoch"]
     if opening["outcome"] != ACCEPTED:
@@ -80,8 +80,8 @@ def _put_baseline_in_charge(decision_id: str, attempt: int) -> dict[str, Any]:
         put_in_charge(decision_id, Arm.BASELINE, epoch)
     archive = _archive_candidate(decision_id)
     if opening["outcome"] != ACCEPTED and epoch is not None:
-        close(decision_id, epoch)
-    return archive
+        return archive, close(decision_id, epoch)
+    return archive, opening["ended"]
 
 
 def _archive_candidate(decision_id: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flows.domain.ab_test import Arm
-from flows.domain.errors import Superseded
 from flows.domain.serving_state import start_test
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ def start_ab_test(serving: Serving, test: ABTest, policy: Policy) -> ServingStat
         Conflict: somebody changed the deployment at the same time; look at it and start again.
     """
     state = serving.read()
-    if state.predictor(test.candidate.predictor) is None:
-        raise Superseded(f"{state.name} has no predictor {test.candidate.predictor}: deploy the candidate before the test starts")
     shares = {
         test.model(Arm.BASELINE).predictor: policy.traffic.baseline,
         test.model(Arm.CANDIDATE).predictor: policy.traffic.candidate,

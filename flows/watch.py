@@ -157,25 +157,35 @@ class Watch:
         if not poll(is_routed, seconds):
             raise OutsideSystemError("Seldon", f"waiting for {self._model}: {signs[-1:]} after {seconds:g} s", retryable=True)
 
-    def until_share_is_seen(self) -> str:
-        """For the way back to safety: only the share counts. Nothing measured is said so and holds nothing up.
+    def until_share_is_seen(self) -> tuple[str, str]:
+        """For the way back to safety: nothing but requests that reach the other model holds it up.
+
+        Returns:
+            what was measured in words, and what is wrong with the target's latency or errors (empty when nothing is).
 
         Raises:
             Superseded: see `check_fence`.
             OutsideSystemError: retryable, requests still reach the other model.
         """
-        since, seen = self.telemetry.now(), ""
+        since, usual = self.telemetry.now(), self._usual_error_share()
+        last, share = Judgement("no request was measured yet"), None
 
         def is_seen() -> bool:
-            nonlocal seen
+            nonlocal last, share
             self.check_fence()
-            arm = self.telemetry.measure(self.test, since)[self.target]
-            seen = f"{100 * arm.share:.1f} % of the requests measured ({arm.requests:,})" if arm.requests else ""
-            return arm.requests > 0 and abs(100 * arm.share - self.share_percent) <= 100 * SHARE_TOLERANCE
+            measured = self.telemetry.measure(self.test, since)
+            if measured[self.target].requests:
+                last = judge(measured, self.target, self.share_percent, self.policy, usual_error_share=usual)
+                share = measured[self.target].share
+            return share is not None and not last.missing
 
-        if not poll(is_seen, CONFIRM_SECONDS) and seen:
-            raise OutsideSystemError("Verification", f"watching {self._model}: only {seen}", retryable=True)
-        return seen or "no request was measured yet"
+        if (
+            not poll(is_seen, CONFIRM_SECONDS)
+            and share is not None
+            and abs(100 * share - self.share_percent) > 100 * SHARE_TOLERANCE
+        ):
+            raise OutsideSystemError("Verification", f"watching {self._model}: only {last.measured}", retryable=True)
+        return last.measured, last.breach
 
     @property
     def _model(self) -> str:

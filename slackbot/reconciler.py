@@ -9,11 +9,11 @@ and not before.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from flows.domain.evidence import plain
+from slackbot.periodic_checks import Check, PeriodicChecks
 from slackbot.prefect_gateway import ResumeResult
 
 if TYPE_CHECKING:
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Check = Callable[[], object]
-
 FINALIZE = "finalize-ab-test/fraud"
 
 
-class Reconciler:
-    """A thread that looks every `period_seconds`, and at once after a `nudge`.
+class Reconciler(PeriodicChecks):
+    """The checks that bring answers to their runs.
 
     Args:
         finalize: the deployment that is started for a question whose run is gone.
@@ -53,66 +51,14 @@ class Reconciler:
         self._publisher = publisher
         self._gateway = gateway
         self._finalize = finalize
-        self._period_seconds = period_seconds
-        self._checks: dict[str, Check] = {
+        checks: dict[str, Check] = {
             "expiry": self._expire_overdue,
             "posting": self._post_all,
             "delivery": self._deliver_all,
             "executions": self._revive_abandoned,
             **(further_checks or {}),
         }
-        self._troubles: dict[str, str] = {}
-        self._wake = threading.Event()
-        self._stopping = False
-        self._looking = threading.Lock()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._stopping = False
-        self._thread = threading.Thread(target=self._look_for_ever, name="reconciler", daemon=True)
-        self._thread.start()
-
-    def stop(self, timeout_seconds: float = 30.0) -> None:
-        """End the thread after the look that it is at."""
-        self._stopping = True
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join(timeout_seconds)
-
-    def nudge(self) -> None:
-        """Look now: something was just answered."""
-        self._wake.set()
-
-    def reconcile_once(self) -> None:
-        """Make every check once; a check that fails is logged and made again next time."""
-        with self._looking:
-            for name, check in self._checks.items():
-                self._guarded(name, check)
-
-    def _look_for_ever(self) -> None:
-        while not self._stopping:
-            self.reconcile_once()
-            self._wake.wait(self._period_seconds)
-            self._wake.clear()
-
-    def _guarded(self, name: str, check: Check) -> None:
-        try:
-            check()
-        except Exception as error:  # noqa: BLE001 - this thread has to outlive every outage, whatever it looks like
-            self._tell(name, f"{type(error).__name__}: {error}")
-        else:
-            self._tell(name, None)
-
-    def _tell(self, name: str, trouble: str | None) -> None:
-        """Log a trouble when it begins or changes, and its end; not at every look."""
-        if trouble == self._troubles.get(name):
-            return
-        if trouble is None:
-            del self._troubles[name]
-            logger.info("reconciler check=%s works again", name)
-        else:
-            self._troubles[name] = trouble
-            logger.warning("reconciler check=%s failed and is tried again every %s s: %s", name, self._period_seconds, trouble)
+        super().__init__("reconciler", checks, period_seconds=period_seconds)
 
     def _expire_overdue(self) -> None:
         for decision in self._decision_log.claim_overdue():
@@ -122,7 +68,7 @@ class Reconciler:
         """The flow has posted each question already, unless Slack was down or the flow died then."""
         for decision in self._decision_log.decisions(pending_only=True):
             decision_id = decision.decision_id
-            self._guarded(f"posting {decision_id}", lambda decision_id=decision_id: self._publisher.publish_decision(decision_id))
+            self.guarded(f"posting {decision_id}", lambda decision_id=decision_id: self._publisher.publish_decision(decision_id))
 
     def _revive_abandoned(self) -> None:
         for flow_run_id in self._executions.take_lapsed():
@@ -134,7 +80,7 @@ class Reconciler:
     def _deliver_all(self) -> None:
         undelivered = self._decision_log.undelivered()
         for decision in undelivered:
-            self._guarded(f"delivery of {decision.decision_id}", lambda decision=decision: self._deliver(decision))
+            self.guarded(f"delivery of {decision.decision_id}", lambda decision=decision: self._deliver(decision))
 
     def _deliver(self, decision: Decision) -> None:
         decision_id, flow_run_id = decision.decision_id, decision.request.flow_run_id

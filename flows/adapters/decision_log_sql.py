@@ -84,10 +84,11 @@ _records = Table(
     Column("kind", Text, nullable=False),
     Column("decision_id", Text, nullable=False),
     Column("at", UtcTime, nullable=False),
+    Column("occurrence", Integer, nullable=False),
     Column("payload", Text, nullable=False),
     Column("previous_hash", Text, nullable=False, unique=True),
     Column("hash", Text, nullable=False),
-    UniqueConstraint("kind", "decision_id"),
+    UniqueConstraint("kind", "decision_id", "occurrence"),
 )
 _REFUSE_IN_POSTGRESQL = """
 CREATE OR REPLACE FUNCTION decision_records_are_kept() RETURNS trigger LANGUAGE plpgsql AS
@@ -224,6 +225,11 @@ class SqlDecisionLog:
             )
             return _read(connection, decision_id)
 
+    def reopen(self, decision_id: str) -> None:
+        with self._database.transaction(f"opening {decision_id} again") as connection:
+            again = update(_decisions).where(_decisions.c.decision_id == decision_id, _decisions.c.consumed_at.is_not(None))
+            connection.execute(again.values(consumed_at=None))
+
     def decisions(self, test_id: str | None = None, *, pending_only: bool = False) -> Sequence[Decision]:
         wanted: list[ColumnElement[bool]] = []
         if test_id is not None:
@@ -233,9 +239,11 @@ class SqlDecisionLog:
         with self._database.transaction("listing decisions", read_only=True) as connection:
             return _all(connection, *wanted)
 
-    def append_record(self, kind: RecordKind, decision_id: str, payload: Mapping[str, object]) -> DecisionRecord:
+    def append_record(
+        self, kind: RecordKind, decision_id: str, payload: Mapping[str, object], *, occurrence: int = 0
+    ) -> DecisionRecord:
         with self._database.transaction(f"recording {kind} of {decision_id}") as connection:
-            return self._append(connection, kind, decision_id, payload)
+            return self._append(connection, kind, decision_id, payload, occurrence)
 
     def records(self, decision_id: str | None = None) -> Sequence[DecisionRecord]:
         query = select(_records).order_by(_records.c.sequence)
@@ -266,10 +274,12 @@ class SqlDecisionLog:
         return decision
 
     def _append(
-        self, connection: Connection, kind: RecordKind, decision_id: str, payload: Mapping[str, object]
+        self, connection: Connection, kind: RecordKind, decision_id: str, payload: Mapping[str, object], occurrence: int = 0
     ) -> DecisionRecord:
         self._database.lock_until_commit(connection, _CHAIN_LOCK)
-        same = select(_records).where(_records.c.kind == kind, _records.c.decision_id == decision_id)
+        same = select(_records).where(
+            _records.c.kind == kind, _records.c.decision_id == decision_id, _records.c.occurrence == occurrence
+        )
         if (first := connection.execute(same).one_or_none()) is not None:
             return _record(first)
         last = connection.execute(select(_records).order_by(_records.c.sequence.desc()).limit(1)).one_or_none()
@@ -282,7 +292,7 @@ class SqlDecisionLog:
             "previous_hash": last.hash if last else GENESIS,
         }
         digest = record_hash(**link, payload=json.loads(stored))
-        connection.execute(insert(_records).values(**link, payload=stored, hash=digest))
+        connection.execute(insert(_records).values(**link, occurrence=occurrence, payload=stored, hash=digest))
         return DecisionRecord(**link, payload=json.loads(stored), hash=digest)
 
 

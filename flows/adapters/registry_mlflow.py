@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import RegistryEntry, Stage
 from flows.domain.errors import OutsideSystemError
+from flows.ports import Provenance
 from flows.settings import RegistryMode
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIAS_OF = {Stage.PRODUCTION: CHAMPION, Stage.STAGING: CHALLENGER}
 STAGE_TAG = "fraud-ab.stage"
+ARTIFACTS_TAG = "fraud-ab.artifacts_sha256"
 REQUEST_SECONDS, REQUEST_RETRIES, DOWNLOAD_SECONDS = "20", "2", "300"
 
 
@@ -67,6 +69,16 @@ class MlflowRegistry:
             source = self._client.get_model_version_download_uri(model.name, model.version)
             downloaded = download_artifacts(artifact_uri=source, dst_path=str(folder), tracking_uri=self._uri)
             return folder.__class__(downloaded)
+
+    def provenance(self, model: Model) -> Provenance:
+        version = self._version(model)
+        with _talking(f"looking for the files of {model}"):
+            source = str(self._client.get_model_version_download_uri(model.name, model.version))
+        return Provenance(version.run_id or "", source, version.tags.get(ARTIFACTS_TAG, ""))
+
+    def note_artifacts(self, model: Model, sha256: str) -> None:
+        with _talking(f"tagging {model}"):
+            self._client.set_model_version_tag(model.name, model.version, ARTIFACTS_TAG, sha256)
 
     def try_out(self, model: Model, files: Path) -> int:
         """Load downloaded artifacts and predict on the input example that was logged with them; returns the rows predicted."""
@@ -149,7 +161,8 @@ class MlflowRegistry:
 
     def _move_aliases(self, model: Model, stage: Stage, alias: str | None) -> None:
         version = self._client.get_model_version(model.name, model.version)
-        self._client.set_model_version_tag(model.name, model.version, STAGE_TAG, str(stage))
+        if version.tags.get(STAGE_TAG) != stage:
+            self._client.set_model_version_tag(model.name, model.version, STAGE_TAG, str(stage))
         if alias and alias not in version.aliases:
             self._client.set_registered_model_alias(model.name, alias, model.version)
         for other in {CHAMPION, PREVIOUS, CHALLENGER} - {alias}:

@@ -32,6 +32,8 @@ OWNER_LABEL = "seldon-deployment-id"
 SELDON_DEPLOYMENTS = ("machinelearning.seldon.io", "v1", "seldondeployments")
 DEPLOYMENTS = ("apps", "v1", "deployments")
 VIRTUAL_SERVICES = ("networking.istio.io", "v1beta1", "virtualservices")
+GITOPS_MARKS = {"Argo CD": r"argocd[.-]", "Flux": r"(kustomize|helm)\.toolkit\.fluxcd\.io/|(kustomize|helm)-controller$"}
+"""What a label, an annotation or a field manager of these controllers begins with."""
 NOT_FOUND, CONFLICT, INVALID, TOO_MANY_REQUESTS, SERVER_ERROR = 404, 409, 422, 429, 500
 
 JSON = dict[str, Any]
@@ -43,6 +45,8 @@ class _Metadata(BaseModel):
     resource_version: str = Field(default="", alias="resourceVersion")
     generation: int = 1
     annotations: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    managed_fields: list[JSON] = Field(default=[], alias="managedFields")
 
 
 class _Spec(BaseModel):
@@ -84,7 +88,9 @@ class SeldonServing:
     """
 
     def __init__(self, *, kubeconfig: Path | None, namespace: str, name: str) -> None:
-        self._api = client.CustomObjectsApi(_connect(kubeconfig))
+        connection = _connect(kubeconfig)
+        self._api = client.CustomObjectsApi(connection)
+        self._reviews = client.AuthorizationV1Api(connection)
         self._namespace = namespace
         self._name = name
 
@@ -118,6 +124,27 @@ class SeldonServing:
             routed=None if routes is None else {name: max(one.get(name, 0) for one in routes) for one in routes for name in one},
             not_ready=not_ready,
         )
+
+    def missing_permissions(self) -> tuple[str, ...]:
+        """By asking the API server itself (SelfSubjectAccessReview), which every account may."""
+        own, router = self._name, f"{self._name}-http"
+        needed = [(SELDON_DEPLOYMENTS, "get", own), (SELDON_DEPLOYMENTS, "patch", own)]
+        needed += [(DEPLOYMENTS, "list", ""), (VIRTUAL_SERVICES, "get", router)]
+        return tuple(
+            f"{verb} {kind[2]}.{kind[0]} {name}".strip() for kind, verb, name in needed if not self._is_allowed(kind, verb, name)
+        )
+
+    def _is_allowed(self, kind: tuple[str, str, str], verb: str, name: str) -> bool:
+        group, version, plural = kind
+        asked = client.V1ResourceAttributes(
+            group=group, version=version, resource=plural, verb=verb, name=name, namespace=self._namespace
+        )
+        review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=asked))
+        answer = self._call(
+            "reviewing what this account may do",
+            lambda: self._reviews.create_self_subject_access_review(review, _request_timeout=TIMEOUT_SECONDS),
+        )
+        return bool(answer.status.allowed)
 
     def _read(self) -> _SeldonDeployment:
         group, version, plural = SELDON_DEPLOYMENTS
@@ -269,7 +296,14 @@ def _as_state(found: _SeldonDeployment) -> ServingState:
             for spec in specs
         ),
         annotations=metadata.annotations,
+        owners=_owners(metadata),
     )
+
+
+def _owners(metadata: _Metadata) -> tuple[str, ...]:
+    """The GitOps controllers that apply this object, by the marks that they leave on it."""
+    marks = [*metadata.labels, *metadata.annotations, *(str(field.get("manager", "")) for field in metadata.managed_fields)]
+    return tuple(name for name, pattern in GITOPS_MARKS.items() if any(re.match(pattern, mark) for mark in marks))
 
 
 def _annotation(key: str) -> str:

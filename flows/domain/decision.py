@@ -9,7 +9,7 @@ from typing import assert_never
 
 from flows.domain.ab_test import ABTest
 from flows.domain.action_plan import ActionPlan
-from flows.domain.errors import PostponementRefused
+from flows.domain.errors import PostponementRefused, PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.verdict import Verdict, VerdictKind
@@ -174,3 +174,30 @@ def refuse_postponement(request: DecisionRequest, until: datetime | None, now: d
         raise PostponementRefused(
             f"the test's last look is due at {request.horizon_at:%Y-%m-%d %H:%M} UTC: choose a time until then"
         )
+
+
+def refuse_another_attempt(decision: Decision, latest_round: int, policy_digest: str, now: datetime) -> None:
+    """Check that a confirmed promotion which was undone may be tried again without asking again.
+
+    Args:
+        latest_round: of the decision's test.
+        policy_digest: of the policy in force.
+        now: the decision log's clock.
+
+    Raises:
+        PromotionUndone: what it was confirmed on no longer holds; the sentence says what.
+    """
+    request, evidence, policy = decision.request, decision.request.evidence, decision.request.policy
+    if now >= decision.deadline:
+        why = f"the time to decide ended at {decision.deadline:%Y-%m-%d %H:%M} UTC"
+    elif latest_round != request.round:
+        why = f"round {latest_round} of the test has been asked about since"
+    elif evidence is not None and evidence.digest != request.verdict.evidence_digest:
+        why = "its evidence is not what was confirmed"
+    elif policy is not None and policy.digest != policy_digest:
+        why = "the policy was changed since"
+    else:
+        return
+    raise PromotionUndone(
+        f"{decision.decision_id} was undone and cannot be tried again: {why}. Start a new test, or its next round"
+    )

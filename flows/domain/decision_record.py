@@ -13,9 +13,13 @@ GENESIS = "sha256:" + "0" * 64
 
 
 class RecordKind(StrEnum):
-    """What a record tells of; it is written after the thing has happened."""
+    """What a record tells of; it is written after the thing has happened.
+
+    `FAILED`: a promotion failed, and not even putting it back could be done at once.
+    """
 
     DECIDED = "decided"
+    FAILED = "failed"
     PROMOTED = "promoted"
     BASELINE_KEPT = "baseline_kept"
     COMPENSATED = "compensated"

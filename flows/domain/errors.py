@@ -44,6 +44,22 @@ class Superseded(FraudABError):
     """A newer decision or an emergency has taken over; this process stops without touching anything more."""
 
 
+class PreflightFailed(FraudABError):
+    """A promotion may not begin; everything that is in the way is listed together. Nothing was changed."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling: a task's error may travel between processes."""
+        return type(self), (self.problems,)
+
+
+class PromotionUndone(FraudABError):
+    """The promotion failed and everything was put back; the message says why, and whether it may be tried again."""
+
+
 class SettingsInvalid(FraudABError):
     """Settings are missing or wrong; all problems are listed together."""
 

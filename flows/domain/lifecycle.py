@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from flows.domain.ab_test import ABTest, Arm
+from flows.domain.action_plan import Stage
 from flows.domain.decision_record import RecordKind
+from flows.domain.serving_state import outcome_epoch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -82,6 +84,22 @@ def arm_in_charge(state: ServingState, test: ABTest) -> Arm | None:
     return next(iter(alone or [arm for arm in Arm if test.model(arm).predictor == point]), None)
 
 
+def stages_by_serving(state: ServingState, test: ABTest) -> Mapping[Arm, Stage] | None:
+    """Where both models belong in the registry by what is served: the registry follows the traffic, never the other way round.
+
+    Returns:
+        None while nobody can tell: an operation or a revert is open, or what serves is not what the test started with.
+    """
+    arm = arm_in_charge(state, test)
+    if arm is None or not state.is_as_tested(test.model(arm).predictor):
+        return None
+    other = state.predictor(test.model(arm.other).predictor)
+    is_on_trial = other is not None and (other.shadow or other.traffic > 0)
+    # after a compensation the promotion may be tried again
+    is_undone = ":compensated@" in (state.outcome or "") and outcome_epoch(state) == state.epoch
+    return {arm: Stage.PRODUCTION, arm.other: Stage.STAGING if is_on_trial or is_undone else Stage.ARCHIVED}
+
+
 def model_lives(
     decisions: Iterable[Decision], records: Iterable[DecisionRecord], in_charge: Model | None, at: datetime
 ) -> tuple[ModelLife, ...]:
@@ -89,7 +107,8 @@ def model_lives(
 
     Args:
         decisions: in any order.
-        records: in the order of the chain; an emergency's names its decision in its payload.
+        records: in the order of the chain; an emergency's names its decision in its payload. Those that tell of the deployment
+            carry its epoch, since a change that came first may be recorded late.
         in_charge: the model that serves now, None when unknown; it has the last word over the records, which may lag behind.
         at: the time (UTC) of a change that only `in_charge` shows.
     """
@@ -97,9 +116,10 @@ def model_lives(
     lives: dict[Model, ModelLife] = {}
     for decision in known.values():
         _begin_test(lives, decision)
-    for record in records:
+    endings = (record for record in records if record.kind in _ENDS)
+    for record in sorted(endings, key=lambda one: int(str(one.payload.get("epoch", 0)))):
         decision = known.get(str(record.payload.get("decision_id", record.decision_id)))
-        if record.kind in _ENDS and decision is not None:
+        if decision is not None:
             for arm, status in zip(Arm, _ENDS[record.kind], strict=True):
                 _enter(lives, decision, arm, Transition(record.at, status, f"{record.kind} ({record.decision_id})"))
     return tuple(_as_served(life, in_charge, at) for life in lives.values())

@@ -23,6 +23,8 @@ REVERT_TO = "fraud-ab/revert-to"
 INTENT = "fraud-ab/intent"
 UNRECORDED = "fraud-ab/unrecorded"
 TEST = "fraud-ab/test"
+CANDIDATE = "fraud-ab/candidate"
+GITOPS = "fraud-ab/gitops"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,10 @@ class Predictor:
 
 @dataclass(frozen=True, slots=True)
 class ServingState:
-    """One version of the SeldonDeployment. `resource_version` and `epoch` are the fence of every change."""
+    """One version of the SeldonDeployment. `resource_version` and `epoch` are the fence of every change.
+
+    `owners`: controllers that write this object from a repository (Argo CD, Flux) and may undo what is changed here.
+    """
 
     name: str
     namespace: str
@@ -45,6 +50,7 @@ class ServingState:
     generation: int
     predictors: tuple[Predictor, ...]
     annotations: Mapping[str, str]
+    owners: tuple[str, ...] = ()
 
     @property
     def epoch(self) -> int:
@@ -74,6 +80,18 @@ class ServingState:
         """The rollback point: the baseline's predictor with its spec, written when the test started."""
         text = self.annotations.get(REVERT_TO)
         return json.loads(text) if text else None
+
+    @property
+    def undone_by(self) -> tuple[str, ...]:
+        """The owners that nobody has told to leave the traffic alone (annotation `fraud-ab/gitops: ignored`)."""
+        return () if self.annotations.get(GITOPS) == "ignored" else self.owners
+
+    def is_as_tested(self, name: str) -> bool:
+        """Whether this predictor serves what it served when the test started: its graph and containers, not its size."""
+        noted = [json.loads(self.annotations[key]) for key in (REVERT_TO, CANDIDATE) if key in self.annotations]
+        spec = next((one["spec"] for one in noted if one["predictor"] == name), None)
+        predictor = self.predictor(name)
+        return predictor is not None and spec is not None and all(predictor.spec.get(key) == spec.get(key) for key in _SERVED)
 
     @property
     def test(self) -> ABTest | None:
@@ -115,11 +133,19 @@ def _all_traffic_to(state: ServingState, name: str) -> dict[str, int]:
     return {predictor: 100 if predictor == name else 0 for predictor in state.traffic}
 
 
+_SERVED = ("graph", "componentSpecs")
+
+
 def finished_outcome(state: ServingState, decision_id: str) -> str | None:
     """`accepted` or `compensated` when this decision's operation already ended in this state, else None."""
     if state.outcome and state.outcome.startswith(f"{decision_id}:"):
         return state.outcome.removeprefix(f"{decision_id}:").partition("@")[0]
     return None
+
+
+def outcome_epoch(state: ServingState) -> int | None:
+    """The epoch at which the last operation ended; None before the first end of one."""
+    return int(state.outcome.rpartition("@")[2]) if state.outcome else None
 
 
 def start_test(state: ServingState, test: ABTest, traffic: Mapping[str, int]) -> ServingChange:
@@ -133,15 +159,18 @@ def start_test(state: ServingState, test: ABTest, traffic: Mapping[str, int]) ->
             f"{state.name} is being changed by {state.operation or state.intent}: start the test when that has ended"
         )
     baseline = test.baseline.predictor
-    predictor = state.predictor(baseline)
+    predictor, candidate = state.predictor(baseline), state.predictor(test.candidate.predictor)
     if predictor is None:
         raise Superseded(f"{state.name} has no predictor {baseline}: deploy the baseline before the test starts")
+    if candidate is None:
+        raise Superseded(f"{state.name} has no predictor {test.candidate.predictor}: deploy the candidate before the test starts")
     return ServingChange(
         why=f"test starts with {baseline} as the baseline",
         traffic=traffic,
         annotations={
             EPOCH: str(state.epoch + 1),
             REVERT_TO: json.dumps({"predictor": baseline, "spec": dict(predictor.spec)}, sort_keys=True),
+            CANDIDATE: json.dumps({"predictor": candidate.name, "spec": dict(candidate.spec)}, sort_keys=True),
             TEST: json.dumps(asdict(test), default=str, sort_keys=True),
             OUTCOME: None,
         },
@@ -150,6 +179,9 @@ def start_test(state: ServingState, test: ABTest, traffic: Mapping[str, int]) ->
 
 def open_operation(state: ServingState, decision_id: str, decided_at_epoch: int) -> ServingChange:
     """Begin to carry out a decision, or take it over after a crash; raises the epoch in either case.
+
+    Args:
+        decided_at_epoch: of the question; for another attempt, of the compensation that ended the one before.
 
     Raises:
         Superseded: the deployment changed since the decision was asked for, or another decision is changing it.
@@ -161,7 +193,10 @@ def open_operation(state: ServingState, decision_id: str, decided_at_epoch: int)
         )
     if state.operation not in (None, decision_id) or state.intent:
         raise Superseded(f"{state.name} is being changed by {state.operation or state.intent}: {decision_id} no longer applies")
-    return ServingChange(why=f"{decision_id} begins", annotations={EPOCH: str(state.epoch + 1), OPERATION: decision_id})
+    annotations: dict[str, str | None] = {EPOCH: str(state.epoch + 1), OPERATION: decision_id}
+    if finished_outcome(state, decision_id):
+        annotations[OUTCOME] = None  # of the attempt before this one
+    return ServingChange(why=f"{decision_id} begins", annotations=annotations)
 
 
 def require_operation(state: ServingState, decision_id: str, epoch: int) -> None:
@@ -224,7 +259,7 @@ def emergency_revert(state: ServingState, *, revert_id: str, actor: str, reason:
         Superseded: the deployment has no rollback point, so nothing says what to revert to.
     """
     baseline, restore, is_pending = _rollback_point(state)
-    entry = {"id": revert_id, "actor": actor, "reason": reason, "at": at.isoformat()}
+    entry = {"id": revert_id, "actor": actor, "reason": reason, "at": at.isoformat(), "epoch": str(state.epoch + 1)}
     return ServingChange(
         why=f"emergency revert by {actor}",
         traffic=None if is_pending else _all_traffic_to(state, baseline),

@@ -86,6 +86,7 @@ def outcome_sentence(decision: Decision, kind: RecordKind) -> str:
     """What has happened, in one sentence."""
     baseline, candidate = decision.request.test.models
     sentences = {
+        RecordKind.FAILED: f"The promotion of {candidate} failed and is being undone.",
         RecordKind.PROMOTED: f"{candidate} is promoted and serves 100 % of the traffic; {baseline} is archived.",
         RecordKind.BASELINE_KEPT: f"{baseline} is retained and serves 100 % of the traffic; {candidate} is archived.",
         RecordKind.COMPENSATED: f"The promotion of {candidate} was undone; {baseline} serves 100 % of the traffic.",

@@ -130,6 +130,7 @@ def decided_title(request: DecisionRequest, claim: Claim, recorded: RecordKind |
     """The header once it is answered: plain text; what has been recorded as done comes before what was decided."""
     candidate, baseline = plain(request.test.candidate.name), plain(request.test.baseline.name)
     done = {
+        RecordKind.FAILED: f"{candidate}: to be undone",
         RecordKind.PROMOTED: f"{candidate} is promoted",
         RecordKind.BASELINE_KEPT: f"{baseline} stays in charge",
         RecordKind.COMPENSATED: f"Undone: {baseline} is in charge",
@@ -169,6 +170,10 @@ def _answered(request: DecisionRequest, claim: Claim) -> str:
 def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None) -> str:
     candidate, baseline = escape(request.test.candidate.name), escape(request.test.baseline.name)
     match recorded:
+        case RecordKind.FAILED:
+            return (
+                "It failed and could not be undone at once: that is tried again until it is done. `/fraud-rollback` does it now."
+            )
         case RecordKind.PROMOTED:
             return f"Done: all traffic goes to {candidate}."
         case RecordKind.BASELINE_KEPT:

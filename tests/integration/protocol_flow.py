@@ -63,7 +63,7 @@ def _ask(test: dict[str, Any], journal: str) -> str:
         assert decision.claim is not None
         act(decision_id, journal, decision.claim.choice)
         die_if_asked(journal)
-        mark_as_carried_out(decision_id)
+        mark_as_carried_out(decision_id, flow_run.run_count)
         if next_step(decision.request.verdict.kind, decision.claim.choice) is not NextStep.EVALUATE_AGAIN:
             return decision.claim.choice
     raise AssertionError

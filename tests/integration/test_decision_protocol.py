@@ -369,7 +369,7 @@ def test_a_question_that_nobody_was_shown_is_posted_once(
         return [str(one["metadata"]) for one in slack.messages("C0FRAUD") if asked.decision_id(1) in str(one["metadata"])]
 
     until(posted, "the message")
-    reconciler.reconcile_once()
+    reconciler.check_once()
     assert len(posted()) == 1
 
 

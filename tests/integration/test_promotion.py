@@ -284,7 +284,7 @@ def test_a_promotion_changes_traffic_registry_archive_records_and_documents(worl
     assert "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 50 %, fraud-v2 50 %" in " ".join(told)
     with get_client(sync_client=True) as api:
         keys = {artifact.key for artifact in api.read_artifacts(limit=200)}
-    assert f"{decision_id}-traffic-candidate-100" in keys
+    assert f"{decision_id}-traffic-candidate-100-2" in keys
 
 
 def test_executing_it_again_changes_nothing_and_says_nothing_twice(world: World) -> None:

@@ -52,12 +52,12 @@ def reconciler_of(log: SqlDecisionLog, **more: Any) -> Reconciler:
 def test_an_outage_is_told_once_and_so_is_its_end(log: SqlDecisionLog, caplog: pytest.LogCaptureFixture) -> None:
     check = Flaky()
     reconciler = reconciler_of(log, further_checks={"registry": check})
-    with caplog.at_level(logging.INFO, logger="slackbot.reconciler"):
-        reconciler.reconcile_once()
-        reconciler.reconcile_once()
+    with caplog.at_level(logging.INFO, logger="slackbot.periodic_checks"):
+        reconciler.check_once()
+        reconciler.check_once()
         check.is_broken = False
-        reconciler.reconcile_once()
-        reconciler.reconcile_once()
+        reconciler.check_once()
+        reconciler.check_once()
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 2
     assert "check=registry" in told[0]
@@ -68,7 +68,7 @@ def test_an_outage_is_told_once_and_so_is_its_end(log: SqlDecisionLog, caplog: p
 def test_one_broken_check_does_not_keep_the_others_from_being_made() -> None:
     check = Flaky()
     away = SqlDecisionLog("postgresql://nobody@127.0.0.1:9/nothing")
-    reconciler_of(away, further_checks={"broken": check, "after": check}).reconcile_once()
+    reconciler_of(away, further_checks={"broken": check, "after": check}).check_once()
     check.wait()
     check.wait()
 

@@ -205,7 +205,8 @@ def test_an_emergency_supersedes_an_open_operation_and_keeps_the_rollback_point(
     back = after(opened, revert(opened))
     assert back.serves_alone("fraud-v1")
     assert (back.epoch, back.operation, back.annotations[REVERT_TO]) == (6, None, POINT)
-    assert back.unrecorded == ({"id": "r1", "actor": "U0CHI", "reason": "wrong alerts", "at": AT.isoformat()},)
+    entry = {"id": "r1", "actor": "U0CHI", "reason": "wrong alerts", "at": AT.isoformat(), "epoch": "6"}
+    assert back.unrecorded == (entry,)
     with pytest.raises(Superseded):
         close_operation(back, "d-1", 5)
 

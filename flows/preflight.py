@@ -1,0 +1,126 @@
+"""Before anything of production is changed: is the candidate what was tested, and will the change be accepted and last?"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from flows.domain.action_plan import describe_traffic
+from flows.domain.errors import PreflightFailed
+from flows.domain.serving_state import GITOPS, open_operation
+from flows.steps import step
+from flows.telling import tell
+from flows.wiring import systems
+
+if TYPE_CHECKING:
+    from flows.domain.ab_test import ABTest, Model
+    from flows.domain.serving_state import ServingState
+    from flows.ports import Provenance
+
+
+@step("Check the candidate before anything is changed")
+def check_candidate(decision_id: str, attempt: int) -> int:
+    """The artifact is the tested one, loads and predicts; the deployment is as tested and accepts the opening patch.
+
+    Args:
+        attempt: a new number for each execution that has not begun to change anything, so that each looks for itself.
+
+    Returns:
+        the rows predicted.
+
+    Raises:
+        PreflightFailed: all that is in the way.
+        Superseded: the deployment changed since the decision was asked for.
+    """
+    request = systems().decision_log.read(decision_id).request
+    test, state = request.test, systems().serving.read()
+    open_operation(state, decision_id, request.epoch)  # an outdated decision is told as that, not as a list of differences
+    with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
+        files = systems().registry.artifact_files(test.candidate, Path(folder))
+        rows = systems().registry.try_out(test.candidate, files)
+        identity = mistaken_identity(test.candidate, state, files, systems().registry.provenance(test.candidate))
+    forbidden = [
+        f"this account may not {what}: apply k8s/base/promoter-role.yaml" for what in systems().serving.missing_permissions()
+    ]
+    if problems := [*obstacles(state, test), *identity, *forbidden]:
+        raise PreflightFailed(problems)
+    systems().serving.apply(state, open_operation(state, decision_id, request.epoch), dry_run=True)
+    tell(decision_id, f"checked-{attempt}", f"{test.candidate} loads and predicts; {state.name} accepts the change (dry run)")
+    return rows
+
+
+def obstacles(state: ServingState, test: ABTest) -> list[str]:
+    """Where the deployment is not as the test left it, and who would undo a change of it; in words, empty when all is well."""
+    found: list[str] = []
+    point = (state.revert_to or {}).get("predictor")
+    if point != test.baseline.predictor:
+        found.append(f"{state.name} has {point or 'nothing'} as its rollback point, not {test.baseline.predictor}")
+    for model in test.models:
+        if state.predictor(model.predictor) is None:
+            found.append(f"{state.name} has no predictor {model.predictor}, it serves {describe_traffic(state.traffic)}")
+        elif not state.is_as_tested(model.predictor):
+            found.append(
+                f"the predictor {model.predictor} is not what the test started with: deploy that again, or start a new test"
+            )
+    if state.undone_by:
+        owners = " and ".join(state.undone_by)
+        found.append(
+            f"{owners} applies {state.name} and may undo the change: let it ignore the predictors, "
+            f"then annotate the SeldonDeployment with {GITOPS}=ignored"
+        )
+    return found
+
+
+def mistaken_identity(model: Model, state: ServingState, files: Path, provenance: Provenance) -> list[str]:
+    """Where test, registry, artifacts and predictor do not mean the same model; in words.
+
+    Args:
+        files: the downloaded artifacts.
+    """
+    found: list[str] = []
+    if provenance.noted_sha256 and provenance.noted_sha256 != artifacts_sha256(files):
+        found.append(f"the artifacts of {model} are not those that the test began with: somebody changed them")
+    logged_by = _logged_by(files)
+    if logged_by and provenance.run_id and logged_by != provenance.run_id:
+        found.append(f"{model} is registered from run {provenance.run_id}, but its artifacts were logged by run {logged_by}")
+    loads = _model_uri(state, model)
+    scheme = loads.partition("://")[0]
+    if loads and provenance.source.startswith(f"{scheme}://") and loads.rstrip("/") != provenance.source.rstrip("/"):
+        found.append(f"the predictor {model.predictor} loads {loads}, but {model} is at {provenance.source}")
+    return found
+
+
+def artifacts_sha256(folder: Path) -> str:
+    """One digest of all files below a folder: their paths and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as stream:
+            digest.update(
+                f"{path.relative_to(folder).as_posix()}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
+            )
+    return digest.hexdigest()
+
+
+def note_artifacts(test: ABTest) -> None:
+    """When a test starts: keep the digest of both models' artifacts, so that a promotion is of what was tested."""
+    for model in test.models:
+        with tempfile.TemporaryDirectory(prefix="model-") as folder:
+            digest = artifacts_sha256(systems().registry.artifact_files(model, Path(folder)))
+        systems().registry.note_artifacts(model, digest)
+
+
+def _logged_by(files: Path) -> str:
+    """The run that logged these artifacts by their own description; empty where they have none."""
+    description = files / "MLmodel"
+    found = yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else None
+    return str(found.get("run_id") or "") if isinstance(found, dict) else ""
+
+
+def _model_uri(state: ServingState, model: Model) -> str:
+    predictor = state.predictor(model.predictor)
+    graph = predictor.spec.get("graph") if predictor else None
+    return str(graph.get("modelUri") or "") if isinstance(graph, dict) else ""
