@@ -21,9 +21,10 @@ from flows.domain.decision import (
     Person,
     due_after,
     next_step,
+    refuse_another_attempt,
     refuse_postponement,
 )
-from flows.domain.errors import PostponementRefused
+from flows.domain.errors import PostponementRefused, PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.verdict import VerdictKind, decide_verdict
@@ -131,3 +132,29 @@ def test_a_postponement_until_the_horizon_is_allowed() -> None:
 def test_other_postponements_are_refused_with_the_reason(changes: dict[str, object], until: datetime | None, why: str) -> None:
     with pytest.raises(PostponementRefused, match=why):
         refuse_postponement(replace(request(), **changes), until, NOW)
+
+
+def undone(**changes: object) -> Decision:
+    at = datetime(2026, 11, 20, tzinfo=UTC)
+    return Decision(replace(request(), **changes), at, at + timedelta(hours=10))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_promotion_that_was_undone_may_be_tried_again_while_everything_holds() -> None:
+    one = undone(policy=Policy())
+    refuse_another_attempt(one, one.request.round, Policy().digest, one.deadline - timedelta(seconds=1))
+    refuse_another_attempt(undone(policy=None, evidence=None), one.request.round, "sha256:other", one.created_at)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rounds", "policy_digest", "hours", "why"),
+    [
+        ({}, 0, Policy().digest, 10, "the time to decide ended at 2026-11-20 10:00 UTC"),
+        ({}, 1, Policy().digest, 1, "has been asked about since"),
+        ({"evidence": Evidence(missing=("labels",))}, 0, Policy().digest, 1, "its evidence is not what was confirmed"),
+        ({}, 0, "sha256:other", 1, "the policy was changed since"),
+    ],
+)
+def test_otherwise_it_says_why_not(changes: dict[str, object], rounds: int, policy_digest: str, hours: int, why: str) -> None:
+    one = undone(**{"policy": Policy(), **changes})
+    with pytest.raises(PromotionUndone, match=why):
+        refuse_another_attempt(one, one.request.round + rounds, policy_digest, one.created_at + timedelta(hours=hours))

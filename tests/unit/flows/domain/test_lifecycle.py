@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flows.domain.ab_test import ABTest, Arm, Model
-from flows.domain.action_plan import ActionPlan
+from flows.domain.action_plan import ActionPlan, Stage
 from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Decision, DecisionRequest, Links
 from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
 from flows.domain.evidence import Evidence
-from flows.domain.lifecycle import LifecycleStatus, arm_in_charge, model_lives
+from flows.domain.lifecycle import LifecycleStatus, arm_in_charge, model_lives, stages_by_serving
 from flows.domain.policy import Policy
-from flows.domain.serving_state import Predictor, ServingState
+from flows.domain.serving_state import CANDIDATE, OPERATION, OUTCOME, REVERT_TO, Predictor, ServingState
 from flows.domain.verdict import decide_verdict
 
 V1, V2, V3 = (Model(f"fraud_v{n}", str(n), f"fraud-v{n}") for n in (1, 2, 3))
@@ -120,3 +120,46 @@ def state(v1: int, v2: int, **annotations: str) -> ServingState:
 )
 def test_who_is_in_charge_of_what_serves(found: ServingState, arm: Arm | None) -> None:
     assert arm_in_charge(found, FIRST.request.test) is arm
+
+
+def test_a_promotion_that_is_recorded_after_the_emergency_that_undid_it_came_first_all_the_same() -> None:
+    late = [
+        record(RecordKind.EMERGENCY_REVERT, "r", 3, decision_id="a-1", epoch="5"),
+        record(RecordKind.PROMOTED, "a-1", 4, epoch=4),
+    ]
+    assert statuses(late) == [LifecycleStatus.RESTORED, LifecycleStatus.ARCHIVED]
+
+
+def serving(v1: int, v2: int, *, shadow: bool = False, graph: str = "v2", **annotations: str) -> ServingState:
+    noted = {
+        REVERT_TO: '{"predictor": "fraud-v1", "spec": {"graph": "v1"}}',
+        CANDIDATE: '{"predictor": "fraud-v2", "spec": {"graph": "v2"}}',
+        "fraud-ab/epoch": "9",
+    }
+    predictors = (
+        Predictor("fraud-v1", v1, spec={"graph": "v1"}),
+        Predictor("fraud-v2", v2, shadow=shadow, spec={"graph": graph}),
+    )
+    return ServingState("fraud", "models", "1", 1, predictors, {**noted, **annotations})
+
+
+@pytest.mark.parametrize(
+    ("state", "baseline", "candidate"),
+    [
+        (serving(80, 20), Stage.PRODUCTION, Stage.STAGING),
+        (serving(100, 0, shadow=True), Stage.PRODUCTION, Stage.STAGING),
+        (serving(100, 0), Stage.PRODUCTION, Stage.ARCHIVED),
+        (serving(100, 0, **{OUTCOME: "a-1:compensated@9"}), Stage.PRODUCTION, Stage.STAGING),
+        (serving(100, 0, **{OUTCOME: "a-1:compensated@8"}), Stage.PRODUCTION, Stage.ARCHIVED),
+        (serving(100, 0, **{OUTCOME: "a-1:accepted@9"}), Stage.PRODUCTION, Stage.ARCHIVED),
+        (serving(0, 100), Stage.ARCHIVED, Stage.PRODUCTION),
+        (replace(serving(0, 100), predictors=serving(0, 100).predictors[1:]), Stage.ARCHIVED, Stage.PRODUCTION),
+    ],
+)
+def test_the_registry_follows_what_serves(state: ServingState, baseline: Stage, candidate: Stage) -> None:
+    assert stages_by_serving(state, FIRST.request.test) == {Arm.BASELINE: baseline, Arm.CANDIDATE: candidate}
+
+
+@pytest.mark.parametrize("state", [serving(0, 100, graph="v3"), serving(0, 100, **{OPERATION: "a-1"})])
+def test_nothing_follows_a_model_that_the_test_does_not_know_or_a_change_in_progress(state: ServingState) -> None:
+    assert stages_by_serving(state, FIRST.request.test) is None

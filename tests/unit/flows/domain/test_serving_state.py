@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.errors import Superseded
 from flows.domain.serving_state import (
+    CANDIDATE,
     EPOCH,
+    GITOPS,
     INTENT,
     OPERATION,
     OUTCOME,
@@ -30,6 +32,7 @@ from flows.domain.serving_state import (
     finish_revert,
     finished_outcome,
     open_operation,
+    outcome_epoch,
     require_operation,
     shift_traffic,
     start_test,
@@ -303,3 +306,42 @@ def _act(action: str, now: ServingState, held: int) -> ServingChange | None:
             return finish_revert(now)
         case _:
             return acknowledge_recorded(now, frozenset(entry["id"] for entry in now.unrecorded))
+
+
+def test_a_predictor_is_as_tested_while_it_serves_the_same_graph_and_containers() -> None:
+    started = after(state(), start_test(state(), STARTED, {"fraud-v1": 80, "fraud-v2": 20}))
+    assert started.is_as_tested("fraud-v1")
+    resized = replace(started, predictors=(Predictor("fraud-v1", 80, spec={**SPEC, "replicas": 5}), *started.predictors[1:]))
+    assert resized.is_as_tested("fraud-v1")
+    for changed in ({"graph": {"name": "fraud-v1", "modelUri": "s3://other"}}, {"componentSpecs": [{"spec": {}}]}):
+        other = replace(started, predictors=(Predictor("fraud-v1", 80, spec={**SPEC, **changed}), *started.predictors[1:]))
+        assert not other.is_as_tested("fraud-v1")
+    assert json.loads(started.annotations[CANDIDATE])["predictor"] == "fraud-v2"
+    assert started.is_as_tested("fraud-v2")
+    assert not started.is_as_tested("fraud-v3")
+    assert not state().is_as_tested("fraud-v1")
+
+
+def test_an_owner_undoes_changes_unless_somebody_has_told_it_not_to() -> None:
+    owned = replace(state(), owners=("Argo CD",))
+    assert owned.undone_by == ("Argo CD",)
+    assert replace(owned, annotations={GITOPS: "ignored"}).undone_by == ()
+    assert state().undone_by == ()
+
+
+def test_another_attempt_opens_at_the_epoch_of_the_compensation_and_forgets_its_outcome() -> None:
+    undone = state(epoch="7", outcome="d-1:compensated@7")
+    assert outcome_epoch(undone) == 7
+    assert outcome_epoch(state()) is None
+    again = after(undone, open_operation(undone, "d-1", 7))
+    assert (again.operation, again.epoch, again.outcome) == ("d-1", 8, None)
+    other = after(undone, open_operation(undone, "d-2", 7))
+    assert other.outcome == "d-1:compensated@7"
+    with pytest.raises(Superseded, match="somebody changed it since"):
+        open_operation(state(epoch="8", outcome="d-1:compensated@7"), "d-1", 7)
+
+
+def test_a_test_needs_both_predictors() -> None:
+    alone = replace(state(), predictors=state().predictors[:1])
+    with pytest.raises(Superseded, match="no predictor fraud-v2: deploy the candidate"):
+        start_test(alone, STARTED, {"fraud-v1": 100})
