@@ -1,0 +1,259 @@
+"""The embedded systems that production changes are tested on: a World with a running test, and the fixtures that build it.
+
+Kubernetes, Slack and S3 are the stand-ins over HTTP; MLflow, git, the decision log and Prefect with its server are real. Only
+the telemetry is made here: it asks the stand-in's own router which predictor serves each of 1,000 cards now.
+
+A test module names it in `pytest_plugins`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from kubernetes import client, config
+from mlflow import MlflowClient
+from mlflow.models import infer_signature
+from moto.server import ThreadedMotoServer
+from prefect import flow
+from prefect.testing.utilities import prefect_test_harness
+from sklearn.linear_model import LogisticRegression
+
+from deployments.sandbox.kubernetes import SandboxKubernetes
+from deployments.sandbox.slack import SandboxSlack
+from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.action_plan import Stage, plan_model_in_charge
+from flows.domain.counts import Design, ModelCounts, Outcomes
+from flows.domain.decision import Choice, DecisionRequest, Links, Person
+from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.evidence import Evidence
+from flows.domain.policy import Policy
+from flows.domain.serving_state import ServingState
+from flows.domain.verdict import decide_verdict
+from flows.emergency_revert import revert_traffic
+from flows.ports import ArmTelemetry
+from flows.start_ab_test import start_ab_test
+from flows.wiring import Systems, systems
+
+if TYPE_CHECKING:
+    from flows.domain.decision import Decision
+
+WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
+EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
+POLICY = 'watch_minutes = 0\ntraffic_steps = [50]\npromoters = ["U0ANA"]\nrollbackers = ["U0ANA"]\n'
+ANA = Person("U0ANA", "Ana")
+
+
+@dataclass
+class RouterTelemetry:
+    """What the stand-in's router serves at this moment, with latency and errors as a test wants them."""
+
+    kubernetes: SandboxKubernetes
+    test: ABTest
+    p95_ms: float = 60.0
+    errors: int = 0
+    on_measure: Callable[[], None] = lambda: None
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def measure(self, test: ABTest, since: datetime) -> dict[Arm, ArmTelemetry]:
+        self.on_measure()
+        served = [self.kubernetes.route(f"card-{number}") for number in range(1000)]
+        counted = {arm: served.count(self.test.model(arm).predictor) for arm in Arm}
+        return {
+            arm: ArmTelemetry(count, count / 1000, self.p95_ms if count else None, self.errors * (arm is Arm.CANDIDATE))
+            for arm, count in counted.items()
+        }
+
+
+@dataclass
+class World:
+    systems: Systems
+    kubernetes: SandboxKubernetes
+    slack: SandboxSlack
+    test: ABTest
+    telemetry: RouterTelemetry
+    repository: Path
+    rounds: int = 0
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def decide(self, choice: Choice = Choice.CONFIRM, until: datetime | None = None) -> Decision:
+        """A claimed decision of this test at the deployment's present epoch."""
+        self.rounds += 1
+        state, registry = self.systems.serving.read(), self.systems.registry
+        entries = tuple(registry.entry(model) for model in self.test.models)
+        counts = Outcomes(Design.SPLIT, ModelCounts(1000, 800, 880, 800), ModelCounts(1000, 880, 968, 880))
+        evidence = Evidence(counted=counts)
+        request = DecisionRequest(
+            test=self.test,
+            round=self.rounds,
+            flow_run_id="run",
+            verdict=decide_verdict(evidence, Policy()),
+            plan=plan_model_in_charge(self.test, Arm.CANDIDATE, state, entries, (*self.systems.policy.traffic_steps, 100)),
+            rollback_plan=plan_model_in_charge(self.test, Arm.BASELINE, state, entries, (100,)),
+            epoch=state.epoch,
+            links=Links(),
+            decide_within_hours=1,
+            next_look_at=None,
+            postponements_left=1,
+            evidence=evidence,
+        )
+        decision = self.systems.decision_log.open(request)
+        return self.systems.decision_log.claim(
+            decision.decision_id,
+            evidence_digest=request.verdict.evidence_digest,
+            choice=choice,
+            actor=ANA,
+            reason="looks good",
+            postponed_until=until,
+        )
+
+    @property
+    def state(self) -> ServingState:
+        return self.systems.serving.read()
+
+    def registry(self) -> list[str]:
+        return [str(self.systems.registry.entry(model)).partition(" v1: ")[2] for model in self.test.models]
+
+    def kinds(self) -> list[RecordKind]:
+        records = list(self.systems.decision_log.records())
+        assert first_broken_link(records) is None
+        return [record.kind for record in records if record.kind is not RecordKind.DECIDED]
+
+    def page(self) -> dict[str, Any]:
+        text = (self.repository / "docs" / "model_lifecycle.md").read_text()
+        return yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["model_lifecycle"]
+
+    def emergency(self, revert_id: str = "revert-1") -> None:
+        revert_traffic(self.systems.serving, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxKubernetes, SandboxSlack, str, Path]]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    s3.start()
+    host, port = s3.get_host_and_port()
+    with SandboxKubernetes(delay_seconds=0.02) as kubernetes, SandboxSlack() as slack:
+        yield kubernetes, slack, f"http://{host}:{port}", folder
+    s3.stop()
+    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture(scope="module")
+def logged(servers: tuple[SandboxKubernetes, SandboxSlack, str, Path]) -> tuple[str, str, str]:
+    """A tracking URI, a real model in it and the experiment of the tests."""
+    uri = f"sqlite:///{servers[3] / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    experiment = MlflowClient(uri).create_experiment("ab", artifact_location=(servers[3] / "artifacts").as_uri())
+    with mlflow.start_run(experiment_id=experiment):
+        model = mlflow.sklearn.log_model(
+            LogisticRegression().fit(EXAMPLE, [0, 1, 0]),
+            name="model",
+            signature=infer_signature(EXAMPLE, [0, 1, 0]),
+            input_example=EXAMPLE,
+            pip_requirements=["scikit-learn"],
+        )
+    return uri, model.model_uri, experiment
+
+
+@pytest.fixture
+def world(
+    prefect: None,
+    servers: tuple[SandboxKubernetes, SandboxSlack, str, Path],
+    logged: tuple[str, str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[World]:
+    kubernetes, slack, s3, _ = servers
+    uri, model_uri, experiment = logged
+    mlflow.set_tracking_uri(uri)
+    number = abs(hash(request.node.name)) % 10**8
+    models = [Model(f"fraud_{side}_{number}", "1", f"fraud-{side}") for side in ("v1", "v2")]
+    for model in models:
+        mlflow.register_model(model_uri, model.name)
+    run = MlflowClient(uri).create_run(experiment).info.run_id
+    test = ABTest(f"t{number}", models[0], models[1], datetime(2026, 11, 1, tzinfo=UTC), run)
+    repository = tmp_path / "repository"
+    subprocess.run(["git", "init", "--quiet", "--initial-branch=main", repository], check=True, timeout=30)
+    (tmp_path / "policy.toml").write_text(POLICY)
+    for name, value in {
+        "KUBECONFIG": str(kubernetes.write_kubeconfig(tmp_path / "kubeconfig")),
+        "MLFLOW_TRACKING_URI": uri,
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "SLACK_BOT_TOKEN": slack.bot_token,
+        "SLACK_API_URL": slack.api_url,
+        "FRAUD_AB_SLACK_CHANNEL": "C0FRAUD",
+        "FRAUD_AB_POLICY_FILE": str(tmp_path / "policy.toml"),
+        "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{tmp_path / 'log.db'}",
+        "FRAUD_AB_FEEDBACK_URL": str(tmp_path / "none.parquet"),
+        "FRAUD_AB_LIFECYCLE_REPOSITORY": str(repository),
+        "FRAUD_AB_ARCHIVE_BUCKET": "archive",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="archive")
+    api = client.CustomObjectsApi(config.new_client_from_config(str(tmp_path / "kubeconfig")))
+    api.create_namespaced_custom_object(*WHERE, manifest(models))
+    systems.cache_clear()
+    telemetry = RouterTelemetry(kubernetes, test)
+    systems().__dict__["telemetry"] = telemetry
+    found = World(systems(), kubernetes, slack, test, telemetry, repository)
+    found.systems.registry.set_in_charge(test.baseline)
+    found.systems.registry.set_stage(test.candidate, Stage.STAGING)
+    start_ab_test(found.systems.serving, test, found.systems.policy)
+    found.kept["api"] = api
+    yield found
+    api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
+    systems.cache_clear()
+
+
+def manifest(models: list[Model]) -> dict[str, Any]:
+    predictors = [
+        {
+            "name": model.predictor,
+            "traffic": 100 * (place == 0),
+            "graph": {"name": model.predictor, "implementation": "MLFLOW_SERVER", "modelUri": "s3://models/x"},
+        }
+        for place, model in enumerate(models)
+    ]
+    kind = {"apiVersion": "machinelearning.seldon.io/v1", "kind": "SeldonDeployment"}
+    return {**kind, "metadata": {"name": "fraud-predictor"}, "spec": {"predictors": predictors}}
+
+
+def run(act: Callable[[str], str], decision_id: str) -> str:
+    """One execution in a flow run, as the finalizing flow does it."""
+
+    @flow(name="act", persist_result=True)
+    def body() -> str:
+        return act(decision_id)
+
+    return body()
+
+
+def lines(world: World, decision_id: str) -> list[str]:
+    parent = next(
+        m
+        for m in world.slack.messages("C0FRAUD")
+        if m.get("metadata", {}).get("event_payload", {}).get("key") == f"decision:{decision_id}"
+    )
+    return [message["text"] for message in world.slack.thread(parent["ts"]) if message["ts"] != parent["ts"]]
