@@ -11,7 +11,8 @@ import yaml
 
 from flows.domain.action_plan import describe_traffic
 from flows.domain.errors import PreflightFailed
-from flows.domain.serving_state import GITOPS, open_operation
+from flows.domain.serving_state import GITOPS
+from flows.production_steps import opening_of
 from flows.steps import step
 from flows.telling import tell
 from flows.wiring import systems
@@ -36,9 +37,9 @@ def check_candidate(decision_id: str, attempt: int) -> int:
         PreflightFailed: all that is in the way.
         Superseded: the deployment changed since the decision was asked for.
     """
-    request = systems().decision_log.read(decision_id).request
-    test, state = request.test, systems().serving.read()
-    open_operation(state, decision_id, request.epoch)  # an outdated decision is told as that, not as a list of differences
+    decision, state = systems().decision_log.read(decision_id), systems().serving.read()
+    test = decision.request.test
+    opening = opening_of(state, decision)  # an outdated decision is told as that, not as a list of differences
     with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
         files = systems().registry.artifact_files(test.candidate, Path(folder))
         rows = systems().registry.try_out(test.candidate, files)
@@ -48,7 +49,7 @@ def check_candidate(decision_id: str, attempt: int) -> int:
     ]
     if problems := [*obstacles(state, test), *identity, *forbidden]:
         raise PreflightFailed(problems)
-    systems().serving.apply(state, open_operation(state, decision_id, request.epoch), dry_run=True)
+    systems().serving.apply(state, opening, dry_run=True)
     tell(decision_id, f"checked-{attempt}", f"{test.candidate} loads and predicts; {state.name} accepts the change (dry run)")
     return rows
 

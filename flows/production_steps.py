@@ -106,9 +106,7 @@ def begin(decision_id: str, attempt: int) -> Json:
 
     def decide(state: ServingState) -> ServingChange | None:
         before.append(state)
-        is_undone = finished_outcome(state, decision_id) == COMPENSATED
-        epoch = (outcome_epoch(state) if is_undone else None) or decision.request.epoch
-        return None if _outcome(state, decision) else open_operation(state, decision_id, epoch)
+        return None if _outcome(state, decision) else opening_of(state, decision)
 
     state = change_serving(decide)
     outcome = _outcome(state, decision)
@@ -118,6 +116,13 @@ def begin(decision_id: str, attempt: int) -> Json:
         tell(decision_id, f"opened-{state.epoch}", text, _annotation_changes(before[-1], state))
     epoch = state.epoch if outcome is None else ended_at(state, decision_id)
     return {"epoch": epoch, "outcome": outcome, "failed": _failed_before(decision_id)}
+
+
+def opening_of(state: ServingState, decision: Decision) -> ServingChange:
+    """The patch that opens this decision's operation, for the first time or after it was undone. Raises `Superseded`."""
+    is_undone = finished_outcome(state, decision.decision_id) == COMPENSATED
+    epoch = outcome_epoch(state) if is_undone else None
+    return open_operation(state, decision.decision_id, decision.request.epoch if epoch is None else epoch)
 
 
 def ended_at(state: ServingState, decision_id: str) -> int:

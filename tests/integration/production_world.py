@@ -134,6 +134,12 @@ class World:
         text = (self.repository / "docs" / "model_lifecycle.md").read_text()
         return yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["model_lifecycle"]
 
+    def patch(self, operations: list[dict[str, Any]]) -> None:
+        """What somebody else does to the SeldonDeployment."""
+        self.kept["api"].patch_namespaced_custom_object(
+            *WHERE, "fraud-predictor", operations, _content_type="application/json-patch+json"
+        )
+
     def emergency(self, revert_id: str = "revert-1") -> None:
         revert_traffic(self.systems.serving, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=datetime.now(UTC))
 
