@@ -1,7 +1,7 @@
-"""Faults of real processes, a part of `make faults`: kills of flow runs and of whole machines, and restarts of Prefect's server.
+"""Faults of real processes, a part of `make faults`: kills of flow runs and of machines, and restarts of Prefect's server.
 
-Nothing is done by hand after a fault: what goes on is what a user has, `fraud-ab serve` with its reconciler and the bot. A case is
-bad when the change neither arrived nor left the baseline serving, when an invariant is broken, or when the fault met nothing.
+Nothing is done by hand after a fault: what goes on is what a user has, `fraud-ab serve` with its reconciler and the bot. A case
+is bad when the change neither arrived nor left the baseline serving, when an invariant is broken, or when the fault met nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -92,22 +92,21 @@ def process_fault_cases(*, quick: bool) -> list[CaseResult]:
     Args:
         quick: two kills and one restart.
     """
-    kills, others = (KILLS[:2], ()) if quick else (KILLS, MACHINES)
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        killed = pool.submit(_kill_all, kills)
-        broken = pool.submit(_break_all, others, quick=quick)
+        killed, broken = pool.submit(_kill_all, quick=quick), pool.submit(_break_all, quick=quick)
         return [*killed.result(), *broken.result()]
 
 
-def _kill_all(kills: tuple[Kill, ...]) -> list[CaseResult]:
+def _kill_all(*, quick: bool) -> list[CaseResult]:
     with process_world() as world:
-        return [_kill(world, kill) for kill in kills]
+        return [_kill(world, kill) for kill in (KILLS[:2] if quick else KILLS)]
 
 
-def _break_all(machines: tuple[Kill, ...], *, quick: bool) -> list[CaseResult]:
+def _break_all(*, quick: bool) -> list[CaseResult]:
     with process_world() as world:
-        lost = [_kill(world, kill) for kill in machines]
-        return [*lost, *(_restart_once(world) if quick else _restart_at_each_wait(world))]
+        if quick:
+            return _restart_once(world)
+        return [*_restart_at_each_wait(world), *(_kill(world, kill) for kill in MACHINES)]
 
 
 # ---- kills --------------------------------------------------------------------------------------------------------
@@ -214,9 +213,7 @@ class _Waits:
         self._story = before.next_round()
         _await_suspended(self._world, self._now)
         is_consumed = self._world.decision(before).consumed_at is not None
-        return "finished", [] if is_consumed else [
-            "the next question is asked, but the postponement is not marked as carried out"
-        ]
+        return "finished", [] if is_consumed else ["asked again, but the postponement is not marked as carried out"]
 
     def _confirmed_while_down(self) -> tuple[Ending, list[str]]:
         with prefect_down(self._world, killed=False):
@@ -242,7 +239,7 @@ class _Waits:
 
 
 @contextlib.contextmanager
-def prefect_down(world: ProcessWorld, *, killed: bool) -> Iterator[None]:
+def prefect_down(world: ProcessWorld, *, killed: bool) -> Generator[None]:
     """Prefect's server is away while the block runs, and then starts again on the same database."""
     server = world.stack.child("prefect")
     if killed:
@@ -258,9 +255,8 @@ def prefect_down(world: ProcessWorld, *, killed: bool) -> Iterator[None]:
 
 def _await_suspended(world: ProcessWorld, story: Story) -> None:
     """The question is asked, and the run waits for its answer."""
-    world.until(
-        lambda: world.systems.outbox.find(message_key(story.decision_id)), f"the question {story.decision_id}", END_SECONDS
-    )
+    key = message_key(story.decision_id)
+    world.until(lambda: world.systems.outbox.find(key), f"the question {story.decision_id}", END_SECONDS)
     world.until(lambda: world.run_state(story) == "Suspended", "the run to wait")
 
 

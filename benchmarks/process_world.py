@@ -1,7 +1,7 @@
 """The world for faults of real processes: the embedded stack with `fraud-ab serve` and the bot, and one small test after another.
 
-Every process is the product's own and none has a hook: what happens to it comes from outside, when something is seen in Slack, in
-Prefect, on the SeldonDeployment or in the records. The models are tiny and the feedback is small, so that time goes into processes.
+Every process is the product's own and none has a hook: what happens to it comes from outside, when something is seen in Slack,
+in Prefect, on the SeldonDeployment or in the records. Models and feedback are small: the time goes into the processes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -202,7 +202,7 @@ class ProcessWorld:
 
 
 @contextlib.contextmanager
-def process_world() -> Iterator[ProcessWorld]:
+def process_world() -> Generator[ProcessWorld]:
     """Start everything; stop it with everything that it started. This process's environment is the stack's from then on."""
     from prefect.context import refresh_global_settings_context
 
@@ -239,7 +239,8 @@ def _log_model(tracking_uri: str) -> tuple[str, str]:
 
     mlflow.set_tracking_uri(tracking_uri)
     experiment = mlflow.MlflowClient().create_experiment("process-faults")
-    with contextlib.redirect_stderr(io.StringIO()), mlflow.start_run(experiment_id=experiment):
+    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with silent[0], silent[1], mlflow.start_run(experiment_id=experiment):
         logged = mlflow.sklearn.log_model(
             LogisticRegression().fit(EXAMPLE, [0, 1, 0]),
             name="model",
