@@ -368,15 +368,15 @@ def test_a_run_whose_machine_died_before_its_first_line_goes_on_elsewhere(
     url = os.environ["FRAUD_AB_DECISION_LOG_URL"]
     executions, gateway = SqlExecutions(url), PrefectGateway(starting=timedelta(0))
     reconciler = reconciler_of(log, slack, gateway, finalize="ask/early")
-    reconciler_of(log, slack, PrefectGateway(), finalize="ask/early").reconcile_once()
+    reconciler_of(log, slack, PrefectGateway(), finalize="ask/early").check_once()
     assert not executions.is_leased(asked.flow_run_id), "it may be just starting"
-    reconciler.reconcile_once()
+    reconciler.check_once()
     assert executions.is_leased(asked.flow_run_id)
     assert is_pending(asked), "a process may still renew the lease"
     in_the_past(
         log, "UPDATE executions SET renewed_at = renewed_at - interval '2 minutes' WHERE flow_run_id = :it", asked.flow_run_id
     )
-    reconciler.reconcile_once()
+    reconciler.check_once()
     with process(*runner, log=tmp_path / "second.log"):
         until(lambda: waits_under(asked), "the question")
     assert asked.lines() == ["asked 1"]
