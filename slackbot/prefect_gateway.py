@@ -19,7 +19,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from flows.domain.errors import OutsideSystemError, SettingsInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Mapping, Sequence
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
@@ -47,11 +47,13 @@ class PrefectGateway:
 
     Args:
         ui_url: base of links for people; empty: derived from the API's address.
+        starting: how long a run may be Pending or Running before its process is expected to hold a lease.
     """
 
-    def __init__(self, *, ui_url: str = "", call_seconds: float = CALL_SECONDS) -> None:
+    def __init__(self, *, ui_url: str = "", call_seconds: float = CALL_SECONDS, starting: timedelta = STARTING) -> None:
         self._ui_url = ui_url.rstrip("/")
         self._call_seconds = call_seconds
+        self._starting = starting
 
     def guarded_resume(self, flow_run_id: str, *, key_prefix: str, decision_id: str) -> ResumeResult:
         """Resume a run that is suspended under a key with this prefix; any other run is left alone.
@@ -66,8 +68,32 @@ class PrefectGateway:
             if _is_dead(run):
                 return ResumeResult.DEAD
             if not _waits_under(run, key_prefix):
-                return ResumeResult.STALLED if _is_at_work(run) and _is_settled(run) else ResumeResult.NOT_WAITING
+                return ResumeResult.STALLED if _is_at_work(run) and self._is_settled(run) else ResumeResult.NOT_WAITING
             return _resume(client, run, key_prefix, {"decision_id": decision_id})
+
+    def runs_at_work(self, deployment: str) -> Sequence[str]:
+        """The runs of a deployment (`flow/name`) that are Pending or Running, those left out that may be just starting.
+
+        Raises:
+            OutsideSystemError: Prefect cannot be reached, or does not know the deployment.
+        """
+        from prefect.client.schemas.filters import (
+            DeploymentFilter,
+            DeploymentFilterId,
+            FlowRunFilter,
+            FlowRunFilterState,
+            FlowRunFilterStateType,
+        )
+        from prefect.client.schemas.objects import StateType
+
+        at_work = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
+        with self._client(f"looking for runs of {deployment}") as client:
+            found = client.read_deployment_by_name(deployment)
+            runs = client.read_flow_runs(
+                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id])),
+                flow_run_filter=FlowRunFilter(state=at_work),
+            )
+        return [str(run.id) for run in runs if self._is_settled(run)]
 
     def reschedule_if_dead(self, flow_run_id: str, *, blocked_key_prefix: str | None = None) -> bool:
         """Let a Failed or Crashed run go on: finished steps come back from their results.
@@ -130,6 +156,10 @@ class PrefectGateway:
         if self._ui_url:
             return f"{self._ui_url}/runs/flow-run/{flow_run_id}"
         return url_for("flow-run", flow_run_id) or ""
+
+    def _is_settled(self, run: FlowRun) -> bool:
+        """In its state for so long that it is not just starting."""
+        return run.state is not None and run.state.timestamp < datetime.now(UTC) - self._starting
 
     @contextmanager
     def _client(self, doing: str) -> Generator[SyncPrefectClient]:
@@ -202,11 +232,6 @@ def _has_ended(run: FlowRun) -> bool:
 
 def _is_at_work(run: FlowRun) -> bool:
     return run.state is not None and (run.state.is_running() or run.state.is_pending() or run.state.is_cancelling())
-
-
-def _is_settled(run: FlowRun) -> bool:
-    """In its state for so long that it is not just starting."""
-    return run.state is not None and run.state.timestamp < datetime.now(UTC) - STARTING
 
 
 def _waits_under(run: FlowRun, key_prefix: str) -> bool:

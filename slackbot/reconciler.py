@@ -55,6 +55,7 @@ class Reconciler(PeriodicChecks):
             "expiry": self._expire_overdue,
             "posting": self._post_all,
             "delivery": self._deliver_all,
+            "leases": self._expect_leases,
             "executions": self._revive_abandoned,
             **(further_checks or {}),
         }
@@ -69,6 +70,12 @@ class Reconciler(PeriodicChecks):
         for decision in self._decision_log.decisions(pending_only=True):
             decision_id = decision.decision_id
             self.guarded(f"posting {decision_id}", lambda decision_id=decision_id: self._publisher.publish_decision(decision_id))
+
+    def _expect_leases(self) -> None:
+        """A run whose process died before its first line never had a lease: it gets one that lapses, unless it is renewed."""
+        for flow_run_id in self._gateway.runs_at_work(self._finalize):
+            if not self._executions.is_leased(flow_run_id):
+                self._executions.renew(flow_run_id)
 
     def _revive_abandoned(self) -> None:
         for flow_run_id in self._executions.take_lapsed():

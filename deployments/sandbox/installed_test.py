@@ -120,7 +120,7 @@ def install_test(simulated: SimulatedTest, systems: Systems, stack: EmbeddedStac
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     with contextlib.redirect_stderr(io.StringIO()):  # MLflow prints a line for each registered version
         test = register_test(simulated, f"fraud-v1-v2-{uuid.uuid4().hex[:6]}", systems.settings.mlflow_tracking_uri)
-    remove = _deploy(systems, {model.predictor: _storage_uri(systems, model) for model in test.models})
+    remove = deploy(systems, {model.predictor: _storage_uri(systems, model) for model in test.models})
     start_ab_test(systems.serving, test, systems.policy)
     wait_until_ready(systems.serving)
     return InstalledTest(
@@ -153,7 +153,7 @@ def _storage_uri(systems: Systems, model: Model) -> str:
     return str(MlflowClient(systems.settings.mlflow_tracking_uri).get_model_version_download_uri(model.name, model.version))
 
 
-def _deploy(systems: Systems, sources: dict[str, str]) -> Callable[[], None]:
+def deploy(systems: Systems, sources: dict[str, str]) -> Callable[[], None]:
     """Create the SeldonDeployment with all traffic on the baseline; returns what removes it again."""
     from kubernetes import client, config
 

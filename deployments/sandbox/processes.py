@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 import time
 import urllib.error
@@ -27,16 +28,40 @@ class Child:
     def __init__(self, name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path, folder: Path) -> None:
         self.name = name
         self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(  # noqa: S603 - the command is ours
-                list(command),
-                env=dict(environment),
-                cwd=folder,
+        self._command = list(command)
+        self._environment = dict(environment)
+        self._folder = folder
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(  # noqa: S603 - the command is ours
+                self._command,
+                env=self._environment,
+                cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches the demo alone, which then stops its parts in order
             )
+
+    def start_again(self) -> None:
+        """After its process has ended: the same command once more; its log goes on."""
+        self.process.wait(STOP_SECONDS)
+        self.process = self._start()
+
+    def lose(self) -> None:
+        """SIGKILL to the process and to everything that it started, as when its machine is lost."""
+        family = [*psutil.Process(self.process.pid).children(recursive=True), psutil.Process(self.process.pid)]
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=STOP_SECONDS)
+
+    def end(self) -> None:
+        """SIGTERM to the process alone, which then stops what it started, as on an orderly restart."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(STOP_SECONDS)
 
     def wait_until(self, url: str, *, seconds: float) -> None:
         """Wait until `url` answers 2xx.

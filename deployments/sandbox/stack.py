@@ -99,6 +99,10 @@ class EmbeddedStack:
         for name in ("serve", "bot"):
             self._child(name, [sys.executable, "-m", "deployments.cli", name])
 
+    def child(self, name: str) -> Child:
+        """The process of that name: `prefect`, `mlflow`, `serve` or `bot`."""
+        return next(child for child in self._children if child.name == name)
+
     def require_alive(self) -> None:
         for child in self._children:
             child.require_alive()

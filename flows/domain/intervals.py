@@ -38,7 +38,9 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, flo
     share, denominator = count / total, 1 + z * z / total
     centre = share + z * z / (2 * total)
     half = z * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, (centre - half) / denominator), min(1.0, (centre + half) / denominator)
+    low, high = (centre - half) / denominator, (centre + half) / denominator
+    # none of a count is exactly 0 and all of it exactly 1, which rounding would miss: the interval holds the share itself
+    return max(0.0, min(low, share)), min(1.0, max(high, share))
 
 
 def newcombe(x1: int, n1: int, x2: int, n2: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -188,11 +188,15 @@ def slack() -> Iterator[SandboxSlack]:
         yield running
 
 
-@pytest.fixture
-def reconciler(prefect_api: str, log: SqlDecisionLog, slack: SandboxSlack) -> Iterator[Reconciler]:
+def reconciler_of(log: SqlDecisionLog, slack: SandboxSlack, gateway: PrefectGateway, *, finalize: str) -> Reconciler:
     url = os.environ["FRAUD_AB_DECISION_LOG_URL"]
     publisher = Publisher(slack_client(slack.bot_token, slack.api_url), SqlOutbox(url), log, Policy(), channel="C0FRAUD")
-    running = Reconciler(log, SqlExecutions(url), publisher, PrefectGateway(), finalize="ask/protocol", period_seconds=0.5)
+    return Reconciler(log, SqlExecutions(url), publisher, gateway, finalize=finalize, period_seconds=0.5)
+
+
+@pytest.fixture
+def reconciler(prefect_api: str, log: SqlDecisionLog, slack: SandboxSlack) -> Iterator[Reconciler]:
+    running = reconciler_of(log, slack, PrefectGateway(), finalize="ask/protocol")
     running.start()
     yield running
     running.stop()
@@ -247,6 +251,11 @@ def let_time_pass(log: SqlDecisionLog, decision_id: str, until_after: str) -> No
 def in_the_past(log: SqlDecisionLog, statement: str, it: str) -> None:
     with log._database.transaction("moving a moment into the past") as connection:
         assert connection.execute(text(statement), {"it": it}).rowcount == 1
+
+
+def is_pending(asked: Asked) -> bool:
+    state = run_of(asked).state
+    return state is not None and state.is_pending()
 
 
 def is_completed(asked: Asked) -> bool:
@@ -344,6 +353,33 @@ def test_a_run_whose_whole_machine_died_goes_on_elsewhere(
         until(lambda: is_completed(asked), "the run to end")
     assert asked.lines() == ["asked 1", f"acted {asked.decision_id(1)} confirm", "hangs"]
     assert log.read(asked.decision_id(1)).consumed_at is not None
+
+
+def test_a_run_whose_machine_died_before_its_first_line_goes_on_elsewhere(
+    prefect_api: str, log: SqlDecisionLog, slack: SandboxSlack, tmp_path: Path
+) -> None:
+    """It is Pending for ever: it has no lease that could lapse, and no decision yet that somebody would miss."""
+    runner = (sys.executable, str(Path(__file__).with_name("protocol_flow.py")), "early")
+    with process(*runner, log=tmp_path / "first.log") as first:
+        until(lambda: not isinstance(_found_deployment("ask/early"), Exception), "the deployment")
+        asked = _start(f"test-{uuid.uuid4().hex[:8]}", tmp_path, "ask/early")
+        until(lambda: is_pending(asked), "the run to be taken by the runner")
+        os.killpg(first.pid, signal.SIGKILL)  # its process needs seconds for imports alone
+    url = os.environ["FRAUD_AB_DECISION_LOG_URL"]
+    executions, gateway = SqlExecutions(url), PrefectGateway(starting=timedelta(0))
+    reconciler = reconciler_of(log, slack, gateway, finalize="ask/early")
+    reconciler_of(log, slack, PrefectGateway(), finalize="ask/early").check_once()
+    assert not executions.is_leased(asked.flow_run_id), "it may be just starting"
+    reconciler.check_once()
+    assert executions.is_leased(asked.flow_run_id)
+    assert is_pending(asked), "a process may still renew the lease"
+    in_the_past(
+        log, "UPDATE executions SET renewed_at = renewed_at - interval '2 minutes' WHERE flow_run_id = :it", asked.flow_run_id
+    )
+    reconciler.check_once()
+    with process(*runner, log=tmp_path / "second.log"):
+        until(lambda: waits_under(asked), "the question")
+    assert asked.lines() == ["asked 1"]
 
 
 def test_an_answer_whose_run_was_cancelled_is_carried_out_by_another_run(

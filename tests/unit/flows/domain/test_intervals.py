@@ -15,7 +15,7 @@ from scipy.stats import norm
 from statsmodels.stats.proportion import confint_proportions_2indep
 
 from flows.domain.counts import CardProducts, Design, ModelCounts, Outcomes, Overlap
-from flows.domain.intervals import newcombe, paired_difference, precision_change, recall_ratio, score_difference
+from flows.domain.intervals import newcombe, paired_difference, precision_change, recall_ratio, score_difference, wilson
 from flows.domain.metrics import transaction_products
 
 
@@ -97,3 +97,12 @@ def test_cards_widen_the_ratio_only_where_they_are_the_units() -> None:
     assert narrow is not None
     assert wide is not None
     assert wide.low < narrow.low
+
+
+def test_wilson_holds_the_share_itself_also_where_all_or_none_is_counted() -> None:
+    for total in range(1, 500):
+        for count in (0, 1, total - 1, total):
+            low, high = wilson(count, total)
+            assert low <= count / total <= high
+        assert wilson(0, total)[0] == 0
+        assert wilson(total, total)[1] == 1

@@ -72,3 +72,10 @@ def test_the_words_tell_what_the_picture_shows() -> None:
     words = chart_in_words(request(Builder().evidence()))
     assert "Recall: v1 80.0 %, v2 84.0 %" in words
     assert "Precision: v1 91.0 %" in words
+
+
+def test_a_day_on_which_every_fraud_was_caught_is_drawn() -> None:
+    build = Builder()
+    days = build.feedback().days
+    caught = tuple(replace(day, candidate=ModelCounts(n, n, n, n)) for n, day in enumerate(days, start=2))
+    assert recall_and_precision_chart(request(build.evidence(feedback=build.feedback(days=caught)))) is not None

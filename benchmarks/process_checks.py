@@ -1,0 +1,89 @@
+"""What must be true when a story has come to rest, whatever happened on the way: the invariants of the design."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from deployments.sandbox.kubernetes.kinds import SELDON_DEPLOYMENTS
+from deployments.sandbox.kubernetes.store import FIRST_REVISION
+from flows.domain.ab_test import Arm
+from flows.domain.action_plan import Stage, describe_traffic
+from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.errors import FraudABError
+
+if TYPE_CHECKING:
+    from benchmarks.fault_cases import Ending
+    from benchmarks.process_world import ProcessWorld, Story
+
+SERVES_AFTER = {
+    RecordKind.PROMOTED: Arm.CANDIDATE,
+    RecordKind.BASELINE_KEPT: Arm.BASELINE,
+    RecordKind.COMPENSATED: Arm.BASELINE,
+}
+
+
+def ending_of(world: ProcessWorld, story: Story, wanted: RecordKind) -> Ending:
+    """`finished`: the decision was carried out; `baseline`: it was not, and the baseline serves alone."""
+    if wanted in world.kinds(story):
+        return "finished"
+    return "baseline" if world.state().serves_alone(story.test.baseline.predictor) else "bad"
+
+
+def broken_invariants(world: ProcessWorld, story: Story) -> list[str]:
+    """A sentence for each that does not hold now."""
+    return [*serving_problems(world), *_records(world, story), *_told_twice(world, story), *registry_problems(world, story)]
+
+
+def serving_problems(world: ProcessWorld) -> Iterator[str]:
+    """Nothing is left open on the SeldonDeployment, and its live traffic summed to 100 in every version of it."""
+    state = world.state()
+    for name in ("operation", "intent", "unrecorded"):
+        if left := getattr(state, name):
+            yield f"{name} is still set: {left}"
+    for event in world.kubernetes.store.events_after(SELDON_DEPLOYMENTS, FIRST_REVISION):
+        live = [one.get("traffic", 0) for one in event.thing["spec"]["predictors"] if not one.get("shadow")]
+        if sum(live) != 100:
+            yield f"the live traffic summed to {sum(live)} at revision {event.revision}"
+
+
+def _records(world: ProcessWorld, story: Story) -> Iterator[str]:
+    broken = first_broken_link(world.systems.decision_log.records())
+    if broken is not None:
+        yield f"the chain of records breaks at {broken.sequence}"
+    if world.decision(story).consumed_at is None:
+        yield "the decision is not marked as carried out"
+    records = list(world.systems.decision_log.records(story.decision_id))
+    endings = [record for record in records if record.kind in SERVES_AFTER]
+    if [record.kind for record in records].count(RecordKind.DECIDED) != 1 or len(endings) != 1:
+        yield f"one decision and one ending should be recorded, not {[str(record.kind) for record in records]}"
+        return
+    [ending], traffic = endings, world.state().traffic
+    if not world.state().serves_alone(story.test.model(SERVES_AFTER[ending.kind]).predictor):
+        yield f"{ending.kind} is recorded, but {describe_traffic(traffic)} is served"
+    told = ending.payload.get("traffic")
+    if isinstance(told, dict) and told["after"] != describe_traffic(traffic):
+        yield f"the record says that {told['after']} is served, but it is {describe_traffic(traffic)}"
+    yield from _archive(world, story, SERVES_AFTER[ending.kind].other)
+
+
+def _archive(world: ProcessWorld, story: Story, arm: Arm) -> Iterator[str]:
+    try:
+        world.systems.archive.verify(story.test.model(arm))
+    except FraudABError as error:
+        yield f"the archive of {story.test.model(arm)} is not whole: {error}"
+
+
+def _told_twice(world: ProcessWorld, story: Story) -> Iterator[str]:
+    for line, times in Counter(world.thread(story)).items():
+        if line and times > 1:
+            yield f"told {times} times in the thread: {line}"
+
+
+def registry_problems(world: ProcessWorld, story: Story) -> Iterator[str]:
+    """At rest exactly one model is in Production, and it is the one that serves."""
+    for model in story.test.models:
+        stage, serves = world.systems.registry.entry(model).stage, world.state().serves_alone(model.predictor)
+        if (stage is Stage.PRODUCTION) != serves:
+            yield f"{model} is {stage}, and {'serves' if serves else 'does not serve'}"
