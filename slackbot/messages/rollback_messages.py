@@ -83,7 +83,9 @@ def preview(state: ServingState) -> SlackMessage:
         return _message(title, f"{escape(baseline)} is the baseline and has all traffic already: no traffic would move.")
     after = {**only_these(state, {baseline: 100}), baseline: 100}
     missing = "" if state.predictor(baseline) else f"{escape(baseline)} has been removed and would be started again first."
-    return _message(title, f"Traffic: {escape(describe_serving(state))} → {escape(describe_traffic(after))}", missing, "Nothing has changed.")
+    return _message(
+        title, f"Traffic: {escape(describe_serving(state))} → {escape(describe_traffic(after))}", missing, "Nothing has changed."
+    )
 
 
 def still_trying(namespace: str, name: str) -> SlackMessage:
