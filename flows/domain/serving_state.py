@@ -141,8 +141,8 @@ def _all_traffic_to(state: ServingState, name: str) -> dict[str, int]:
 def only_these(state: ServingState, traffic: Mapping[str, int]) -> dict[str, int]:
     """This traffic, in per cent by name, and none for any other predictor.
 
-    A shadow becomes an idle live predictor: after a decision or a revert nothing is copied to it any more, so that it neither costs
-    anything nor counts in the metrics.
+    A shadow becomes an idle live predictor: after a decision or a revert nothing is copied to it any more, and it counts in no
+    metrics.
     """
     return {predictor.name: traffic.get(predictor.name, 0) for predictor in state.predictors}
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import RegistryEntry, Stage, describe_serving
 from flows.domain.errors import StartRefused
-from flows.domain.feedback import ExposureWindow, looks_on_the_clock
 from flows.domain.serving_state import ServingChange, ServingState, start_test
 
 if TYPE_CHECKING:
@@ -90,11 +89,8 @@ def unfit_times(state: ServingState, test: ABTest, now: datetime) -> Iterable[st
 
 def first_look_at(test: ABTest, policy: Policy) -> datetime:
     """When (UTC) the first planned look can be evaluated: its labels have matured, and the last rows have had time to arrive."""
-    window = ExposureWindow(test.started_at, 0, test.started_at)
-    due, _ = looks_on_the_clock(window, policy, test.started_at)
-    if due is None:
-        raise AssertionError("a policy has at least one look")
-    return due + LAST_ROWS_ARRIVE
+    exposed_and_labelled = timedelta(days=policy.looks[0] + policy.label_maturity_days)
+    return test.started_at + exposed_and_labelled + timedelta(hours=policy.feedback_delay_hours) + LAST_ROWS_ARRIVE
 
 
 def begun(state: ServingState, test: ABTest) -> ABTest | None:
