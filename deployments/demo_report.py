@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.domain.ab_test import ABTest
-from flows.domain.action_plan import describe_traffic
+from flows.domain.action_plan import describe_serving
 from flows.domain.decision import Decision
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def print_verdict(console: Console, decision: Decision, elapsed_seconds: float) 
 
 def final_state(systems: Systems, test: ABTest) -> dict[str, str]:
     """Traffic and registry as they are now, in words."""
-    state = {"traffic": describe_traffic(systems.serving.read().traffic)}
+    state = {"traffic": describe_serving(systems.serving.read())}
     for model in test.models:
         entry = systems.registry.entry(model)
         aliases = f" ({', '.join(sorted(entry.aliases))})" if entry.aliases else ""

@@ -21,7 +21,7 @@ def rollback(
 ) -> None:
     """Put all traffic on the baseline now; registry, documents and notices follow by themselves."""
     from flows.adapters.serving_seldon import SeldonServing
-    from flows.domain.action_plan import describe_traffic
+    from flows.domain.action_plan import describe_serving
     from flows.emergency_revert import revert_traffic
     from flows.watch import await_arrival, removed_in_words
 
@@ -33,7 +33,7 @@ def rollback(
         reason=reason,
         at=datetime.now(UTC),
     )
-    before, after = describe_traffic(outcome.before.traffic), describe_traffic(outcome.after.traffic)
+    before, after = describe_serving(outcome.before), describe_serving(outcome.after)
     if outcome.pending_restore:
         typer.echo(
             f"The baseline's predictor was gone and is being restored; traffic follows when it is ready. Traffic now: {after}"

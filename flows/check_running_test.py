@@ -6,9 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 from pydantic import TypeAdapter
 
 from flows.domain.ab_test import ABTest
@@ -18,6 +15,7 @@ from flows.domain.health import Health, check_health
 from flows.steps import step
 from flows.wiring import systems
 from slackbot.messages.block_kit import escape
+from slackbot.prefect_gateway import PrefectGateway
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,7 +29,6 @@ Json = dict[str, Any]
 
 FINALIZING_FLOW = "finalize-ab-test"
 _TEST = TypeAdapter(ABTest)
-_PAGE = 200
 
 
 @flow(name="check-running-test", persist_result=True)
@@ -48,14 +45,8 @@ def check_running_test(test: ABTest | None = None) -> dict[str, list[str]]:
 @step("Find the running tests")
 def running_tests() -> list[Json]:
     """Each test once, as JSON."""
-    unfinished = set(StateType) - TERMINAL_STATES
-    with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[FINALIZING_FLOW])),
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(unfinished)))),
-            limit=_PAGE,
-        )
-    found = [run.parameters["test"] for run in runs if run.parameters.get("test")]
+    runs = PrefectGateway().unfinished_parameters(FINALIZING_FLOW)
+    found = [parameters["test"] for parameters in runs if parameters.get("test")]
     return list({test["test_id"]: test for test in found}.values())
 
 

@@ -172,6 +172,14 @@ class Registry(Protocol):
         """Store a PNG on the test's MLflow run."""
         ...
 
+    def open_test_run(self, test_id: str, experiment: str, facts: Mapping[str, str]) -> str:
+        """The id of the run of this test in the named experiment, created with `facts` as tags unless it is there. Idempotent."""
+        ...
+
+    def require_run(self, run_id: str) -> None:
+        """Raises `OutsideSystemError` when there is no such run."""
+        ...
+
     def tag_test(self, test: ABTest, tags: Mapping[str, str]) -> None: ...
 
     def run_url(self, test: ABTest) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from flows.domain.action_plan import describe_traffic
+from flows.domain.action_plan import describe_serving
 from flows.domain.errors import PreflightFailed
 from flows.domain.serving_state import GITOPS
 from flows.production_steps import opening_of
@@ -62,7 +62,7 @@ def obstacles(state: ServingState, test: ABTest) -> list[str]:
         found.append(f"{state.name} has {point or 'nothing'} as its rollback point, not {test.baseline.predictor}")
     for model in test.models:
         if state.predictor(model.predictor) is None:
-            found.append(f"{state.name} has no predictor {model.predictor}, it serves {describe_traffic(state.traffic)}")
+            found.append(f"{state.name} has no predictor {model.predictor}, it serves {describe_serving(state)}")
         elif not state.is_as_tested(model.predictor):
             found.append(
                 f"the predictor {model.predictor} is not what the test started with: deploy that again, or start a new test"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from flows.domain.ab_test import Arm
-from flows.domain.action_plan import Change, describe_traffic
+from flows.domain.action_plan import Change, describe_serving
 from flows.domain.decision import refuse_another_attempt
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import Conflict, OutsideSystemError, Superseded
@@ -186,17 +186,18 @@ def begin_keeping(decision_id: str, attempt: int) -> Json:
 def shift(decision_id: str, target: str, epoch: int, share_percent: int) -> Json:
     """Give the target at least this much traffic; a repetition never takes any away."""
     test, arm = _decision(decision_id).request.test, Arm(target)
-    wanted = {test.model(arm).predictor: share_percent, test.model(arm.other).predictor: 100 - share_percent}
+    winner, loser = test.model(arm).predictor, test.model(arm.other).predictor
     before: list[str] = []
 
     def decide(state: ServingState) -> ServingChange | None:
         require_operation(state, decision_id, epoch)
-        before.append(describe_traffic(state.traffic))
-        is_there = state.traffic.get(test.model(arm).predictor, 0) >= share_percent
+        before.append(describe_serving(state))
+        is_there = state.traffic.get(winner, 0) >= share_percent and not state.is_shadow(loser)
+        wanted = {winner: share_percent, loser: 100 - share_percent}
         return None if is_there else shift_traffic(state, decision_id, epoch, wanted)
 
     state = change_serving(decide)
-    change = Change("traffic", before[-1], describe_traffic(state.traffic))
+    change = Change("traffic", before[-1], describe_serving(state))
     tell(decision_id, f"traffic-{target}-{share_percent}-{epoch}", f"traffic: {change.before} → {change.after}", [change])
     return dict(state.traffic)
 
@@ -255,13 +256,13 @@ def compensate(decision_id: str, epoch: int, why: str) -> str:
     before: list[str] = []
 
     def decide(state: ServingState) -> ServingChange | None:
-        before.append(describe_traffic(state.traffic))
+        before.append(describe_serving(state))
         return None if state.outcome in mine else compensate_operation(state, decision_id, epoch)
 
     state = change_serving(decide)
     outcome = finished_outcome(state, decision_id) or ""
     if outcome == COMPENSATED:
-        change = Change("traffic", before[-1], describe_traffic(state.traffic))
+        change = Change("traffic", before[-1], describe_serving(state))
         text = f"the promotion was undone, traffic: {change.before} → {change.after}. Why: {why}"
         tell(decision_id, f"compensated-{epoch}", text, [change], also_to_channel=True)
     return outcome
@@ -304,7 +305,7 @@ def record_superseded(decision_id: str, why: str) -> str:
     if state.operation == decision_id or _outcome(state, decision):
         raise Superseded(f"another process carries out {decision_id}; this one stops: {why}")
     test = decision.request.test
-    details = {"test_id": test.test_id, "why": why, "now": describe_traffic(state.traffic), "epoch": state.epoch}
+    details = {"test_id": test.test_id, "why": why, "now": describe_serving(state), "epoch": state.epoch}
     digest = append_record(RecordKind.SUPERSEDED, decision_id, details)
     tell(decision_id, "superseded", f"stopped, a newer change came first: {why}", also_to_channel=True)
     redraw(decision_id)

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from flows.documents import publish_lifecycle, store_documents, write_lifecycle_page
 from flows.domain.ab_test import Arm
-from flows.domain.action_plan import describe_traffic
+from flows.domain.action_plan import describe_serving
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
 from flows.domain.serving_state import acknowledge_recorded
@@ -172,7 +172,7 @@ def record_reverts(revert_id: str) -> list[str]:
 def tell_revert(revert_id: str, actor: str, reason: str) -> None:
     """In the thread of the test's latest decision and in the channel."""
     state = systems().serving.read()
-    text = f"emergency revert by {actor}: {state.name} serves {describe_traffic(state.traffic)}. Reason: {reason or 'none given'}"
+    text = f"emergency revert by {actor}: {state.name} serves {describe_serving(state)}. Reason: {reason or 'none given'}"
     _tell_latest(f"revert-{revert_id}", text)
 
 

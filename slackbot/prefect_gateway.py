@@ -8,6 +8,7 @@ an answer has arrived: the flow marks it there.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from http import HTTPStatus
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import OrchestrationResult
 
 CALL_SECONDS = 10.0
+UNFINISHED_AT_MOST = 200
 STARTING = timedelta(minutes=3)  # from Pending to the first line of the flow: its imports take a while
 REFUSED_ONCE_SECONDS = 3.0  # a run is Suspended a moment before it can be resumed
 
@@ -40,6 +42,16 @@ class ResumeResult(StrEnum):
     DEAD = "dead"  # Failed or Crashed: reschedule it
     STALLED = "stalled"  # Running or Pending for a while, so its process should hold a lease
     GONE = "gone"  # cancelled, deleted, or ended without the answer: another run must take the question over
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """A run of a deployment: its address for people, what Prefect calls its state, when (UTC) it is to begin or began."""
+
+    url: str
+    state: str
+    is_over: bool
+    starts_at: datetime | None
 
 
 class PrefectGateway:
@@ -148,6 +160,43 @@ class PrefectGateway:
                 found.id, parameters=dict(parameters), state=state, idempotency_key=idempotency_key
             )
         return self.run_url(str(run.id))
+
+    def find_run(self, deployment: str, idempotency_key: str) -> KnownRun | None:
+        """The run that was created under this key; None when there is none.
+
+        Raises:
+            OutsideSystemError: Prefect cannot be reached, or has no such deployment.
+        """
+        from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
+
+        with self._client(f"looking for the deployment {deployment}, which `fraud-ab serve` registers") as client:
+            client.read_deployment_by_name(deployment)
+            key = FlowRunFilterIdempotencyKey(any_=[idempotency_key])
+            found = client.read_flow_runs(flow_run_filter=FlowRunFilter(idempotency_key=key), limit=1)
+        return self._known(found[0]) if found else None
+
+    def unfinished_parameters(self, flow_name: str) -> list[dict[str, Any]]:
+        """The parameters of each run of a flow that is scheduled, waiting or running.
+
+        Raises:
+            OutsideSystemError: Prefect cannot be reached.
+        """
+        from prefect.client.schemas import filters
+        from prefect.client.schemas.objects import TERMINAL_STATES, StateType
+
+        unfinished = filters.FlowRunFilterStateType(any_=list(set(StateType) - TERMINAL_STATES))
+        with self._client(f"looking for unfinished runs of {flow_name}") as client:
+            runs = client.read_flow_runs(
+                flow_filter=filters.FlowFilter(name=filters.FlowFilterName(any_=[flow_name])),
+                flow_run_filter=filters.FlowRunFilter(state=filters.FlowRunFilterState(type=unfinished)),
+                limit=UNFINISHED_AT_MOST,
+            )
+        return [run.parameters for run in runs]
+
+    def _known(self, run: FlowRun) -> KnownRun:
+        name = run.state.name if run.state and run.state.name else "unknown"
+        is_over = run.state is not None and run.state.is_final()
+        return KnownRun(self.run_url(str(run.id)), name, is_over, run.expected_start_time)
 
     def run_url(self, flow_run_id: str) -> str:
         """Where a person sees the run; empty when the address is not known."""

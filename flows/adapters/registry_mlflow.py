@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIAS_OF = {Stage.PRODUCTION: CHAMPION, Stage.STAGING: CHALLENGER}
+<<<<<<< HEAD
 STAGE_TAG = "fraud-ab.stage"
 ARTIFACTS_TAG = "fraud-ab.artifacts_sha256"
+=======
+STAGE_TAG, TEST_TAG = "fraud-ab.stage", "fraud-ab.test"
+>>>>>>> c0934a7 (fraud-ab start begins a test: everything is checked first, and a repetition goes on where a failure left it; fraud-ab status says what is live)
 REQUEST_SECONDS, REQUEST_RETRIES, DOWNLOAD_SECONDS = "20", "2", "300"
 
 
@@ -117,6 +121,20 @@ class MlflowRegistry:
         with _talking(f"tagging run {test.experiment_run_id}"):
             for key, value in tags.items():
                 self._client.set_tag(test.experiment_run_id, key, value)
+
+    def open_test_run(self, test_id: str, experiment: str, facts: Mapping[str, str]) -> str:
+        """Found again by its tag; two callers at the same moment may leave one run that nobody uses."""
+        with _talking(f"opening a run for {test_id} in the experiment {experiment}"):
+            known = self._client.get_experiment_by_name(experiment)
+            place = str(known.experiment_id) if known else self._client.create_experiment(experiment)
+            found = self._client.search_runs([place], f"tags.`{TEST_TAG}` = '{test_id}'", max_results=1)
+            if found:
+                return str(found[0].info.run_id)
+            return str(self._client.create_run(place, tags={TEST_TAG: test_id, **facts}, run_name=test_id).info.run_id)
+
+    def require_run(self, run_id: str) -> None:
+        with _talking(f"reading run {run_id}"):
+            self._client.get_run(run_id)
 
     def run_url(self, test: ABTest) -> str:
         if not self._uri.startswith(("http://", "https://")):

@@ -335,8 +335,8 @@ def _annotation_operations(state: ServingState, change: ServingChange) -> Iterat
 
 def _predictor_operations(state: ServingState, change: ServingChange) -> Iterator[JSON]:
     traffic = change.traffic or {}
-    if unknown := traffic.keys() - state.traffic.keys():
-        doing = f"{change.why}: {state.name} has no live predictor {', '.join(sorted(unknown))}"
+    if unknown := traffic.keys() - {predictor.name for predictor in state.predictors}:
+        doing = f"{change.why}: {state.name} has no predictor {', '.join(sorted(unknown))}"
         raise OutsideSystemError(SYSTEM, doing, retryable=False)
     for place, predictor in enumerate(state.predictors):
         wanted = traffic.get(predictor.name, predictor.traffic)
@@ -344,6 +344,8 @@ def _predictor_operations(state: ServingState, change: ServingChange) -> Iterato
         is_concerned = predictor.name in traffic or (change.restore and not predictor.shadow)
         if is_concerned and predictor.spec.get("traffic") != wanted:
             yield {"op": "add", "path": f"/spec/predictors/{place}/traffic", "value": wanted}
+        if predictor.shadow and predictor.name in traffic:
+            yield {"op": "remove", "path": f"/spec/predictors/{place}/shadow"}
     for place, predictor in reversed(list(enumerate(state.predictors))):
         if predictor.name in change.remove:
             yield {"op": "remove", "path": f"/spec/predictors/{place}"}

@@ -97,6 +97,15 @@ def _buckets(table: FeedbackTable, rows: Expression, policy: Policy) -> dict[Arm
 
 
 def _served(table: FeedbackTable, rows: Expression, policy: Policy) -> dict[Arm, dict[int, int]]:
+    """Rows by the arm that served them; a shadow serves nobody, so its requests are the rows that it scored."""
+    found = _counted(table, rows, policy)
+    if policy.is_shadow:
+        scored = rows.filter(rows.candidate_prediction.notnull()).mutate(arm=ibis.literal(Arm.CANDIDATE.value))
+        found |= {Arm.CANDIDATE: _counted(table, scored, policy)[Arm.CANDIDATE]}
+    return found
+
+
+def _counted(table: FeedbackTable, rows: Expression, policy: Policy) -> dict[Arm, dict[int, int]]:
     grouped = _by_bucket(rows, policy).aggregate(requests=rows.count())
     found: dict[Arm, dict[int, int]] = {arm: {} for arm in Arm}
     for row in table.fetch(grouped.filter(grouped.arm.isin(list(Arm)))):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flows.domain.ab_test import ABTest, Arm
-from flows.domain.serving_state import ServingState
+from flows.domain.serving_state import ServingState, only_these
 
 
 class Stage(StrEnum):
@@ -56,6 +56,11 @@ def describe_traffic(traffic: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {share} %" for name, share in traffic.items())
 
 
+def describe_serving(state: ServingState) -> str:
+    """`fraud-v1 100 %, fraud-v2 shadow`."""
+    return ", ".join(f"{one.name} shadow" if one.shadow else f"{one.name} {one.traffic} %" for one in state.predictors)
+
+
 def plan_model_in_charge(
     test: ABTest, target: Arm, serving: ServingState, registry: tuple[RegistryEntry, ...], traffic_steps: tuple[int, ...]
 ) -> ActionPlan:
@@ -67,12 +72,12 @@ def plan_model_in_charge(
         traffic_steps: the policy's steps in per cent for a promotion; the baseline always takes all traffic at once.
     """
     winner, loser = test.model(target), test.model(target.other)
-    after = {name: 100 if name == winner.predictor else 0 for name in serving.traffic}
+    after = only_these(serving, {winner.predictor: 100})
     stages = {
         (winner.name, winner.version): (Stage.PRODUCTION, "champion"),
         (loser.name, loser.version): (Stage.ARCHIVED, "previous" if target is Arm.CANDIDATE else ""),
     }
-    changes = [Change("traffic", describe_traffic(serving.traffic), describe_traffic(after))]
+    changes = [Change("traffic", describe_serving(serving), describe_traffic(after))]
     for entry in registry:
         stage, alias = stages[entry.name, entry.version]
         wanted = f"{entry.name} v{entry.version}: {stage}" + (f" ({alias})" if alias else "")

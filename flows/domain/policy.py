@@ -303,6 +303,11 @@ class Policy(_Part):
         ]
 
     @property
+    def is_shadow(self) -> bool:
+        """Whether the candidate serves nobody: it scores a copy of the traffic."""
+        return self.traffic.candidate == 0
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the policy's canonical form: the same rules have the same digest however they are written."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -116,11 +116,16 @@ class ServingState:
         """Whether all live traffic goes to this predictor."""
         return self.traffic.get(name) == 100 and sum(self.traffic.values()) == 100
 
+    def is_shadow(self, name: str) -> bool:
+        """Whether this predictor gets a copy of the traffic and answers nobody."""
+        predictor = self.predictor(name)
+        return predictor is not None and predictor.shadow
+
 
 @dataclass(frozen=True, slots=True)
 class ServingChange:
     """One atomic patch: new traffic by predictor name, annotations (None removes one), predictors to restore at weight 0 and
-    predictors to remove, by their names."""
+    predictors to remove, by their names. A shadow that `traffic` names becomes a live predictor."""
 
     why: str
     annotations: Mapping[str, str | None]
@@ -130,7 +135,16 @@ class ServingChange:
 
 
 def _all_traffic_to(state: ServingState, name: str) -> dict[str, int]:
-    return {predictor: 100 if predictor == name else 0 for predictor in state.traffic}
+    return only_these(state, {name: 100})
+
+
+def only_these(state: ServingState, traffic: Mapping[str, int]) -> dict[str, int]:
+    """This traffic, in per cent by name, and none for any other predictor.
+
+    A shadow becomes an idle live predictor: after a decision or a revert nothing is copied to it any more, and it counts in no
+    metrics.
+    """
+    return {predictor.name: traffic.get(predictor.name, 0) for predictor in state.predictors}
 
 
 _SERVED = ("graph", "componentSpecs")
@@ -212,15 +226,13 @@ def shift_traffic(state: ServingState, decision_id: str, epoch: int, traffic: Ma
     """Move live traffic within an open operation.
 
     Args:
-        traffic: per cent by predictor name; predictors not named get 0.
+        traffic: per cent by predictor name; predictors not named get 0, and a shadow becomes a live one.
 
     Raises:
         Superseded: the operation is no longer this decision's at this epoch.
     """
     require_operation(state, decision_id, epoch)
-    return ServingChange(
-        why=f"{decision_id} shifts traffic", traffic={name: traffic.get(name, 0) for name in state.traffic}, annotations={}
-    )
+    return ServingChange(why=f"{decision_id} shifts traffic", traffic=only_these(state, traffic), annotations={})
 
 
 def close_operation(state: ServingState, decision_id: str, epoch: int) -> ServingChange:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flows.domain.action_plan import describe_traffic
+from flows.domain.action_plan import describe_serving, describe_traffic
+from flows.domain.serving_state import only_these
 from slackbot.identifiers import Command
 from slackbot.messages.block_kit import SlackMessage, escape, header, link, mention, plain, quote, section
 
@@ -43,14 +44,15 @@ def rolled_back(before: ServingState, after: ServingState, actor_id: str, reason
         what = "No traffic had to move. The request is noted, and a promotion that was in progress stops."
     else:
         title = f"Rolled back: {baseline} gets all traffic"
-        moved = f"{_traffic(before.traffic)} → {_traffic(after.traffic)}"
+        moved = f"{escape(describe_serving(before))} → {escape(describe_serving(after))}"
         what = f"Traffic: {moved}. The router follows within seconds; the channel is told when it has."
-    return _message(title, what, _others(before), asked)
+    return _message(title, what, _others(before, after), asked)
 
 
-def _others(before: ServingState) -> str:
-    """What else was going on."""
-    lines: list[str] = []
+def _others(before: ServingState, after: ServingState) -> str:
+    """What else was going on, and has ended."""
+    ended = [one.name for one in before.predictors if one.shadow and not after.is_shadow(one.name)]
+    lines = [f"{escape(name)} was a shadow; nothing is copied to it any more." for name in ended]
     if before.operation:
         lines.append(f"{escape(before.operation)} was being carried out; it stops where it is.")
     if before.intent:
@@ -79,9 +81,11 @@ def preview(state: ServingState) -> SlackMessage:
     title = f"Preview: all traffic to {plain(baseline)}"
     if state.serves_alone(baseline):
         return _message(title, f"{escape(baseline)} is the baseline and has all traffic already: no traffic would move.")
-    after = {name: 100 if name == baseline else 0 for name in {**state.traffic, baseline: 0}}
+    after = {**only_these(state, {baseline: 100}), baseline: 100}
     missing = "" if state.predictor(baseline) else f"{escape(baseline)} has been removed and would be started again first."
-    return _message(title, f"Traffic: {_traffic(state.traffic)} → {_traffic(after)}", missing, "Nothing has changed.")
+    return _message(
+        title, f"Traffic: {escape(describe_serving(state))} → {escape(describe_traffic(after))}", missing, "Nothing has changed."
+    )
 
 
 def still_trying(namespace: str, name: str) -> SlackMessage:
@@ -119,7 +123,3 @@ def runbook(namespace: str, name: str) -> str:
 
 def _baseline(state: ServingState) -> str:
     return str((state.revert_to or {}).get("predictor", "the baseline"))
-
-
-def _traffic(traffic: Mapping[str, int]) -> str:
-    return escape(describe_traffic(traffic))

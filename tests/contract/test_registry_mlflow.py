@@ -204,3 +204,15 @@ def test_all_of_it_through_a_server_that_hides_the_bucket(server: Tracking, tmp_
     test = a_test(server)
     assert registry.log_document(test, "decisions/t-1.md", "text") == f"runs:/{server.run_id}/decisions/t-1.md"
     assert registry.run_url(test) == f"{server.uri}/#/experiments/1/runs/{server.run_id}"
+
+
+def test_the_run_of_a_test_is_opened_once_and_found_again(tracking: Tracking) -> None:
+    registry, experiment = MlflowRegistry(tracking.uri, RegistryMode.BOTH), f"tests-{uuid.uuid4().hex[:8]}"
+    run = registry.open_test_run("v1-v2", experiment, {"fraud-ab.candidate": "fraud_v2/1"})
+    assert registry.open_test_run("v1-v2", experiment, {}) == run
+    assert registry.open_test_run("v1-v3", experiment, {}) != run
+    tags = tracking.client.get_run(run).data.tags
+    assert (tags["fraud-ab.test"], tags["fraud-ab.candidate"]) == ("v1-v2", "fraud_v2/1")
+    registry.require_run(run)
+    with pytest.raises(OutsideSystemError, match="reading run 0123456789"):
+        registry.require_run("0123456789")

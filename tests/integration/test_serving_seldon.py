@@ -154,7 +154,7 @@ def test_what_the_server_refuses_is_told_and_not_tried_again(cluster: SandboxKub
     assert not isinstance(caught.value, Conflict)
     assert not caught.value.retryable
     assert len(patches(cluster)) == 1
-    with pytest.raises(OutsideSystemError, match="no live predictor fraud-v3"):
+    with pytest.raises(OutsideSystemError, match="no predictor fraud-v3"):
         serving.apply(serving.read(), ServingChange(why="a test", annotations={}, traffic={"fraud-v3": 100}))
 
 
@@ -254,6 +254,43 @@ def test_a_shadow_is_no_live_traffic(cluster: SandboxKubernetes, tmp_path: Path)
     assert {cluster.route(f"card-{number}") for number in range(200)} == {"fraud-v1"}
 
 
+def promote_and_revert_a_shadow(serving: SeldonServing) -> None:
+    """Each change of a test on a shadow, on a deployment whose baseline leaves its 100 % unsaid."""
+    state = serving.apply(serving.read(), start_test(serving.read(), STARTED, {"fraud-v1": 100}))
+    assert dict(state.traffic) == {"fraud-v1": 100}
+    assert state.is_shadow("fraud-v2")
+    state = serving.apply(state, open_operation(state, "d1", decided_at_epoch=1))
+    shift = shift_traffic(state, "d1", state.epoch, {"fraud-v1": 75, "fraud-v2": 25})
+    assert dict(serving.apply(state, shift, dry_run=True).traffic) == {"fraud-v1": 75, "fraud-v2": 25}
+    state = serving.apply(state, shift)
+    assert dict(state.traffic) == {"fraud-v1": 75, "fraud-v2": 25}
+    assert "shadow" not in (state.predictors[1].spec)
+    state = serving.apply(state, emergency_revert(state, revert_id="r", actor="U", reason="", at=datetime.now(UTC)))
+    assert state == serving.read()
+    assert dict(state.traffic) == {"fraud-v1": 100, "fraud-v2": 0}
+
+
+def test_a_shadow_is_promoted_and_reverted(cluster: SandboxKubernetes, tmp_path: Path) -> None:
+    admin = cluster.write_kubeconfig(tmp_path / "admin")
+    deploy(admin, predictor("fraud-v1", None), predictor("fraud-v2", 100, shadow=True))
+    serving = SeldonServing(kubeconfig=admin, namespace="models", name="fraud-predictor")
+    wait_for(lambda: serving.readiness().is_done)
+    promote_and_revert_a_shadow(serving)
+    wait_for(lambda: serving.readiness().is_done)
+    assert serving.readiness().routes_all_to("fraud-v1")
+
+
+def test_an_emergency_on_a_shadow_ends_the_copies(cluster: SandboxKubernetes, tmp_path: Path) -> None:
+    admin = cluster.write_kubeconfig(tmp_path / "admin")
+    deploy(admin, predictor("fraud-v1", None), predictor("fraud-v2", 100, shadow=True))
+    serving = SeldonServing(kubeconfig=admin, namespace="models", name="fraud-predictor")
+    state = serving.apply(serving.read(), start_test(serving.read(), STARTED, {"fraud-v1": 100}))
+    serving.apply(state, emergency_revert(state, revert_id="r", actor="U", reason="", at=datetime.now(UTC)))
+    wait_for(lambda: serving.readiness().is_done)
+    assert dict(serving.read().traffic) == {"fraud-v1": 100, "fraud-v2": 0}
+    assert {cluster.route(f"card-{number}") for number in range(200)} == {"fraud-v1"}
+
+
 def test_a_kubeconfig_that_cannot_be_used_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(SettingsInvalid, match="set KUBECONFIG"):
         SeldonServing(kubeconfig=tmp_path / "missing", namespace="models", name="fraud-predictor")
@@ -282,15 +319,26 @@ def real_kubeconfig(tmp_path: Path) -> Iterator[Path]:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
 
 
-def test_the_adapter_works_on_a_real_api_server(real_kubeconfig: Path) -> None:
-    def try_to_deploy() -> bool:
+def deploy_when_served(kubeconfig: Path, *predictors: dict[str, Any]) -> None:
+    """The kind is established a moment before it is served."""
+
+    def is_deployed() -> bool:
         try:
-            deploy(real_kubeconfig, predictor("fraud-v1", 100), predictor("fraud-v2", 0))
+            deploy(kubeconfig, *predictors)
         except client.ApiException as error:
-            return error.status == 409  # established a moment before it is served
+            return error.status == 409
         return True
 
-    wait_for(try_to_deploy)
+    wait_for(is_deployed)
+
+
+def test_a_shadow_is_promoted_and_reverted_on_a_real_api_server(real_kubeconfig: Path) -> None:
+    deploy_when_served(real_kubeconfig, predictor("fraud-v1", None), predictor("fraud-v2", 100, shadow=True))
+    promote_and_revert_a_shadow(SeldonServing(kubeconfig=real_kubeconfig, namespace="models", name="fraud-predictor"))
+
+
+def test_the_adapter_works_on_a_real_api_server(real_kubeconfig: Path) -> None:
+    deploy_when_served(real_kubeconfig, predictor("fraud-v1", 100), predictor("fraud-v2", 0))
     serving = SeldonServing(kubeconfig=real_kubeconfig, namespace="models", name="fraud-predictor")
     before = serving.read()
     state = serving.apply(before, start_test(before, STARTED, {"fraud-v1": 80, "fraud-v2": 20}))

@@ -24,9 +24,9 @@ from flows.adapters.telemetry_prometheus import METRIC, PrometheusTelemetry, Pro
 from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.criteria import CriterionName, CriterionStatus
 from flows.domain.errors import OutsideSystemError
-from flows.domain.policy import load_policy
-from flows.domain.verdict import VerdictKind
-from flows.evaluate_ab_test import evaluate
+from flows.domain.policy import Policy, Traffic, load_policy
+from flows.domain.verdict import Verdict, VerdictKind
+from flows.evaluate_ab_test import WindowTelemetry, evaluate
 from tests.feedback_tables import START, feedback_frame, written
 
 TEST = ABTest(
@@ -177,6 +177,11 @@ def open_metrics(case: str, frame: pd.DataFrame) -> list[str]:
     return lines
 
 
+def copied(frame: pd.DataFrame) -> pd.DataFrame:
+    """The requests of a shadow test as the executors count them: each by the baseline, and its copy by the candidate."""
+    return pd.concat([frame.assign(arm="baseline"), frame.assign(arm="candidate")], ignore_index=True)
+
+
 CASES = {
     "healthy": VerdictKind.PROMOTE,
     "slow": VerdictKind.KEEP_BASELINE,
@@ -193,6 +198,7 @@ def backfilled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if promtool is None:
         pytest.skip("needs promtool")
     lines = [line for case in CASES for line in open_metrics(case, requests_of(case))]
+    lines += open_metrics("shadow", copied(requests_of("healthy")))
     (folder / "metrics").write_text("\n".join([*lines, "# EOF", ""]))
     create = [promtool, "tsdb", "create-blocks-from", "--max-block-duration=1440h", "openmetrics"]
     subprocess.run([*create, folder / "metrics", folder / "data"], check=True, capture_output=True, timeout=120)
@@ -219,6 +225,25 @@ def test_prometheus_and_the_feedback_give_the_same_verdict_on_the_same_requests(
     statuses = [[criterion.status for criterion in evaluation.verdict.criteria] for evaluation in found]
     assert statuses[0] == statuses[1]
     assert [evaluation.verdict.kind for evaluation in found] == [CASES[case]] * 2, found[0].verdict.reasons
+
+
+def test_a_shadow_is_judged_by_the_copies_that_it_answered(backfilled: str, tmp_path: Path) -> None:
+    """The feedback knows a shadow's predictions and nothing of its latency: that is in Prometheus alone."""
+    source = written(requests_of("healthy").drop(columns="pod").assign(arm="baseline"), tmp_path)
+    shadow = POLICY.model_copy(update={"traffic": Traffic(baseline=100, candidate=0)})
+    by_feedback = FeedbackTelemetry(source, shadow)
+
+    def verdict(telemetry: WindowTelemetry, policy: Policy) -> Verdict:
+        return evaluate(IbisFeedback(source, policy), telemetry, policy, START.to_pydatetime(), LATER).verdict
+
+    by_prometheus = PrometheusWindow(PrometheusTelemetry(backfilled, deployment="shadow"), TEST, by_feedback.served)
+    found = verdict(by_prometheus, shadow)
+    assert (found.kind, found.design) == (VerdictKind.PROMOTE, "paired"), found.reasons
+    unseen = verdict(by_feedback, shadow)
+    assert unseen.kind is VerdictKind.NOT_EVALUABLE
+    assert "latency is known for only 0 of the candidate's" in " ".join(unseen.reasons)
+    split = verdict(PrometheusWindow(PrometheusTelemetry(backfilled, deployment="shadow"), TEST, by_feedback.served), POLICY)
+    assert "the policy sends 20 %" in " ".join(split.reasons)
 
 
 def test_without_a_boundary_at_the_limit_latency_is_not_checked_or_settled_by_the_neighbours(

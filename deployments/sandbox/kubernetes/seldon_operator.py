@@ -7,6 +7,8 @@ predictor's Deployment is ready, so one broken predictor holds up even a change 
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 import time
 from datetime import UTC, datetime
@@ -138,10 +140,17 @@ def _child(owner: JSON, kind: Kind, name: str, spec: JSON) -> JSON:
 def _deployment(owner: JSON, predictor: JSON) -> JSON:
     component, graph = (predictor.get("componentSpecs") or [{}])[0], predictor["graph"]
     model = {"name": graph["name"], "image": graph.get("implementation", ""), "args": [graph.get("modelUri", "")]}
-    containers = component.get("spec", {}).get("containers") or [model]
+    # the executor is told its predictor, but not the traffic: a change of weights restarts nothing, one of the shadow flag does
+    told = {key: value for key, value in predictor.items() if key not in ("traffic", "replicas")}
+    executor = {"name": "seldon-container-engine", "env": [{"name": "ENGINE_PREDICTOR", "value": _base64(told)}]}
+    containers = [*(component.get("spec", {}).get("containers") or [model]), executor]
     replicas = component.get("replicas", predictor.get("replicas", owner["spec"].get("replicas", 1)))
     name = f"{owner['metadata']['name']}-{predictor['name']}-0-{graph['name']}"
     return _child(owner, DEPLOYMENTS, name, {"replicas": replicas, "template": {"spec": {"containers": containers}}})
+
+
+def _base64(thing: JSON) -> str:
+    return base64.b64encode(json.dumps(thing, sort_keys=True).encode()).decode()
 
 
 def _virtual_service(owner: JSON) -> JSON:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from flows.domain.ab_test import ABTest, Arm, Model
-from flows.domain.action_plan import Change, RegistryEntry, Stage, describe_traffic, plan_model_in_charge
+from flows.domain.action_plan import Change, RegistryEntry, Stage, describe_serving, describe_traffic, plan_model_in_charge
 from flows.domain.serving_state import Predictor, ServingState
 
 V1, V2 = Model("fraud_v1", "1", "fraud-v1"), Model("fraud_v2", "2", "fraud-v2")
@@ -41,6 +41,17 @@ def test_keeping_the_baseline_takes_all_traffic_at_once_and_archives_without_an_
         "fraud-v1 100 %, fraud-v2 0 %",
         "fraud_v1 v1: Production (champion)",
         "fraud_v2 v2: Archived",
+    ]
+
+
+def test_a_shadow_is_shown_as_one_and_becomes_a_live_predictor_either_way() -> None:
+    predictors = (Predictor("fraud-v1", 100), Predictor("fraud-v2", 100, shadow=True))
+    shadowed = ServingState("fraud-predictor", "models", "7", 1, predictors, {})
+    assert describe_serving(shadowed) == "fraud-v1 100 %, fraud-v2 shadow"
+    plans = [plan_model_in_charge(TEST, arm, shadowed, ENTRIES, (50, 100)) for arm in (Arm.CANDIDATE, Arm.BASELINE)]
+    assert [plan.changes[0] for plan in plans] == [
+        Change("traffic", "fraud-v1 100 %, fraud-v2 shadow", "fraud-v1 0 %, fraud-v2 100 %"),
+        Change("traffic", "fraud-v1 100 %, fraud-v2 shadow", "fraud-v1 100 %, fraud-v2 0 %"),
     ]
 
 

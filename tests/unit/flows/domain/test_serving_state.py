@@ -67,7 +67,11 @@ def state(v1: int | None = 80, v2: int = 20, **annotations: str) -> ServingState
 def after(before: ServingState, change: ServingChange) -> ServingState:
     """What the cluster makes of a change."""
     annotations = {**before.annotations, **change.annotations}
-    predictors = [replace(one, traffic=(change.traffic or {}).get(one.name, one.traffic)) for one in before.predictors]
+    traffic = change.traffic or {}
+    predictors = [
+        replace(one, traffic=traffic.get(one.name, one.traffic), shadow=one.shadow and one.name not in traffic)
+        for one in before.predictors
+    ]
     predictors = [one for one in predictors if one.name not in change.remove]
     predictors += [Predictor(str(spec["name"]), int(str(spec["traffic"])), spec=spec) for spec in change.restore]
     kept = {key: value for key, value in annotations.items() if value is not None}
@@ -127,6 +131,46 @@ def test_a_shadow_is_no_live_traffic() -> None:
     assert not state(100, 10).serves_alone("fraud-v1")
 
 
+def shadowed(**annotations: str) -> ServingState:
+    """The paired design: the baseline answers, the candidate gets a copy of everything."""
+    split = state(100, 0, revert_to=POINT, **annotations)
+    return replace(split, predictors=(Predictor("fraud-v1", 100, spec=SPEC), Predictor("fraud-v2", 100, shadow=True)))
+
+
+def test_a_test_on_a_shadow_starts_with_the_shadow_as_it_is() -> None:
+    started = after(shadowed(), start_test(shadowed(), STARTED, {"fraud-v1": 100}))
+    assert started.predictors == shadowed().predictors
+    assert started.is_shadow("fraud-v2")
+    assert not started.is_shadow("fraud-v1")
+    assert not started.is_shadow("fraud-v4")
+
+
+def test_the_first_shift_makes_a_shadow_a_live_predictor() -> None:
+    opened = shadowed(epoch="5", operation="d-1")
+    shifted = after(opened, shift_traffic(opened, "d-1", 5, {"fraud-v2": 25, "fraud-v1": 75}))
+    assert shifted.traffic == {"fraud-v1": 75, "fraud-v2": 25}
+    assert after(shifted, shift_traffic(shifted, "d-1", 5, {"fraud-v2": 100})).serves_alone("fraud-v2")
+
+
+@pytest.mark.parametrize("how", ["emergency", "compensation", "keeping"])
+def test_after_every_way_back_nothing_is_copied_to_the_candidate(how: str) -> None:
+    opened = shadowed(epoch="5", operation="d-1")
+    ways = {
+        "emergency": revert(opened),
+        "compensation": compensate_operation(opened, "d-1", 5),
+        "keeping": shift_traffic(opened, "d-1", 5, {"fraud-v1": 100, "fraud-v2": 0}),
+    }
+    back = after(opened, ways[how])
+    assert back.traffic == {"fraud-v1": 100, "fraud-v2": 0}
+    assert not back.is_shadow("fraud-v2")
+
+
+def test_an_emergency_brings_back_a_baseline_that_somebody_made_the_shadow() -> None:
+    swapped = (Predictor("fraud-v1", 100, shadow=True, spec=SPEC), Predictor("fraud-v2", 100))
+    turned = replace(state(revert_to=POINT), predictors=swapped)
+    assert after(turned, revert(turned)).traffic == {"fraud-v1": 100, "fraud-v2": 0}
+
+
 def test_starting_a_test_writes_rollback_point_and_split_in_one_patch() -> None:
     started = after(
         state(100, 0, epoch="4", outcome="old:accepted@4"),
@@ -172,7 +216,11 @@ def test_an_older_decision_is_superseded(found: ServingState, words: str) -> Non
 
 def test_traffic_moves_only_under_the_fence() -> None:
     opened = state(epoch="5", operation="d-1")
-    assert after(opened, shift_traffic(opened, "d-1", 5, {"fraud-v2": 100})).traffic == {"fraud-v1": 0, "fraud-v2": 100}
+    assert after(opened, shift_traffic(opened, "d-1", 5, {"fraud-v2": 100})).traffic == {
+        "fraud-v1": 0,
+        "fraud-v2": 100,
+        "fraud-v3": 0,
+    }
     with pytest.raises(Superseded, match="epoch 5, changed by d-1"):
         shift_traffic(opened, "d-1", 4, {"fraud-v2": 100})
     with pytest.raises(Superseded, match="no operation open"):
@@ -191,7 +239,7 @@ def test_closing_leaves_the_outcome_and_clears_the_operation() -> None:
 def test_compensation_is_one_patch_back_to_the_rollback_point() -> None:
     opened = state(0, 100, epoch="5", operation="d-1", revert_to=POINT)
     back = after(opened, compensate_operation(opened, "d-1", 5))
-    assert back.traffic == {"fraud-v1": 100, "fraud-v2": 0}
+    assert back.traffic == {"fraud-v1": 100, "fraud-v2": 0, "fraud-v3": 0}
     assert (back.epoch, back.operation, back.intent, finished_outcome(back, "d-1")) == (6, None, None, "compensated")
     assert back.annotations[REVERT_TO] == POINT
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,6 +121,14 @@ def test_a_revert_tells_what_else_was_going_on() -> None:
     text = said(rollback_messages.rolled_back(before, state(100, 0), "U0CHI", "x"))
     assert "ab-1 was being carried out; it stops" in text
     assert "An earlier rollback by ana (U0ANA)" in text
+
+
+def test_a_rollback_of_a_shadow_says_that_the_copies_end() -> None:
+    predictors = (Predictor("fraud-v1", 100), Predictor("fraud-v2", 100, shadow=True))
+    shadowed = replace(state(), predictors=predictors)
+    text = said(rollback_messages.rolled_back(shadowed, state(100, 0), "U0CHI", "too much load"))
+    assert "fraud-v2 was a shadow; nothing is copied to it any more" in text
+    assert "was a shadow" not in said(rollback_messages.rolled_back(state(), state(100, 0), "U0CHI", "x"))
 
 
 def test_a_preview_changes_nothing_and_says_what_would() -> None:

@@ -111,6 +111,17 @@ def test_a_changed_model_is_observed_first_and_available_later(cluster: SandboxK
     wait_for(lambda: deployment()["status"].get("availableReplicas") == 1)
 
 
+def test_weights_restart_no_pods_and_the_shadow_flag_restarts_its_own(cluster: SandboxKubernetes) -> None:
+    def generations() -> list[int]:
+        return [child["metadata"]["generation"] for child in cluster.store.list(DEPLOYMENTS)[0]]
+
+    set_predictors(cluster, predictor("fraud-v1", 100), predictor("fraud-v2", 0))
+    wait_for(lambda: {cluster.route(card) for card in CARDS} == {"fraud-v1"})
+    assert generations() == [1, 1]
+    set_predictors(cluster, predictor("fraud-v1", 100), predictor("fraud-v2", 100, shadow=True))
+    wait_for(lambda: generations() == [1, 2])
+
+
 def test_answers_are_counted_with_seldons_labels(cluster: SandboxKubernetes) -> None:
     cluster.observe("fraud-v1", 0.02)
     cluster.observe("fraud-v2", 0.2, code=500)
