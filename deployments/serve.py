@@ -13,6 +13,7 @@ from prefect.settings import get_current_settings
 from prefect.types.entrypoint import EntrypointType
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from deployments.metrics import start_metrics
 from flows.check_running_test import check_running_test
 from flows.domain.errors import OutsideSystemError
 from flows.emergency_revert import settle
@@ -43,6 +44,7 @@ def run() -> None:
 
     Raises:
         OutsideSystemError: no Prefect API answers at PREFECT_API_URL.
+        SettingsInvalid: the metrics' address cannot be listened on.
     """
     settings = get_current_settings()
     wait_for_prefect(settings.api.url)
@@ -53,6 +55,7 @@ def run() -> None:
         PeriodicChecks("production", production, period_seconds=PRODUCTION_SECONDS),
         PeriodicChecks("registry", {"follow": follow_test_that_serves}, period_seconds=REGISTRY_SECONDS),
     )
+    start_metrics(systems())
     for thread in threads:
         thread.start()
     try:

@@ -1,4 +1,4 @@
-"""The documents that follow a change: the decision document on the test's MLflow run, the lifecycle page in its repository."""
+"""What follows a change: the decision document on the test's MLflow run, the lifecycle page and the manifest in git."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.lifecycle import arm_in_charge, model_lives
 from flows.reports.charts import recall_and_precision_chart
 from flows.reports.decision_document import CHART_NAME, decision_document, decision_json
-from flows.reports.lifecycle_page import PAGE_PATH, lifecycle_page
+from flows.reports.lifecycle_page import PAGE_PATH, lifecycle_page, merge_page
+from flows.reports.serving_manifest import manifest_as_served
 from flows.steps import step
 from flows.telling import tell
 from flows.wiring import systems
@@ -67,6 +68,33 @@ def write_lifecycle_page(test: ABTest, cause: str) -> str:
     arm = arm_in_charge(systems().serving.read(), test)
     lives = model_lives(log.decisions(), log.records(), test.model(arm) if arm else None, log.now())
     text = lifecycle_page(lives, systems().policy.traffic)
-    reference = systems().lifecycle_docs.publish(PAGE_PATH, text, f"Model lifecycle after {cause}")
+    message = f"Model lifecycle after {cause}"
+    reference = systems().lifecycle_docs.edit(PAGE_PATH, lambda existing: merge_page(existing, text), message)
     systems().registry.tag_test(test, {"fraud-ab.lifecycle_page": reference})
     return reference
+
+
+def update_manifest(cause: str, epoch: int = 0, *, is_decision: bool = True) -> None:
+    """Let the manifest follow, for a team that keeps it in git; without its settings the step is not run."""
+    if systems().manifests is None:
+        return
+    reference = commit_manifest(cause, epoch)
+    if is_decision:
+        tell(cause, f"manifest-{epoch}", f"manifest: {reference}")
+
+
+@step("Commit the manifest")
+def commit_manifest(cause: str, epoch: int) -> str:
+    """Write what the deployment serves when this runs, so that a late run does no harm. Returns where it is.
+
+    While somebody is changing the deployment it is left as it is: the end of that change commits it. `epoch`: as for
+    `store_documents`.
+    """
+    del epoch  # part of the step's key
+    manifests, path = systems().manifests, systems().settings.manifest_path
+
+    def change(text: str) -> str:
+        state = systems().serving.read()
+        return text if state.operation or state.intent else manifest_as_served(text, state, path)
+
+    return manifests.edit(path, change, f"Traffic after {cause}") if manifests else ""

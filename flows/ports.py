@@ -5,7 +5,7 @@ Every method may raise `OutsideSystemError` (`retryable` says whether trying aga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -209,11 +209,14 @@ class Archive(Protocol):
     def restore(self, model: Model, folder: Path) -> Path: ...
 
 
-class LifecycleDocs(Protocol):
-    """The repository (or folder) that holds `docs/model_lifecycle.md`."""
+class VersionedFiles(Protocol):
+    """Text files in a repository (or a plain folder): the lifecycle page, the deployment's manifest."""
 
-    def publish(self, path: str, text: str, message: str) -> str:
-        """Write a page's generated part and commit it; returns a reference to it. Unchanged text makes no commit."""
+    def edit(self, path: str, change: Callable[[str], str], message: str) -> str:
+        """Commit what `change` makes of a file's text (of "" when there is no such file); returns a reference to it.
+
+        `change` is called again on the newer text when somebody else was faster. Unchanged text makes no commit.
+        """
         ...
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from prefect.runtime import flow_run
 
-from flows.documents import publish_lifecycle, store_documents
+from flows.documents import publish_lifecycle, store_documents, update_manifest
 from flows.domain.ab_test import Arm
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import Superseded
@@ -119,6 +119,7 @@ def _finish_promotion(decision_id: str, epoch: int) -> str:
     record(decision_id, RecordKind.PROMOTED, {"archive": archive}, epoch)
     store_documents(decision_id, RecordKind.PROMOTED)
     publish_lifecycle(decision_id)
+    update_manifest(decision_id)
     return PROMOTED
 
 
@@ -128,6 +129,7 @@ def _finish_compensation(decision_id: str, epoch: int, why: str) -> str:
     follow_registry(decision_id, epoch)
     store_documents(decision_id, RecordKind.COMPENSATED, epoch)
     publish_lifecycle(decision_id, epoch)
+    update_manifest(decision_id, epoch)
     return COMPENSATED
 
 

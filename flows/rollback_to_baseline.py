@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.documents import publish_lifecycle, store_documents, write_lifecycle_page
+from flows.documents import publish_lifecycle, store_documents, update_manifest, write_lifecycle_page
 from flows.domain.ab_test import Arm
 from flows.domain.action_plan import describe_serving
 from flows.domain.decision_record import RecordKind
@@ -66,6 +66,7 @@ def keep_baseline(decision_id: str) -> str:
     record(decision_id, RecordKind.BASELINE_KEPT, {"archive": archive}, epoch)
     store_documents(decision_id, RecordKind.BASELINE_KEPT)
     publish_lifecycle(decision_id)
+    update_manifest(decision_id)
     return BASELINE_KEPT
 
 
@@ -110,6 +111,7 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     finish_reverts(revert_id)
     registry = follow_after_revert(revert_id)
     page_after_revert(revert_id)
+    update_manifest(revert_id, is_decision=False)
     acknowledge(revert_id, recorded)
     see_it_arrive(revert_id)
     return registry

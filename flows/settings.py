@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     archive_bucket: str = Field(default="fraud-ab-archive", description="S3 bucket of the model archive")
     lifecycle_repository: str = Field(description="git repository (or folder) of docs/model_lifecycle.md")
     lifecycle_branch: str = Field(default="main", description="branch that the lifecycle page is committed to")
+    manifest_repository: str = Field(
+        default="", description="git repository (or folder) of the SeldonDeployment's manifest; without it none is changed"
+    )
+    manifest_branch: str = Field(default="main", description="branch that the manifest is committed to")
+    manifest_path: str = Field(default="seldon-deployment.yaml", description="the manifest's file in that repository")
     slack_bot_token: SecretStr = Field(validation_alias="SLACK_BOT_TOKEN", description="xoxb-… of the Slack app")
     slack_api_url: str = Field(
         default="https://slack.com/api/", validation_alias="SLACK_API_URL", description="another Slack-compatible server"
@@ -53,6 +58,8 @@ class Settings(BaseSettings):
     slack_channel: str = Field(description="channel id of the verdict message")
     prefect_ui_url: str = Field(default="", description="base of links to flow runs; empty: the API's own host")
     dashboard_url: str = Field(default="", description="Grafana dashboard of the test")
+    metrics_port: int | None = Field(default=None, ge=1, le=65535, description="port of `serve`'s metrics; without it: none")
+    metrics_host: str = Field(default="127.0.0.1", description="address that `serve`'s metrics listen on")
 
 
 def load_settings(model: type[AnySettings]) -> AnySettings:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from flows.domain.ab_test import ABTest
     from flows.domain.policy import Policy
     from flows.evaluate_ab_test import WindowTelemetry
-    from flows.ports import Archive, DecisionLog, Executions, FeedbackSource, LifecycleDocs, Outbox, Registry, Serving, Telemetry
+    from flows.ports import Archive, DecisionLog, Executions, FeedbackSource, Outbox, Registry, Serving, Telemetry, VersionedFiles
     from slackbot.publisher import Publisher
 
 
@@ -80,10 +80,19 @@ class Systems:
         return S3Archive(self.settings.archive_bucket)
 
     @cached_property
-    def lifecycle_docs(self) -> LifecycleDocs:
-        from flows.adapters.lifecycle_docs_git import GitLifecycleDocs
+    def lifecycle_docs(self) -> VersionedFiles:
+        from flows.adapters.versioned_files_git import GitFiles
 
-        return GitLifecycleDocs(self.settings.lifecycle_repository, self.settings.lifecycle_branch)
+        return GitFiles(self.settings.lifecycle_repository, self.settings.lifecycle_branch)
+
+    @cached_property
+    def manifests(self) -> VersionedFiles | None:
+        """None for a team that does not keep the SeldonDeployment's manifest in git."""
+        if not self.settings.manifest_repository:
+            return None
+        from flows.adapters.versioned_files_git import GitFiles
+
+        return GitFiles(self.settings.manifest_repository, self.settings.manifest_branch)
 
     @cached_property
     def decision_log(self) -> DecisionLog:

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from flows.domain.verdict import ModelMetrics
 
 PAGE_PATH = "docs/model_lifecycle.md"
+BEGIN = "<!-- fraud-ab begins: this part is written by fraud-ab, your own words go above or below it -->"
+END = "<!-- fraud-ab ends -->"
+
+
+def merge_page(existing: str, generated: str) -> str:
+    """Put the generated part into a page, between its markers or, when it has none, at its end."""
+    part = f"{BEGIN}\n{generated.strip()}\n{END}"
+    if BEGIN in existing and END in existing:
+        before, _, rest = existing.partition(BEGIN)
+        return before + part + rest.partition(END)[2]
+    return f"{existing.rstrip()}\n\n{part}\n" if existing.strip() else f"{part}\n"
 
 
 def lifecycle_page(lives: Sequence[ModelLife], traffic: Traffic) -> str:

@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from flows.domain.policy import Policy, Traffic, load_policy
 from flows.domain.verdict import Verdict, VerdictKind
 from flows.evaluate_ab_test import WindowTelemetry, evaluate
 from tests.feedback_tables import START, feedback_frame, written
+from tests.prometheus_server import running
 
 TEST = ABTest(
     test_id="t",
@@ -49,29 +49,6 @@ scrape_configs:
 def cluster() -> Iterator[SandboxKubernetes]:
     with SandboxKubernetes() as kubernetes:
         yield kubernetes
-
-
-@contextmanager
-def running(folder: Path, configuration: str) -> Iterator[str]:
-    """A Prometheus on the data of a folder; yields its URL."""
-    binary = shutil.which("prometheus")
-    if binary is None:
-        pytest.skip("needs prometheus")
-    (folder / "prometheus.yml").write_text(configuration)
-    port = free_port()
-    options = [
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        "--storage.tsdb.retention.time=10y",
-        f"--web.listen-address=127.0.0.1:{port}",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([binary, *options], stdout=log, stderr=log)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from deployments.sandbox.kubernetes.responses import JSON, ApiError
+
+_RESOURCE = re.compile(
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
+    r"/(?P<resource>[^/]+)(?:/(?P<name>[^/]+)(?P<part>/.+)?)?/?"
+)
+_VERBS = {"GET": ("list", "get"), "POST": ("create", "create"), "PUT": ("update", "update"), "PATCH": ("patch", "patch")}
+_DELETIONS = ("deletecollection", "delete")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,16 @@ class Attempt:
     resource: str
     namespace: str = ""
     name: str = ""
+
+
+def attempt_on_path(method: str, path: str) -> Attempt | None:
+    """What a request on a resource that the sandbox does not serve asks for; None for a path of no resource."""
+    found = _RESOURCE.fullmatch(path)
+    if found is None:
+        return None
+    verb = _VERBS.get(method, _DELETIONS)[found["name"] is not None]
+    resource = found["resource"] + (found["part"] or "")
+    return Attempt(verb, found["group"] or "", resource, found["namespace"] or "", found["name"] or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from deployments.sandbox.kubernetes import responses
-from deployments.sandbox.kubernetes.access import Attempt, User
+from deployments.sandbox.kubernetes.access import Attempt, User, attempt_on_path
 from deployments.sandbox.kubernetes.kinds import REVIEWS, SERVED, discovery_documents
 from deployments.sandbox.kubernetes.patches import decode_object, prepare_patch
 from deployments.sandbox.kubernetes.responses import JSON, ApiError
@@ -96,7 +96,9 @@ class KubernetesApi:
                 self._route(f"{collection}/{{name}}", kind, list(_ITEM_VERBS)),
                 self._route(f"{collection}/{{name}}/status", kind, list(_ITEM_VERBS), part="status"),
             ]
-        return Starlette(routes=routes, exception_handlers={ApiError: _answer_error, 404: _answer_unknown_path})
+        return Starlette(
+            routes=routes, exception_handlers={ApiError: _answer_error, 404: self._answer_unserved, 405: self._answer_unserved}
+        )
 
     def _route(self, path: str, kind: Kind, methods: list[str], part: str = "") -> Route:
         async def endpoint(request: Request) -> Response:
@@ -129,6 +131,17 @@ class KubernetesApi:
         if user is None:
             raise ApiError(401, "Unauthorized", "Unauthorized")
         return user
+
+    def _answer_unserved(self, request: Request, _error: Exception) -> Response:
+        """As the real server: first whether one may, then that there is no such thing."""
+        attempt = attempt_on_path(request.method, request.url.path)
+        try:
+            user = self._authenticate(request)
+            if attempt is not None:
+                user.require(attempt)
+        except ApiError as error:
+            return JSONResponse(error.as_status(), error.code)
+        return PlainTextResponse("404 page not found\n", 404)
 
     def _discover(self, request: Request) -> Response:
         self._authenticate(request)
@@ -215,7 +228,3 @@ def _answer_error(_request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
     return JSONResponse(error.as_status(), error.code)
-
-
-def _answer_unknown_path(_request: Request, _error: Exception) -> Response:
-    return PlainTextResponse("404 page not found\n", 404)

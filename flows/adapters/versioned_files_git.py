@@ -1,7 +1,7 @@
-"""The lifecycle page in a git repository: a working tree, a bare repository or URL, or a plain folder.
+"""Files in a git repository: a working tree, a bare repository or URL, or a plain folder.
 
-Only the part between the markers is ours; what people write around it stays. In a working tree the page is committed in place;
-anything else is cloned into a temporary folder and pushed, once more when somebody pushed in between.
+In a working tree the file is committed in place; anything else is cloned into a temporary folder and pushed, once more on what is
+there then when somebody pushed in between.
 """
 
 from __future__ import annotations
@@ -11,44 +11,37 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.domain.errors import Conflict, OutsideSystemError
 
-BEGIN = "<!-- fraud-ab begins: this part is written by fraud-ab, your own words go above or below it -->"
-END = "<!-- fraud-ab ends -->"
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 GIT_SECONDS = 60
 IDENTITY = ("-c", "user.name=fraud-ab", "-c", "user.email=fraud-ab@localhost", "-c", "commit.gpgsign=false")
 
 
-def merge_page(existing: str, generated: str) -> str:
-    """Put the generated part into a page, between its markers or, when it has none, at its end."""
-    part = f"{BEGIN}\n{generated.strip()}\n{END}"
-    if BEGIN in existing and END in existing:
-        before, _, rest = existing.partition(BEGIN)
-        return before + part + rest.partition(END)[2]
-    return f"{existing.rstrip()}\n\n{part}\n" if existing.strip() else f"{part}\n"
-
-
-class GitLifecycleDocs:
+class GitFiles:
     """A repository by path or URL, and the branch that is written to."""
 
     def __init__(self, repository: str, branch: str) -> None:
         self._repository = repository
         self._branch = branch
 
-    def publish(self, path: str, text: str, message: str) -> str:
+    def edit(self, path: str, change: Callable[[str], str], message: str) -> str:
         root = Path(self._repository)
         if (root / ".git").exists():
-            return self._commit_in_place(root, path, text, message)
+            return self._commit_in_place(root, path, change, message)
         if root.is_dir() and not (root / "HEAD").exists():
-            _write(root / path, text)
+            _edit(root / path, change)
             return str(root / path)
         try:
-            return self._commit_and_push(path, text, message)
+            return self._commit_and_push(path, change, message)
         except Conflict:
-            return self._commit_and_push(path, text, message)
+            return self._commit_and_push(path, change, message)
 
-    def _commit_in_place(self, root: Path, path: str, text: str, message: str) -> str:
+    def _commit_in_place(self, root: Path, path: str, change: Callable[[str], str], message: str) -> str:
         current = self._git(root, "symbolic-ref", "--short", "HEAD")
         if current != self._branch:
             raise OutsideSystemError(
@@ -56,11 +49,11 @@ class GitLifecycleDocs:
                 f"writing {path}: {root} is on branch {current}, not on {self._branch}; check that branch out",
                 retryable=False,
             )
-        _write(root / path, text)
+        _edit(root / path, change)
         return self._commit(root, path, message)
 
-    def _commit_and_push(self, path: str, text: str, message: str) -> str:
-        with tempfile.TemporaryDirectory(prefix="lifecycle-") as folder:
+    def _commit_and_push(self, path: str, change: Callable[[str], str], message: str) -> str:
+        with tempfile.TemporaryDirectory(prefix="repository-") as folder:
             root = Path(folder)
             is_there = bool(self._git(root, "ls-remote", "--heads", "--", self._repository, self._branch))
             self._git(
@@ -74,7 +67,7 @@ class GitLifecycleDocs:
             )
             if not is_there:
                 self._git(root, "checkout", "--quiet", "-B", self._branch)
-            _write(root / path, text)
+            _edit(root / path, change)
             reference = self._commit(root, path, message)
             self._git(root, "push", "--quiet", "origin", f"HEAD:refs/heads/{self._branch}")
             return reference
@@ -117,15 +110,16 @@ def _failed(doing: str, said: str) -> OutsideSystemError:
     return OutsideSystemError("git", f"{doing}: {said}", retryable=any(word in said for word in passing))
 
 
-def _write(page: Path, text: str) -> None:
+def _edit(file: Path, change: Callable[[str], str]) -> None:
+    """In bytes, so that line ends stay as they are."""
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        existing = page.read_text(encoding="utf-8") if page.exists() else ""
-        merged = merge_page(existing, text)
-        if merged != existing:
-            page.write_text(merged, encoding="utf-8")
-    except OSError as error:
-        raise OutsideSystemError("the documents' folder", f"writing {page}: {error}", retryable=False) from error
+        existing = file.read_bytes().decode() if file.exists() else ""
+        changed = change(existing)
+        if changed != existing:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(changed.encode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutsideSystemError("the documents' folder", f"writing {file}: {error}", retryable=False) from error
 
 
 def _without_password(text: str) -> str:
