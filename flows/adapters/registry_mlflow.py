@@ -29,12 +29,8 @@ if TYPE_CHECKING:
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIAS_OF = {Stage.PRODUCTION: CHAMPION, Stage.STAGING: CHALLENGER}
-<<<<<<< HEAD
-STAGE_TAG = "fraud-ab.stage"
-ARTIFACTS_TAG = "fraud-ab.artifacts_sha256"
-=======
 STAGE_TAG, TEST_TAG = "fraud-ab.stage", "fraud-ab.test"
->>>>>>> c0934a7 (fraud-ab start begins a test: everything is checked first, and a repetition goes on where a failure left it; fraud-ab status says what is live)
+ARTIFACTS_TAG = "fraud-ab.artifacts_sha256"
 REQUEST_SECONDS, REQUEST_RETRIES, DOWNLOAD_SECONDS = "20", "2", "300"
 
 

@@ -44,7 +44,6 @@ class Superseded(FraudABError):
     """A newer decision or an emergency has taken over; this process stops without touching anything more."""
 
 
-<<<<<<< HEAD
 class PreflightFailed(FraudABError):
     """A promotion may not begin; everything that is in the way is listed together. Nothing was changed."""
 
@@ -59,10 +58,10 @@ class PreflightFailed(FraudABError):
 
 class PromotionUndone(FraudABError):
     """The promotion failed and everything was put back; the message says why, and whether it may be tried again."""
-=======
+
+
 class StartRefused(FraudABError):
     """This test must not start as it is; everything that speaks against it is listed together, and nothing was changed."""
->>>>>>> c0934a7 (fraud-ab start begins a test: everything is checked first, and a repetition goes on where a failure left it; fraud-ab status says what is live)
 
 
 class SettingsInvalid(FraudABError):
