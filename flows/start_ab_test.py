@@ -2,17 +2,20 @@
 
 Nothing is changed before all is checked. The deployment comes first, in one patch, and carries the test from then on: whatever
 fails after it, the same start finds it there, goes on with what is missing, and ends in the same state.
+
+Steps of the flows are imported where they are used: the demo imports this module before it knows which Prefect it will use.
 """
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from flows.domain.ab_test import ABTest, Arm
-from flows.domain.action_plan import Stage
 from flows.domain.start_plan import begun, first_look_at, plan_start, refuse, unfit_registry, unfit_times
 
 if TYPE_CHECKING:
@@ -64,7 +67,7 @@ def start_ab_test(serving: Serving, test: ABTest, policy: Policy) -> ServingStat
     """Write the baseline with its spec as the rollback point and give each arm its share; a shadow stays one.
 
     Raises:
-        Superseded: an operation or a revert is open, or the baseline has no predictor.
+        Superseded: an operation or a revert is open, or a model has no predictor.
         StartRefused: the deployment or the policy does not fit the test.
         Conflict: somebody changed the deployment at the same time; look at it and start again.
     """
@@ -101,13 +104,16 @@ def carry_out_start(systems: Systems, gateway: PrefectGateway, start: Start) -> 
         Superseded, Conflict: somebody changed the deployment since it was checked, so it was left alone.
         OutsideSystemError: a system failed; what was done stays, and the next start goes on from there.
     """
+    from flows.preflight import note_artifacts
+    from flows.registry_steps import follow_what_serves
+
     test, state = start.test, start.before
     if not start.is_begun:
         test = _with_run(systems, test, start.experiment)
         state = systems.serving.apply(state, plan_start(state, test, systems.policy))
-    if start.run is None:  # once it is scheduled, the registry is the business of whoever decides the test
-        systems.registry.set_in_charge(test.baseline)
-        systems.registry.set_stage(test.candidate, Stage.STAGING)
+    if start.run is None:
+        note_artifacts(test)
+        follow_what_serves(test)
     parameters: dict[str, Any] = {"test": _TEST.dump_python(test, mode="json")}
     gateway.start_run(FINALIZE, parameters, idempotency_key=first_look_key(test), scheduled_time=start.first_look_at)
     registry = tuple(systems.registry.entry(model) for model in test.models)
@@ -142,15 +148,31 @@ def _used_or_busy(systems: Systems, gateway: PrefectGateway, test: ABTest, run: 
 
 def _rehearsed(systems: Systems, state: ServingState, test: ABTest, registry: tuple[RegistryEntry, ...]) -> ServingState:
     """The deployment as the start would leave it, by a dry run on the server."""
+    from flows.preflight import obstacles
+
     change = plan_start(state, test, systems.policy)
     times = unfit_times(state, test, systems.decision_log.now())
-    refuse((*unfit_registry(test, registry), *times, *_unfit_systems(systems, test)))
+    refuse((*unfit_registry(test, registry), *times, *_unfit_systems(systems, test), *_unlike_registered(systems, state, test)))
     if test.experiment_run_id:
         systems.registry.require_run(test.experiment_run_id)
-    return systems.serving.apply(state, change, dry_run=True)
+    after = systems.serving.apply(state, change, dry_run=True)
+    refuse(obstacles(after, test))
+    return after
+
+
+def _unlike_registered(systems: Systems, state: ServingState, test: ABTest) -> Iterable[str]:
+    """What a promotion would find after weeks is better found now: another model behind a predictor than the registered one."""
+    from flows.preflight import mistaken_identity
+
+    for model in test.models:
+        with tempfile.TemporaryDirectory(prefix="model-") as folder:
+            files = systems.registry.artifact_files(model, Path(folder))
+            yield from mistaken_identity(model, state, files, systems.registry.provenance(model))
 
 
 def _unfit_systems(systems: Systems, test: ABTest) -> Iterable[str]:
+    for what in systems.serving.missing_permissions():
+        yield f"this account may not {what}: apply k8s/base/promoter-role.yaml"
     readiness = systems.serving.readiness()
     for model in test.models:
         if not readiness.is_up(model.predictor):

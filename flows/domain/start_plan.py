@@ -24,7 +24,7 @@ def plan_start(state: ServingState, test: ABTest, policy: Policy) -> ServingChan
     """Rollback point, split and the test's name in one change. A candidate that is a shadow stays one: nobody is served by it.
 
     Raises:
-        Superseded: an operation or a revert is open, or the baseline has no predictor.
+        Superseded: an operation or a revert is open, or a model has no predictor.
         StartRefused: the deployment or the policy does not fit the test.
     """
     wanted = _traffic(state, test, policy)
@@ -41,8 +41,6 @@ def _traffic(state: ServingState, test: ABTest, policy: Policy) -> dict[str, int
 
 
 def _unfit_deployment(state: ServingState, test: ABTest, wanted: dict[str, int]) -> Iterable[str]:
-    if state.predictor(test.candidate.predictor) is None:
-        yield f"{state.name} has no predictor {test.candidate.predictor}: deploy the candidate before the test starts"
     if not state.serves_alone(test.baseline.predictor) and state.traffic != wanted:
         yield f"{state.name} serves {describe_serving(state)}: put all traffic on the baseline {test.baseline.predictor} first"
     for entry in state.unrecorded:

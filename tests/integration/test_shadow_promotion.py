@@ -14,8 +14,8 @@ from flows.domain.decision import Choice
 from flows.domain.decision_record import RecordKind
 from flows.domain.policy import Traffic
 from flows.ports import ArmTelemetry
-from flows.production_steps import follow_what_serves
 from flows.promote_candidate import promote_candidate
+from flows.registry_steps import follow_what_serves
 from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
 from flows.start_ab_test import start_ab_test
 from flows.watch import poll

@@ -69,17 +69,18 @@ def test_a_deployment_that_does_not_fit_is_refused(found: ServingState, policy: 
 
 
 def test_everything_that_is_wrong_is_listed_together() -> None:
-    other = replace(TEST, candidate=Model("fraud_v9", "1", "fraud-v9"))
     entry = json.dumps([{"id": "r", "actor": "U0CHI", "reason": "", "at": "2026-11-24T07:00:00+00:00"}])
-    words = refused(state(50, 50, **{UNRECORDED: entry}), test=other)
-    assert "has no predictor fraud-v9: deploy the candidate" in words
+    words = refused(state(50, 50, **{UNRECORDED: entry}), SHADOW)
     assert "put all traffic on the baseline" in words
     assert "the emergency revert of 2026-11-24T07:00:00+00:00 by U0CHI is still being recorded" in words
+    assert "but fraud-v2 is no shadow" in words
 
 
 def test_nothing_starts_while_the_deployment_is_being_changed() -> None:
     with pytest.raises(Superseded, match="being changed by d-1"):
         plan_start(state(**{OPERATION: "d-1"}), TEST, SPLIT)
+    with pytest.raises(Superseded, match="has no predictor fraud-v9: deploy the candidate"):
+        plan_start(state(), replace(TEST, candidate=Model("fraud_v9", "1", "fraud-v9")), SPLIT)
 
 
 def test_a_candidate_that_is_in_charge_by_the_registry_may_be_the_baseline() -> None:
