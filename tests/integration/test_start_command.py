@@ -1,13 +1,9 @@
-"""`fraud-ab start` and `fraud-ab status` on the embedded systems: bad inputs, failures at every stage, systems that are down."""
+"""`fraud-ab start` on the embedded systems: bad inputs, failures at every stage, starts that must not be."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,98 +11,21 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled
-from prefect.types.entrypoint import EntrypointType
 from pydantic import TypeAdapter
 
-from deployments.cli import main
-from deployments.sandbox.stack import free_port
 from flows.domain.ab_test import ABTest
-from flows.domain.action_plan import Stage, describe_serving
+from flows.domain.action_plan import describe_serving
 from flows.domain.errors import OutsideSystemError
 from flows.domain.serving_state import OPERATION, ServingChange, ServingState
-from flows.finalize_ab_test import finalize_ab_test
 from flows.start_ab_test import FINALIZE
 from flows.watch import poll
-from flows.wiring import systems
 from slackbot.prefect_gateway import PrefectGateway
-from tests.integration.production_world import POLICY, WHERE, World
+from tests.integration.idle_world import Cli, Idle, unfinished_runs
+from tests.integration.production_world import POLICY
 
-pytest_plugins = ("tests.integration.production_world",)
+pytest_plugins = ("tests.integration.production_world", "tests.integration.idle_world")
 SHADOW = "[traffic]\nbaseline = 100\ncandidate = 0\n"
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@dataclass
-class Idle:
-    """The world before any test: all traffic on the baseline, the candidate known to nobody but the registry."""
-
-    world: World
-    file: Path
-
-    def write(self, **changes: str) -> Path:
-        """The test's file; a value None leaves its line out."""
-        test = self.world.test
-        lines = {"test_id": f'"{test.test_id}"', **changes}
-        models = [f'name = "{m.name}"\nversion = {m.version}\npredictor = "{m.predictor}"' for m in test.models]
-        top = "\n".join(f"{key} = {value}" for key, value in lines.items())
-        self.file.write_text(f"{top}\n[baseline]\n{models[0]}\n[candidate]\n{models[1]}\n")
-        return self.file
-
-    def replace_predictors(self, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
-        api = self.world.kept["api"]
-        body: Any = api.get_namespaced_custom_object(*WHERE, "fraud-predictor")
-        body["spec"]["predictors"] = change(body["spec"]["predictors"])
-        body["metadata"].pop("annotations", None)
-        api.replace_namespaced_custom_object(*WHERE, "fraud-predictor", body)
-        assert poll(lambda: self.world.systems.serving.readiness().is_done, 10)
-
-    def policy(self, text: str) -> None:
-        Path(str(self.world.systems.settings.policy_file)).write_text(text)
-        systems().__dict__.pop("policy", None)
-
-    def state(self) -> dict[str, Any]:
-        """Everything that a start may change."""
-        kept = self.world.systems
-        with get_client(sync_client=True) as client:
-            mine = [run for run in client.read_flow_runs() if self.world.test.test_id in str(run.parameters)]
-        runs = MlflowClient(kept.settings.mlflow_tracking_uri).search_experiments()
-        return {"serving": kept.serving.read(), "registry": self.world.registry(), "runs": mine, "experiments": len(runs)}
-
-
-@pytest.fixture
-def idle(world: World, tmp_path: Path) -> Iterator[Idle]:
-    found = Idle(world, tmp_path / "test.toml")
-    found.replace_predictors(lambda all_: [{**all_[0], "traffic": 100}, {**all_[1], "traffic": 0}])
-    world.systems.registry.set_stage(world.test.candidate, Stage.NONE)
-    # registered as `fraud-ab serve` does it, with nobody there to execute its runs
-    finalize_ab_test.to_deployment(name="fraud", entrypoint_type=EntrypointType.MODULE_PATH).apply()
-    yield found
-    for run in _runs():
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run.id, Cancelled(), force=True)
-
-
-def _runs() -> list[FlowRun]:
-    with get_client(sync_client=True) as client:
-        return [run for run in client.read_flow_runs() if "test" in run.parameters and run.state and not run.state.is_final()]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """The command as a person runs it: exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fraud-ab", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return call
 
 
 def refused(result: tuple[int, str, str], *words: str) -> None:
@@ -129,7 +48,7 @@ def test_a_start_is_the_split_the_registry_and_the_run_of_its_first_look(idle: I
     assert test is not None
     assert (test.test_id, test.models) == (world.test.test_id, world.test.models)
     assert datetime.now(UTC) - test.started_at < timedelta(minutes=1)
-    [run] = _runs()
+    [run] = unfinished_runs()
     assert run.parameters["test"]["experiment_run_id"] == test.experiment_run_id
     assert run.expected_start_time == test.started_at + timedelta(days=14 + 30, hours=1)
     tags = MlflowClient(world.systems.settings.mlflow_tracking_uri).get_run(test.experiment_run_id).data.tags
@@ -210,7 +129,7 @@ def test_after_a_failure_at_any_stage_the_same_command_ends_in_the_same_state(
     assert idle.world.state.traffic == {"fraud-v1": 80, "fraud-v2": 20}
     assert idle.world.state.epoch == 1, "the patch was made once"
     assert idle.world.registry() == ["Production (champion)", "Staging (challenger)"]
-    [run] = _runs()
+    [run] = unfinished_runs()
     assert idle.world.state.test is not None
     assert run.parameters["test"]["experiment_run_id"] == idle.world.state.test.experiment_run_id
 
@@ -245,12 +164,25 @@ def _asked_before(idle: Idle) -> None:
     idle.world.decide()
 
 
+def _another_model(idle: Idle) -> None:
+    elsewhere = {"name": "fraud-v2", "implementation": "MLFLOW_SERVER", "modelUri": "file:///elsewhere"}
+    idle.replace_predictors(lambda all_: [all_[0], {**all_[1], "graph": elsewhere}])
+
+
+def _under_git(idle: Idle) -> None:
+    annotations = {"argocd.argoproj.io/tracking-id": "fraud"}
+    serving = idle.world.systems.serving
+    serving.apply(serving.read(), ServingChange(why="a test", annotations=annotations))
+
+
 REASONS: dict[str, tuple[Callable[[Idle], object], str]] = {
     "the candidate serves": (_exchange, "fraud-v1 0 %, fraud-v2 100 %: put all traffic on the baseline fraud-v1 first"),
     "an operation is open": (_busy, "being changed by d-1"),
     "another test goes on": (_another_test, "the test another is not finished"),
     "the candidate is in charge": (_candidate_in_charge, "the registry has the candidate in charge"),
     "nobody serves the flow": (_no_deployment, "finalize-ab-test/fraud, which `fraud-ab serve` registers: it does not exist"),
+    "the predictor loads another model": (_another_model, "the predictor fraud-v2 loads file:///elsewhere, but fraud_v2"),
+    "a controller would undo it": (_under_git, "Argo CD applies fraud-predictor and may undo the change"),
     "it was asked before": (_asked_before, "was asked already: choose another test_id"),
 }
 
@@ -322,76 +254,8 @@ def test_somebody_who_changes_the_deployment_meanwhile_is_not_overridden(
 def test_a_test_that_was_reverted_is_not_started_again(idle: Idle, cli: Cli) -> None:
     assert cli("start", idle.write())[0] == 0
     idle.world.emergency()
-    [run] = _runs()
+    [run] = unfinished_runs()
     refused(cli("start", idle.file), "was started and has ended: fraud-predictor serves fraud-v1 100 %, fraud-v2 0 %")
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(run.id, Cancelled(), force=True)
     refused(cli("start", idle.file), "has ended as Cancelled", "choose another test_id")
-
-
-def status(cli: Cli) -> tuple[int, dict[str, Any]]:
-    code, out, _ = cli("status", "--json")
-    return code, json.loads(out)
-
-
-def test_status_shows_what_is_live(idle: Idle, cli: Cli) -> None:
-    assert cli("start", idle.write())[0] == 0
-    idle.world.test = idle.world.state.test or idle.world.test
-    code, found = status(cli)
-    assert code == 0
-    shown = [(one["name"], one["traffic"], one["model"]) for one in found["serving"]["predictors"]]
-    assert shown == [(m.predictor, share, str(m)) for m, share in zip(idle.world.test.models, (80, 20), strict=True)]
-    assert (found["serving"]["epoch"], found["serving"]["rollback point"]) == (1, "fraud-v1")
-    assert found["registry"]["candidate"].endswith("Staging (challenger)")
-    assert found["first look"]["state"] == "Scheduled"
-    assert found["decisions"] == {"pending": [], "last record": None}
-    decided = idle.world.decide()
-    idle.world.emergency()
-    code, out, _ = cli("status")
-    assert code == 0
-    for words in ("models/fraud-predictor", "fraud-v1", "100 %", f"decided ({decided.decision_id})", "emergency revert by U0CHI"):
-        assert words in out
-
-
-def test_status_of_a_deployment_without_a_test(idle: Idle, cli: Cli) -> None:
-    code, found = status(cli)
-    assert (code, found["serving"]["test"], found["registry"], found["first look"]) == (0, None, {}, {})
-    assert "none was started" in cli("status")[1]
-
-
-@contextmanager
-def broken(idle: Idle, part: str, how: str, folder: Path) -> Iterator[None]:
-    """One system is behind a closed port, or nothing says where it is."""
-    closed = f"127.0.0.1:{free_port()}"
-    if part == "first look":
-        with temporary_settings({PREFECT_API_URL: f"http://{closed}/api" if how == "down" else None}):
-            yield
-        return
-    elsewhere = json.loads(Path(os.environ["KUBECONFIG"]).read_text())
-    elsewhere["clusters"][0]["cluster"]["server"] = f"https://{closed}"
-    (folder / "elsewhere").write_text(json.dumps(elsewhere))
-    variable, value = {
-        "serving": ("KUBECONFIG", str(folder / "elsewhere")),
-        "decisions": ("FRAUD_AB_DECISION_LOG_URL", f"postgresql+psycopg://nobody@{closed}/log"),
-        "registry": ("MLFLOW_TRACKING_URI", f"http://{closed}"),
-    }[part]
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(variable, value if how == "down" else "")
-        yield
-
-
-@pytest.mark.parametrize("part", ["serving", "decisions", "registry", "first look"])
-@pytest.mark.parametrize("how", ["down", "not set"])
-def test_a_system_that_cannot_be_read_is_one_line_and_the_rest_is_shown(
-    idle: Idle, cli: Cli, tmp_path: Path, part: str, how: str
-) -> None:
-    assert cli("start", idle.write())[0] == 0
-    idle.world.decide()
-    with broken(idle, part, how, tmp_path):
-        code, found = status(cli)
-        table = cli("status")[1]
-    assert code == (1 if part == "serving" else 0)
-    unread = {name: read["cannot be read"] for name, read in found.items() if "cannot be read" in read}
-    assert list(unread) == [part]
-    assert "\n" not in unread[part]
-    assert table.count("cannot be read") == 1
