@@ -54,11 +54,7 @@ def _outcomes(reporter: TerminalReporter, server: str) -> Counter[str]:
 def _in_words(outcomes: Counter[str]) -> str:
     counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items() if outcome != "stand-in only") or "0 passed"
     apart = outcomes["stand-in only"]
-    return (
-        f"{counted} ({apart} need more than custom resources, as Deployments and VirtualServices: stand-in only)"
-        if apart
-        else counted
-    )
+    return f"{counted} ({apart} need more than custom resources, mostly Deployments: stand-in only)" if apart else counted
 
 
 @pytest.hookimpl(trylast=True)
