@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict clean
+.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,9 @@ format: setup  ## let ruff format the code
 bench-verdict: setup  ## counts of 50 million rows beside bare DuckDB, pandas, Polars and PostgreSQL; QUICK=1: 2 million
 	$(BIN)/uv pip install --quiet --group bench
 	PYTHONPATH=. $(BIN)/python benchmarks/bench_verdict.py
+
+bench-emergency: setup  ## from an emergency command to the accepted patch, beside kubectl and a Prefect deployment run; QUICK=1: fewer runs
+	@$(BIN)/python -m benchmarks.bench_emergency
 
 lock: setup  ## resolve pyproject.toml again, keeping today's pins where they still fit
 	$(BIN)/uv pip compile pyproject.toml --group sandbox --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.txt

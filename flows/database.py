@@ -7,11 +7,11 @@ come one after the other as the row locks of PostgreSQL make them.
 from __future__ import annotations
 
 import sqlite3
-import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from sqlalchemy import DateTime, MetaData, Table, create_engine, event, inspect, text
 from sqlalchemy import exc as sql_errors
 from sqlalchemy.dialects import postgresql, sqlite
@@ -26,6 +26,7 @@ from flows.domain.errors import OutsideSystemError, SettingsInvalid
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from psycopg.abc import PQGen
     from sqlalchemy.engine import Connection, Dialect, Engine
     from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -83,7 +84,6 @@ class Database:
         self._system = system
         self._engine = _engine(make_url(url), statement_seconds)
         self._reading = self._engine.execution_options(sqlite_begin="BEGIN")
-        self._making_tables = threading.Lock()
         self._has_tables = False
 
     @property
@@ -118,13 +118,13 @@ class Database:
         self._engine.dispose()
 
     def _make_tables(self) -> None:
-        with self._making_tables:
-            if not self._has_tables and not self._tables_exist():
-                with self._engine.begin() as connection:
-                    # IF NOT EXISTS alone fails when two processes start at once
-                    self.lock_until_commit(connection, _TABLES_LOCK)
-                    self._metadata.create_all(connection)
-            self._has_tables = True
+        """Without a lock of this process: on a database that does not answer, its threads would wait for each other in turn."""
+        if not self._has_tables and not self._tables_exist():
+            with self._engine.begin() as connection:
+                # IF NOT EXISTS alone fails when two start at once
+                self.lock_until_commit(connection, _TABLES_LOCK)
+                self._metadata.create_all(connection)
+        self._has_tables = True
 
     def _tables_exist(self) -> bool:
         with self._reading.begin() as connection:
@@ -151,7 +151,7 @@ def _postgresql(url: URL, statement_seconds: float) -> Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     options = f"-c statement_timeout={int(statement_seconds * 1000)} -c timezone=UTC"
-    return create_engine(
+    engine = create_engine(
         url,
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
@@ -165,6 +165,30 @@ def _postgresql(url: URL, statement_seconds: float) -> Engine:
             "tcp_user_timeout": int(statement_seconds * 1000) + 5000,
         },
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _(_dialect: Dialect, _record: object, arguments: list[Any], named: dict[str, Any]) -> psycopg.Connection[Any]:  # pyright: ignore[reportUnusedFunction]
+        connection = _PatientConnection.connect(*arguments, **named)
+        connection.silent_seconds = statement_seconds + CONNECT_SECONDS
+        return connection
+
+    return engine
+
+
+class _PatientConnection(psycopg.Connection[Any]):
+    """Hangs up on a server that keeps silent: no timeout of the server's own helps when it does not answer at all."""
+
+    silent_seconds: float = CONNECT_SECONDS
+
+    def wait(self, gen: PQGen[Any], interval: float = 0.1, timeout: float | None = None) -> Any:
+        # outside of a transaction there is only the pool's question whether anybody is there
+        patience = CONNECT_SECONDS if self.autocommit else self.silent_seconds
+        try:
+            return super().wait(gen, interval, timeout or patience)
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None:  # not the server's answer
+                self.pgconn.finish()
+            raise
 
 
 def _sqlite(url: URL, statement_seconds: float) -> Engine:

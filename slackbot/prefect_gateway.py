@@ -59,6 +59,7 @@ class PrefectGateway:
 
     Args:
         ui_url: base of links for people; empty: derived from the API's address.
+        call_seconds: patience with one call.
         starting: how long a run may be Pending or Running before its process is expected to hold a lease.
     """
 
@@ -215,12 +216,13 @@ class PrefectGateway:
         import httpx
         from prefect.client.orchestration import get_client
         from prefect.exceptions import ObjectNotFound
-        from prefect.settings import get_current_settings
+        from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
         if not get_current_settings().api.url:  # without an address Prefect would start a server of its own
             raise SettingsInvalid("the environment", ["PREFECT_API_URL: say where the Prefect server is"])
+        once = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})  # its pauses add up to a minute; the reconcilers try again
         try:
-            with get_client(sync_client=True, httpx_settings={"timeout": self._call_seconds}) as client:
+            with once, get_client(sync_client=True, httpx_settings={"timeout": self._call_seconds}) as client:
                 yield client
         except ObjectNotFound as error:
             raise OutsideSystemError("Prefect", f"{doing}: it does not exist", retryable=False) from error

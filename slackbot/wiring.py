@@ -18,20 +18,21 @@ from slackbot.reconciler import Reconciler
 if TYPE_CHECKING:
     from slackbot.settings import BotSettings
 
+PERSON_SECONDS = 3.0  # a person waits for the answer; what Prefect has not taken by then, the reconciler brings to it
+
 
 def build_bot(settings: BotSettings) -> tuple[Bot, Reconciler]:
     """The bot and the thread that delivers what is decided in it; neither is started."""
     policy = read_policy(settings.policy_file)
     decision_log = SqlDecisionLog(settings.decision_log_url)
     client = slack_client(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
-    gateway = PrefectGateway(ui_url=settings.prefect_ui_url)
     publisher = Publisher(client, SqlOutbox(settings.decision_log_url), decision_log, policy, channel=settings.slack_channel)
     emergency = Emergency(kubeconfig=settings.kubeconfig, namespace=settings.namespace, name=settings.seldon_deployment)
     reconciler = Reconciler(
         decision_log,
         SqlExecutions(settings.decision_log_url),
         publisher,
-        gateway,
+        PrefectGateway(ui_url=settings.prefect_ui_url),
         further_checks={"settle": emergency.settle},
     )
     bot = Bot(
@@ -41,7 +42,7 @@ def build_bot(settings: BotSettings) -> tuple[Bot, Reconciler]:
         publisher=publisher,
         directory=Directory(client),
         emergency=emergency,
-        gateway=gateway,
+        gateway=PrefectGateway(ui_url=settings.prefect_ui_url, call_seconds=PERSON_SECONDS),
         nudge=reconciler.nudge,
     )
     return bot, reconciler

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 ROOT = Path(__file__).resolve().parents[1]
 # suites that can also be pointed at somebody's own server, and what the shared API server does not serve
-OTHER_SERVERS = ("FRAUD_AB_CONTRACT_KUBECONFIG", "SLACK_API_URL", "serves custom resources only")
+CUSTOM_RESOURCES_ONLY = "serves custom resources only"
+OTHER_SERVERS = ("FRAUD_AB_CONTRACT_KUBECONFIG", "SLACK_API_URL", CUSTOM_RESOURCES_ONLY)
+# the suites that run on each Kubernetes, and the names of these in a test's id
+ON_KUBERNETES = ("contract/test_kubernetes.py", "integration/test_promotion.py")
+SERVERS = {"stand-in": "stand-in", "real-api-server": "real API server"}
 
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -26,6 +32,29 @@ def chromium() -> str:
     if found is None:
         pytest.skip("needs chromium")
     return found
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """What ran on which Kubernetes, so that a log shows it."""
+    ran = {server: _outcomes(terminalreporter, server) for server in SERVERS}
+    if any(outcomes.total() for outcomes in ran.values()):
+        told = [f"{name} {_in_words(ran[server])}" for server, name in SERVERS.items()]
+        terminalreporter.write_line(f"Kubernetes contract and saga tests: {', '.join(told)}")
+
+
+def _outcomes(reporter: TerminalReporter, server: str) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in reporter.stats.get(outcome, []):
+            if report.nodeid.partition("::")[0].endswith(ON_KUBERNETES) and server in report.nodeid:
+                found["stand-in only" if CUSTOM_RESOURCES_ONLY in str(report.longrepr) else outcome] += 1
+    return found
+
+
+def _in_words(outcomes: Counter[str]) -> str:
+    counted = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items() if outcome != "stand-in only") or "0 passed"
+    apart = outcomes["stand-in only"]
+    return f"{counted} ({apart} need more than custom resources, mostly Deployments: stand-in only)" if apart else counted
 
 
 @pytest.hookimpl(trylast=True)

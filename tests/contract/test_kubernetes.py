@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -25,9 +24,9 @@ import yaml
 from kubernetes import client, config, watch
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
+from tests import real_api_server
 
 ROOT = Path(__file__).parents[2]
-SHARED = Path(os.environ.get("FRAUD_AB_SHARED", ROOT.parent / "shared")) / "kubernetes"
 EXTERNAL = os.environ.get("FRAUD_AB_CONTRACT_KUBECONFIG", "")
 GROUP, VERSION, PLURAL = "machinelearning.seldon.io", "v1", "seldondeployments"
 JSON_PATCH = {"_content_type": "application/json-patch+json"}
@@ -68,31 +67,10 @@ def start_stand_in(folder: Path) -> Iterator[Cluster]:
 
 
 def start_real(folder: Path) -> Iterator[Cluster]:
-    if not (SHARED / "start").exists():
-        pytest.skip(f"needs the real API server of {SHARED}/start (FRAUD_AB_SHARED)")
-    subprocess.run([SHARED / "start", "0", folder], check=True, capture_output=True, timeout=90)
-    try:
-        admin = folder / "kubeconfig"
-        settings = yaml.safe_load(admin.read_text())
-        settings["users"][0]["user"] = {"token": (SHARED / "tokens.csv").read_text().partition(",")[0]}
-        promoter = folder / "promoter"
-        promoter.write_text(yaml.safe_dump(settings))
-        definitions = client.ApiextensionsV1Api(config.new_client_from_config(str(admin)))
-        definition = yaml.load((SHARED / "crd-webhook.yaml").read_text(), Loader=yaml.CSafeLoader)
-        definitions.create_custom_resource_definition(definition)
-        cluster = Cluster("real-api-server", admin, promoter, "models", "fraud-predictor")
-        wait_for(lambda: is_served(cluster))
-        yield cluster
-    finally:
-        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
-
-
-def is_served(cluster: Cluster) -> bool:
-    try:
-        cluster.api().list_namespaced_custom_object(*cluster.where())
-    except client.ApiException:
-        return False
-    return True
+    if not real_api_server.is_here():
+        pytest.skip(real_api_server.MISSING)
+    with real_api_server.running(folder) as server:
+        yield Cluster("real-api-server", server.admin, server.promoter, "models", "fraud-predictor")
 
 
 def given_cluster(_folder: Path) -> Iterator[Cluster]:
@@ -438,7 +416,7 @@ def test_an_unknown_token_is_unauthorized(cluster: Cluster) -> None:
 
 def test_everybody_may_ask_what_they_may(cluster: Cluster) -> None:
     if cluster.kind == "real-api-server":
-        pytest.skip("the real API server of the shared folder serves custom resources only")
+        pytest.skip(real_api_server.CUSTOM_RESOURCES_ONLY)
     attributes = {"group": GROUP, "resource": PLURAL, "namespace": cluster.namespace, "name": cluster.name}
 
     def is_allowed(user: Path, verb: str) -> bool:

@@ -5,11 +5,7 @@ The real server of the shared folder serves no RBAC objects; it is given the Rol
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,7 +18,6 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes import client, config
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from flows.adapters.serving_seldon import SeldonServing
@@ -30,9 +25,9 @@ from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.policy import Policy
 from flows.emergency_revert import revert_traffic, settle
 from flows.start_ab_test import start_ab_test
+from tests import real_api_server
 
 ROOT = Path(__file__).parents[2]
-SHARED = Path(os.environ.get("FRAUD_AB_SHARED", ROOT.parent / "shared")) / "kubernetes"
 ROLE = ROOT / "k8s" / "base" / "promoter-role.yaml"
 SELDON, APPS, ISTIO, RBAC = (
     "machinelearning.seldon.io/v1",
@@ -76,34 +71,10 @@ def start_stand_in(folder: Path) -> Iterator[Server]:
 
 
 def start_real(folder: Path) -> Iterator[Server]:
-    if not (SHARED / "start").exists():
-        pytest.skip(f"needs the real API server of {SHARED}/start (FRAUD_AB_SHARED)")
-    # its start script takes the role from its own folder
-    shutil.copy(SHARED / "start", folder / "start")
-    shutil.copy(ROLE, folder / "role-promoter.yaml")
-    for name in ("crdserver.xz", "tokens.csv"):
-        (folder / name).symlink_to(SHARED / name)
-    data = folder / "data"
-    subprocess.run([folder / "start", "0", data], check=True, capture_output=True, timeout=90)
-    try:
-        settings = yaml.safe_load((data / "kubeconfig").read_text())
-        settings["users"][0]["user"] = {"token": (SHARED / "tokens.csv").read_text().partition(",")[0]}
-        (folder / "promoter").write_text(yaml.safe_dump(settings))
-        definition = yaml.load((SHARED / "crd-webhook.yaml").read_text(), Loader=yaml.CSafeLoader)
-        api = client.ApiextensionsV1Api(config.new_client_from_config(str(data / "kubeconfig")))
-        api.create_custom_resource_definition(definition)
-        await_served(data / "kubeconfig")
-        yield Server(data / "kubeconfig", folder / "promoter")
-    finally:
-        os.kill(int((data / "pid").read_text()), signal.SIGTERM)
-
-
-def await_served(kubeconfig: Path) -> None:
-    """Until the new kind is listed."""
-    api: Any = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
-    for attempt in Retrying(stop=stop_after_delay(20), wait=wait_fixed(0.05), retry=retry_if_exception_type(client.ApiException)):
-        with attempt:
-            api.list_namespaced_custom_object(*WHERE)
+    if not real_api_server.is_here():
+        pytest.skip(real_api_server.MISSING)
+    with real_api_server.running(folder) as server:
+        yield Server(server.admin, server.promoter)
 
 
 @pytest.fixture(scope="module", params=[start_stand_in, start_real], ids=["stand-in", "real-api-server"])

@@ -1,9 +1,9 @@
 """The embedded systems that production changes are tested on: a World with a running test, and the fixtures that build it.
 
 Kubernetes, Slack and S3 are the stand-ins over HTTP; MLflow, git, the decision log and Prefect with its server are real. Only
-the telemetry is made here: it asks the stand-in's own router which predictor serves each of 1,000 cards now.
+the telemetry is made here: it asks the router which predictor serves each of 1,000 cards now.
 
-A test module names it in `pytest_plugins`.
+A test module names it in `pytest_plugins`. With `ON_BOTH_SERVERS` as its mark it runs on the real Kubernetes API server too.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from prefect.testing.utilities import prefect_test_harness
 from sklearn.linear_model import LogisticRegression
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
+from deployments.sandbox.kubernetes.seldon_operator import SeldonOperator
 from deployments.sandbox.slack import SandboxSlack
 from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import Stage, plan_model_in_charge
@@ -43,6 +44,7 @@ from flows.emergency_revert import revert_traffic
 from flows.ports import ArmTelemetry
 from flows.start_ab_test import start_ab_test
 from flows.wiring import Systems, systems
+from tests import real_api_server
 
 if TYPE_CHECKING:
     from flows.domain.decision import Decision
@@ -53,11 +55,32 @@ POLICY = 'watch_minutes = 0\ntraffic_steps = [50]\npromoters = ["U0ANA"]\nrollba
 ANA = Person("U0ANA", "Ana")
 
 
+STAND_IN, REAL = "stand-in", "real-api-server"
+ON_BOTH_SERVERS = pytest.mark.parametrize("cluster", [STAND_IN, REAL], indirect=True, scope="module")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Kubernetes of a World; `route` tells which predictor serves a card now."""
+
+    admin: Path
+    promoter: Path
+    route: Callable[[str], str]
+    sandbox: SandboxKubernetes | None = None
+
+    @property
+    def operator(self) -> SeldonOperator:
+        """Of the pods; where there are none, the test is skipped."""
+        if self.sandbox is None:
+            pytest.skip(f"needs Deployments and a VirtualService: {real_api_server.CUSTOM_RESOURCES_ONLY}")
+        return self.sandbox.operator
+
+
 @dataclass
 class RouterTelemetry:
-    """What the stand-in's router serves at this moment, with latency and errors as a test wants them."""
+    """What the router serves at this moment, with latency and errors as a test wants them."""
 
-    kubernetes: SandboxKubernetes
+    kubernetes: Cluster
     test: ABTest
     p95_ms: float = 60.0
     errors: int = 0
@@ -79,7 +102,7 @@ class RouterTelemetry:
 @dataclass
 class World:
     systems: Systems
-    kubernetes: SandboxKubernetes
+    kubernetes: Cluster
     slack: SandboxSlack
     test: ABTest
     telemetry: RouterTelemetry
@@ -151,23 +174,38 @@ def prefect() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxKubernetes, SandboxSlack, str, Path]]:
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The stand-in, unless the module asks for the real API server."""
+    folder = tmp_path_factory.mktemp("kubernetes")
+    if getattr(request, "param", STAND_IN) == STAND_IN:
+        with SandboxKubernetes(delay_seconds=0.02) as sandbox:
+            promoter = sandbox.write_kubeconfig(folder / "promoter", user="promoter")
+            yield Cluster(sandbox.write_kubeconfig(folder / "admin"), promoter, sandbox.route, sandbox)
+        return
+    if not real_api_server.is_here():
+        pytest.skip(real_api_server.MISSING)
+    with real_api_server.running(folder) as server, real_api_server.LittleOperator(server.admin) as operator:
+        yield Cluster(server.admin, server.promoter, operator.route)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxSlack, str, Path]]:
     folder = tmp_path_factory.mktemp("mlflow")
     s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     s3.start()
     host, port = s3.get_host_and_port()
-    with SandboxKubernetes(delay_seconds=0.02) as kubernetes, SandboxSlack() as slack:
-        yield kubernetes, slack, f"http://{host}:{port}", folder
+    with SandboxSlack() as slack:
+        yield slack, f"http://{host}:{port}", folder
     s3.stop()
     mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module")
-def logged(servers: tuple[SandboxKubernetes, SandboxSlack, str, Path]) -> tuple[str, str, str]:
+def logged(servers: tuple[SandboxSlack, str, Path]) -> tuple[str, str, str]:
     """A tracking URI, a real model in it and the experiment of the tests."""
-    uri = f"sqlite:///{servers[3] / 'mlflow.db'}"
+    uri = f"sqlite:///{servers[2] / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    experiment = MlflowClient(uri).create_experiment("ab", artifact_location=(servers[3] / "artifacts").as_uri())
+    experiment = MlflowClient(uri).create_experiment("ab", artifact_location=(servers[2] / "artifacts").as_uri())
     with mlflow.start_run(experiment_id=experiment):
         model = mlflow.sklearn.log_model(
             LogisticRegression().fit(EXAMPLE, [0, 1, 0]),
@@ -182,13 +220,14 @@ def logged(servers: tuple[SandboxKubernetes, SandboxSlack, str, Path]) -> tuple[
 @pytest.fixture
 def world(
     prefect: None,
-    servers: tuple[SandboxKubernetes, SandboxSlack, str, Path],
+    cluster: Cluster,
+    servers: tuple[SandboxSlack, str, Path],
     logged: tuple[str, str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Iterator[World]:
-    kubernetes, slack, s3, _ = servers
+    slack, s3, _ = servers
     uri, model_uri, experiment = logged
     mlflow.set_tracking_uri(uri)
     number = abs(hash(request.node.name)) % 10**8
@@ -201,7 +240,7 @@ def world(
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main", repository], check=True, timeout=30)
     (tmp_path / "policy.toml").write_text(POLICY)
     for name, value in {
-        "KUBECONFIG": str(kubernetes.write_kubeconfig(tmp_path / "kubeconfig")),
+        "KUBECONFIG": str(cluster.promoter),
         "MLFLOW_TRACKING_URI": uri,
         "AWS_ENDPOINT_URL": s3,
         "AWS_ACCESS_KEY_ID": "test",
@@ -218,12 +257,12 @@ def world(
     }.items():
         monkeypatch.setenv(name, value)
     boto3.client("s3").create_bucket(Bucket="archive")
-    api = client.CustomObjectsApi(config.new_client_from_config(str(tmp_path / "kubeconfig")))
+    api = client.CustomObjectsApi(config.new_client_from_config(str(cluster.admin)))
     api.create_namespaced_custom_object(*WHERE, manifest(models))
     systems.cache_clear()
-    telemetry = RouterTelemetry(kubernetes, test)
+    telemetry = RouterTelemetry(cluster, test)
     systems().__dict__["telemetry"] = telemetry
-    found = World(systems(), kubernetes, slack, test, telemetry, repository)
+    found = World(systems(), cluster, slack, test, telemetry, repository)
     found.systems.registry.set_in_charge(test.baseline)
     found.systems.registry.set_stage(test.candidate, Stage.STAGING)
     start_ab_test(found.systems.serving, test, found.systems.policy)

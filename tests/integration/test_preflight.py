@@ -77,10 +77,10 @@ def test_an_owner_that_was_told_to_ignore_the_predictors_is_no_obstacle(world: W
     assert run(promote_candidate, decision_id) == "promoted"
 
 
-def test_an_account_without_the_permission_is_told_which(world: World, tmp_path: Path) -> None:
+def test_an_account_without_the_permission_is_told_which(world: World) -> None:
     from flows.adapters.serving_seldon import SeldonServing
 
-    restricted = world.kubernetes.write_kubeconfig(tmp_path / "restricted", user="promoter")
+    restricted = world.kubernetes.promoter
     serving = SeldonServing(kubeconfig=restricted, namespace="models", name="fraud-predictor")
     assert serving.missing_permissions() == ()
     elsewhere = SeldonServing(kubeconfig=restricted, namespace="models", name="somebody-elses")

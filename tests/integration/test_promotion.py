@@ -22,9 +22,10 @@ from flows.emergency_revert import finish_restore, revert_traffic, settle
 from flows.promote_candidate import promote_candidate
 from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
 from flows.watch import await_arrival, poll
-from tests.integration.production_world import WHERE, World, lines, run
+from tests.integration.production_world import ON_BOTH_SERVERS, WHERE, World, lines, run
 
 pytest_plugins = ("tests.integration.production_world",)
+pytestmark = ON_BOTH_SERVERS
 
 
 def test_a_promotion_changes_traffic_registry_archive_records_and_documents(world: World) -> None:
@@ -286,11 +287,12 @@ def test_an_emergency_restores_a_removed_baseline_and_the_second_patch_switches(
 @pytest.fixture
 def broken_candidate(world: World) -> Iterator[None]:
     """Its pods fail, so that Seldon would hold up every change; what it was routed before goes on reaching it."""
+    operator = world.kubernetes.operator
     wait_until_routed(world, {"fraud-v1": 80, "fraud-v2": 20})
-    world.kubernetes.operator.fail_predictor("fraud-v2")
+    operator.fail_predictor("fraud-v2")
     assert poll(lambda: not world.systems.serving.readiness().is_up("fraud-v2"), 10)
     yield
-    world.kubernetes.operator.heal_predictor("fraud-v2")
+    operator.heal_predictor("fraud-v2")
 
 
 def wait_until_routed(world: World, wanted: dict[str, int]) -> None:
@@ -331,16 +333,17 @@ def test_a_restored_baseline_takes_over_from_a_candidate_whose_pods_are_broken(w
 
 
 def test_a_candidate_that_is_only_being_deployed_stays(world: World) -> None:
+    operator = world.kubernetes.operator
     decision_id = world.decide(Choice.FORCE_ROLLBACK).decision_id
     assert run(keep_baseline, decision_id) == "baseline_kept"
     wait_until_routed(world, {"fraud-v1": 100, "fraud-v2": 0})
-    world.kubernetes.operator.fail_predictor("fraud-v2")
+    operator.fail_predictor("fraud-v2")
     try:
         assert poll(lambda: not world.systems.serving.readiness().is_up("fraud-v2"), 10)
         settle(world.systems.serving)
         assert world.state.traffic == {"fraud-v1": 100, "fraud-v2": 0}
     finally:
-        world.kubernetes.operator.heal_predictor("fraud-v2")
+        operator.heal_predictor("fraud-v2")
 
 
 def test_the_same_press_twice_is_one_revert_and_a_lost_race_is_decided_again(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kubernetes import client, config
 
 from deployments.sandbox.faults import Fault
@@ -33,8 +29,8 @@ from flows.domain.serving_state import (
     shift_traffic,
     start_test,
 )
+from tests import real_api_server
 
-SHARED = Path(os.environ.get("FRAUD_AB_SHARED", Path(__file__).parents[3] / "shared")) / "kubernetes"
 WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
 SECONDS = 10.0
 STARTED = ABTest("t", Model("fraud_v1", "1", "fraud-v1"), Model("fraud_v2", "1", "fraud-v2"), datetime.now(UTC), "run")
@@ -300,45 +296,19 @@ def test_a_kubeconfig_that_cannot_be_used_says_what_to_do(tmp_path: Path) -> Non
 
 @pytest.fixture
 def real_kubeconfig(tmp_path: Path) -> Iterator[Path]:
-    if not (SHARED / "start").exists():
-        pytest.skip(f"needs the real API server of {SHARED}/start (FRAUD_AB_SHARED)")
-    subprocess.run([SHARED / "start", "0", tmp_path], check=True, capture_output=True, timeout=90)
-    try:
-        api = client.ApiextensionsV1Api(config.new_client_from_config(str(tmp_path / "kubeconfig")))
-        definition = yaml.load((SHARED / "crd-webhook.yaml").read_text(), Loader=yaml.CSafeLoader)
-        api.create_custom_resource_definition(definition)
-        name = definition["metadata"]["name"]
-
-        def is_established() -> bool:
-            conditions: Any = api.read_custom_resource_definition(name).status.conditions or []
-            return any((one.type, one.status) == ("Established", "True") for one in conditions)
-
-        wait_for(is_established)
-        yield tmp_path / "kubeconfig"
-    finally:
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
-
-
-def deploy_when_served(kubeconfig: Path, *predictors: dict[str, Any]) -> None:
-    """The kind is established a moment before it is served."""
-
-    def is_deployed() -> bool:
-        try:
-            deploy(kubeconfig, *predictors)
-        except client.ApiException as error:
-            return error.status == 409
-        return True
-
-    wait_for(is_deployed)
+    if not real_api_server.is_here():
+        pytest.skip(real_api_server.MISSING)
+    with real_api_server.running(tmp_path) as server:
+        yield server.admin
 
 
 def test_a_shadow_is_promoted_and_reverted_on_a_real_api_server(real_kubeconfig: Path) -> None:
-    deploy_when_served(real_kubeconfig, predictor("fraud-v1", None), predictor("fraud-v2", 100, shadow=True))
+    deploy(real_kubeconfig, predictor("fraud-v1", None), predictor("fraud-v2", 100, shadow=True))
     promote_and_revert_a_shadow(SeldonServing(kubeconfig=real_kubeconfig, namespace="models", name="fraud-predictor"))
 
 
 def test_the_adapter_works_on_a_real_api_server(real_kubeconfig: Path) -> None:
-    deploy_when_served(real_kubeconfig, predictor("fraud-v1", 100), predictor("fraud-v2", 0))
+    deploy(real_kubeconfig, predictor("fraud-v1", 100), predictor("fraud-v2", 0))
     serving = SeldonServing(kubeconfig=real_kubeconfig, namespace="models", name="fraud-predictor")
     before = serving.read()
     state = serving.apply(before, start_test(before, STARTED, {"fraud-v1": 80, "fraud-v2": 20}))

@@ -35,7 +35,8 @@ class ExecutorTelemetry(RouterTelemetry):
 
     def measure(self, test: ABTest, since: datetime) -> dict[Arm, ArmTelemetry]:
         routed = super().measure(test, since)
-        service = self.kubernetes.store.find(VIRTUAL_SERVICES, "models", "fraud-predictor-http")
+        assert self.kubernetes.sandbox is not None
+        service = self.kubernetes.sandbox.store.find(VIRTUAL_SERVICES, "models", "fraud-predictor-http")
         copies = 1000 if service and "mirror" in service["spec"]["http"][0] else 0
         requests = {arm: one.requests + copies * (arm is Arm.CANDIDATE) for arm, one in routed.items()}
         total = sum(requests.values())
