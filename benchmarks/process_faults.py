@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -141,7 +142,10 @@ def _case(scenario: str, fault: str, step: str, play: Callable[[], tuple[Ending,
         ending, problems = play()
     except Exception as error:  # noqa: BLE001 - one case's trouble is its result; the next one has its chance
         ending, problems = "bad", [f"{type(error).__name__}: {error}"]
-    return CaseResult(scenario, fault, step, "bad" if problems else ending, tuple(problems), round(time.monotonic() - begin, 1))
+    took = round(time.monotonic() - begin, 1)
+    result = CaseResult(scenario, fault, step, "bad" if problems else ending, tuple(problems), took)
+    sys.stderr.write(f"{took:6.1f} s  {result.ending:8}  {scenario}, {fault}: {step}\n")
+    return result
 
 
 # ---- restarts of Prefect's server -----------------------------------------------------------------------------------
@@ -264,8 +268,6 @@ def main() -> None:
     results = process_fault_cases(quick=os.environ.get("QUICK") == "1")
     console = Console(width=140)
     console.print(count_table(results))
-    for result in results:
-        console.print(f"{result.seconds:6.1f} s  {result.ending:8}  {result.scenario}, {result.fault}: {result.step}")
     for line in bad_lines(results):
         console.print(line)
 

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import httpx
@@ -42,7 +43,8 @@ from tests.feedback_tables import START, feedback_frame
 T = TypeVar("T")
 
 CHANNEL = "C0FRAUD"
-KNOWN_UNTIL = START + pd.Timedelta(days=60)  # all labels have matured
+STARTED_AT = START.to_pydatetime()
+KNOWN_UNTIL = STARTED_AT + timedelta(days=60)  # all labels have matured
 EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
 LOOK_SECONDS = 0.02
 API_SECONDS = 10
@@ -85,15 +87,28 @@ class ProcessWorld:
         deploy(self.systems, dict.fromkeys(("fraud-v1", "fraud-v2"), self._model_uri))
         self._database = FeedbackDatabase(self.systems.settings.feedback_url)
         self.let(candidate_win=True)
-        arms, now = {"fraud-v1": "baseline", "fraud-v2": "candidate"}, KNOWN_UNTIL.to_pydatetime()
-        self.traffic = LiveTraffic(self._database, _feedback(), route=kubernetes.route, arms=arms, now=now)
-        self.traffic.start()
+        self._day = 0
+        self.traffic = self._new_traffic(_feedback())
 
     # ---- what is done ---------------------------------------------------------------------------------------------
 
     def let(self, *, candidate_win: bool) -> None:
         """Which model catches more frauds, from the next evaluation on."""
         self._database.load(_feedback(candidate_wins=candidate_win))
+
+    def slow_down(self, added_ms: float) -> None:
+        """From now on every request takes so much longer; live traffic goes on one day later."""
+        self.traffic.stop()
+        frame = _feedback()
+        self._day += 1
+        self.traffic = self._new_traffic(frame.assign(latency_ms=frame["latency_ms"] + added_ms))
+
+    def _new_traffic(self, frame: pd.DataFrame) -> LiveTraffic:
+        arms = {"fraud-v1": "baseline", "fraud-v2": "candidate"}
+        now = KNOWN_UNTIL + self._day * timedelta(days=1)
+        traffic = LiveTraffic(self._database, frame, route=self.kubernetes.route, arms=arms, now=now)
+        traffic.start()
+        return traffic
 
     def new_story(self) -> Story:
         """Two new models on the same predictors, a test of them, and its flow run."""
@@ -105,7 +120,7 @@ class ProcessWorld:
             with contextlib.redirect_stderr(io.StringIO()):  # MLflow prints a line for each registered version
                 mlflow.register_model(self._model_uri, model.name)
         run = mlflow.MlflowClient().create_run(self._experiment).info.run_id
-        test = ABTest(name, models[0], models[1], START.to_pydatetime(), run)
+        test = ABTest(name, models[0], models[1], STARTED_AT, run)
         self.systems.registry.set_in_charge(test.baseline)
         self.systems.registry.set_stage(test.candidate, Stage.STAGING)
         start_ab_test(self.systems.serving, test, self.systems.policy)
@@ -133,6 +148,13 @@ class ProcessWorld:
         if file is None:
             raise LookupError("the stack has no policy file")
         file.write_text(POLICY.format(watch_minutes=minutes), encoding="utf-8")
+
+    def retry_in_prefect(self, story: Story, *, force: bool) -> None:
+        """What the Retry button of Prefect's page sends: the old page does not force the state, the new one does."""
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "Retry from the UI"}
+        answer = self.prefect(f"flow_runs/{story.run_id}/set_state", {"state": state, "force": force})
+        if answer["status"] != "ACCEPT":
+            raise NotSeen(f"Prefect did not accept the retry: {answer}")
 
     def kill_run(self, story: Story) -> None:
         """SIGKILL to the flow run's own process."""
@@ -187,6 +209,10 @@ class ProcessWorld:
         """The name of the flow run's state in Prefect."""
         return str(self.prefect(f"flow_runs/{story.run_id}")["state"]["name"])
 
+    def run_message(self, story: Story) -> str:
+        """What Prefect's page says of the run's state."""
+        return str(self.prefect(f"flow_runs/{story.run_id}")["state"]["message"])
+
     def is_in_task(self, story: Story, name: str) -> bool:
         """Whether Prefect shows this step of the run as Running."""
         wanted = {"flow_runs": {"id": {"any_": [story.run_id]}}, "task_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
@@ -203,10 +229,10 @@ class ProcessWorld:
 
 @contextlib.contextmanager
 def process_world() -> Generator[ProcessWorld]:
-    """Start everything; stop it with everything that it started. This process's environment is the stack's from then on."""
+    """Start everything; stop it with everything that it started. Meanwhile this process's environment is the stack's."""
     from prefect.context import refresh_global_settings_context
 
-    stack = EmbeddedStack()
+    stack, before = EmbeddedStack(), dict(os.environ)
     try:
         stack.start()
         (stack.folder / "policy.toml").write_text(POLICY.format(watch_minutes=0), encoding="utf-8")
@@ -220,6 +246,9 @@ def process_world() -> Generator[ProcessWorld]:
         world.traffic.stop()
     finally:
         stack.stop()
+        os.environ.clear()
+        os.environ.update(before)
+        refresh_global_settings_context()
 
 
 def _feedback(*, candidate_wins: bool = True) -> pd.DataFrame:

@@ -88,23 +88,18 @@ class PrefectGateway:
         """The runs of a deployment (`flow/name`) that are Pending or Running, those left out that may be just starting.
 
         Raises:
-            OutsideSystemError: Prefect cannot be reached, or does not know the deployment.
+            OutsideSystemError: Prefect cannot be reached.
         """
-        from prefect.client.schemas.filters import (
-            DeploymentFilter,
-            DeploymentFilterId,
-            FlowRunFilter,
-            FlowRunFilterState,
-            FlowRunFilterStateType,
-        )
+        from prefect.client.schemas import filters
         from prefect.client.schemas.objects import StateType
 
-        at_work = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING]))
+        flow, _, name = deployment.partition("/")
+        at_work = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
         with self._client(f"looking for runs of {deployment}") as client:
-            found = client.read_deployment_by_name(deployment)
             runs = client.read_flow_runs(
-                deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[found.id])),
-                flow_run_filter=FlowRunFilter(state=at_work),
+                flow_filter=filters.FlowFilter(name=filters.FlowFilterName(any_=[flow])),
+                deployment_filter=filters.DeploymentFilter(name=filters.DeploymentFilterName(any_=[name])),
+                flow_run_filter=filters.FlowRunFilter(state=filters.FlowRunFilterState(type=at_work)),
             )
         return [str(run.id) for run in runs if self._is_settled(run)]
 

@@ -1,0 +1,79 @@
+"""The Retry button of Prefect's page after a promotion that failed: nobody is asked again, and nothing happens behind a person's back.
+
+The whole product runs as real processes on the embedded stack; the button is the call that Prefect's page makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.process_checks import broken_invariants
+from benchmarks.process_world import ProcessWorld, Story, process_world
+from flows.domain.decision import Choice
+from flows.domain.decision_record import RecordKind
+from slackbot.identifiers import Action
+
+CHANNEL = "C0FRAUD"
+SLOW_MS = 400.0
+SECONDS = 180.0
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[ProcessWorld]:
+    with process_world() as running:
+        yield running
+
+
+def await_run(world: ProcessWorld, story: Story, state: str) -> None:
+    world.until(lambda: world.run_state(story) == state, f"the run to be {state}", SECONDS)
+
+
+def questions(world: ProcessWorld, story: Story) -> int:
+    """Messages about this test that are, or were, a question."""
+    return sum(story.decision_id in str(message.get("metadata")) for message in world.slack.messages(CHANNEL))
+
+
+def test_a_promotion_that_could_not_begin_goes_on_after_a_retry_without_asking_again(world: ProcessWorld) -> None:
+    artifact = next((world.stack.folder / "mlflow-artifacts").rglob("MLmodel"))
+    broken = artifact.rename(artifact.with_suffix(".broken"))
+    story = world.new_story()
+    world.press(story, Choice.CONFIRM)
+    await_run(world, story, "Failed")
+    assert "nothing was changed" in " ".join(world.thread(story))
+    assert world.state().traffic == {"fraud-v1": 80, "fraud-v2": 20}
+    assert world.state().operation is None
+    broken.rename(artifact)
+    world.until(lambda: world.run_state(story) == "Failed" and world.process_of(story) is None, "the run to rest", SECONDS)
+    world.retry_in_prefect(story, force=False)
+    await_run(world, story, "Completed")
+    assert world.kinds(story) == [RecordKind.DECIDED, RecordKind.PROMOTED]
+    assert questions(world, story) == 1
+    assert broken_invariants(world, story) == []
+
+
+def test_a_promotion_that_was_undone_is_tried_again_under_the_same_decision_while_that_still_holds(world: ProcessWorld) -> None:
+    story = world.new_story()
+    world.slow_down(SLOW_MS)
+    world.press(story, Choice.CONFIRM)
+    await_run(world, story, "Failed")
+    assert "undone" in world.run_message(story)
+    assert "above 100 ms" in world.run_message(story)
+    assert world.state().serves_alone("fraud-v1")
+    assert broken_invariants(world, story) == []
+
+    world.slow_down(0)
+    world.set_watch(0.01)  # another policy than the one that was decided under
+    world.retry_in_prefect(story, force=True)
+    world.until(lambda: "the policy was changed since" in world.run_message(story), "the refusal to try again", SECONDS)
+    assert world.kinds(story) == [RecordKind.DECIDED, RecordKind.COMPENSATED]
+    assert world.state().serves_alone("fraud-v1")
+
+    world.set_watch(0)
+    world.retry_in_prefect(story, force=True)
+    await_run(world, story, "Completed")
+    assert world.kinds(story) == [RecordKind.DECIDED, RecordKind.COMPENSATED, RecordKind.PROMOTED]
+    assert questions(world, story) == 1
+    assert Action.CONFIRM not in str(world.slack.messages(CHANNEL)[-1])
+    assert broken_invariants(world, story) == []
