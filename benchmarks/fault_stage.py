@@ -141,6 +141,13 @@ class Stage(Startable):
         self.environment: dict[str, str] = {}
 
     def start(self) -> Self:
+        try:
+            return self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _start(self) -> Self:
         self._kubernetes.start()
         self._api.start()
         self._measured.start()

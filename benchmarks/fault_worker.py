@@ -6,6 +6,7 @@ The product runs as it is; only its waiting times are shortened (`hurry`), and e
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import os
 import pickle
@@ -24,7 +25,7 @@ from prefect.tasks import Task
 
 from benchmarks.fault_stage import LaneFiles
 from deployments import serve
-from flows import database, emergency_revert, finalize_ab_test, production_steps, rollback_to_baseline, watch
+from flows import database, emergency_revert, execution, finalize_ab_test, production_steps, rollback_to_baseline, watch
 from flows.adapters import archive_s3, decision_log_sql, registry_mlflow, serving_seldon, telemetry_prometheus
 from slackbot import publisher
 
@@ -47,6 +48,7 @@ SHORTER = (
     (telemetry_prometheus, "REQUEST_SECONDS", 1.0),
     (database, "CONNECT_SECONDS", 2),
     (decision_log_sql, "FIRST_REPAIR_PAUSE", timedelta(0)),
+    (execution, "RENEW_SECONDS", 3600.0),  # a request that comes from a thread belongs to no step
 )
 WAITING = (watch.Watch.until_ready, watch.Watch.until_routed, watch.await_arrival, production_steps.await_restore)
 REVERTING = (emergency_revert.revert_traffic, emergency_revert.finish_restore, emergency_revert.let_revert_arrive)
@@ -64,44 +66,46 @@ class Ran(Generic[T]):
 
 
 def forked(act: Callable[[], T], seconds: float = HUNG_SECONDS) -> Ran[T]:
-    """Run `act` in a process of its own; one that hangs is killed and said to hang."""
+    """Run `act` in a process of its own; one that hangs is killed and said to hang. What it imported, the next ones have."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         os.close(reading)
         _run_and_exit(act, writing)
     os.close(writing)
-    answer, ends = b"", time.monotonic() + seconds
+    answer, is_hung = _read_until(reading, time.monotonic() + seconds)
+    if is_hung:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if not answer or is_hung:
+        return Ran(None, was_killed=os.WIFSIGNALED(status), trouble=f"it hung for {seconds:g} s" if is_hung else "")
+    value, trouble, imported = pickle.loads(answer)  # noqa: S301 - written by our own child
+    for name in imported:
+        with suppress(Exception):
+            importlib.import_module(name)
+    return Ran(value, trouble=trouble)
+
+
+def _read_until(reading: int, ends: float) -> tuple[bytes, bool]:
+    """What was written, and whether the time was over before the writer ended."""
+    answer = b""
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         while select.select([pipe], [], [], max(0.0, ends - time.monotonic()))[0]:
             if not (part := pipe.read(1 << 16)):
-                break
+                return answer, False
             answer += part
-        else:
-            os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    if answer:
-        value, trouble = pickle.loads(answer)  # noqa: S301 - written by our own child
-        return Ran(value, trouble=trouble)
-    is_hung = time.monotonic() >= ends
-    return Ran(None, was_killed=os.WIFSIGNALED(status), trouble=f"it hung for {seconds:g} s" if is_hung else "")
+    return answer, True
 
 
 def _run_and_exit(act: Callable[[], object], writing: int) -> None:
-    answer: tuple[object, str] = (None, "")
+    known, value, trouble = set(sys.modules), None, ""
     try:
-        answer = act(), ""
+        value = act()
     except BaseException:  # noqa: BLE001 - whatever it is, the parent reports it
-        answer = None, traceback.format_exc()
-    finally:
-        with suppress(BaseException):
-            os.write(writing, pickle.dumps(answer)) if len(pickle.dumps(answer)) < 60_000 else _write_all(writing, answer)
-        os._exit(0)
-
-
-def _write_all(writing: int, answer: object) -> None:
+        trouble = traceback.format_exc()
     with os.fdopen(writing, "wb") as pipe:
-        pipe.write(pickle.dumps(answer))
+        pickle.dump((value, trouble, sorted(set(sys.modules) - known)), pipe)
+    os._exit(0)
 
 
 def hurry() -> None:

@@ -29,16 +29,13 @@ SEED = 7
 QUICK_CASES = 24
 SCENARIOS = ("promotion", "keep-baseline", "rollback", "emergency")
 KILLS = ("killed before", "killed after")
-ANYWHERE = (Mishap.REFUSED, Mishap.TIMEOUT, Mishap.SERVER_ERROR, Mishap.TOO_MANY_REQUESTS)
-OF_WRITES = (Mishap.CONFLICT, Mishap.REPLY_LOST)
-MISHAPS = {
-    "Kubernetes": (*ANYWHERE, *OF_WRITES),
-    "MLflow": (*ANYWHERE, *OF_WRITES),
-    "S3": (*ANYWHERE, *OF_WRITES),
-    "Slack": (*ANYWHERE, Mishap.REPLY_LOST),
-    "Prometheus": ANYWHERE,
-    "database": (Mishap.REFUSED, Mishap.TIMEOUT, Mishap.REPLY_LOST),
+HTTP = (Mishap.REFUSED, Mishap.TIMEOUT, Mishap.SERVER_ERROR, Mishap.TOO_MANY_REQUESTS)
+MISHAPS = dict.fromkeys(("Kubernetes", "MLflow", "S3", "Slack", "Prometheus"), HTTP) | {
+    "database": (Mishap.REFUSED, Mishap.TIMEOUT)
 }
+OF_WRITES = dict.fromkeys(("Kubernetes", "MLflow", "S3"), (Mishap.CONFLICT, Mishap.REPLY_LOST)) | dict.fromkeys(
+    ("Slack", "database"), (Mishap.REPLY_LOST,)
+)
 NOTES = """\
 The product's waiting times are shortened (benchmarks/fault_worker.py). An outage is a system that refuses everything from the
 step on until the execution ends. The database has no 500, 429 or 409; its timeout is a connection cut after 2 silent seconds.\
@@ -46,18 +43,24 @@ step on until the execution ends. The database has no 500, 429 or 409; its timeo
 
 
 def plans_of(seen: Iterable[Seen]) -> list[Plan]:
-    """Every fault of a scenario, from what its clean run showed: which steps there are, and which systems each talks to."""
+    """The faults of a scenario, from what its clean run showed: which steps there are, and which systems each talks to.
+
+    A step is killed before and after; a system that it changes something in fails in every way; of one that is only read, or only
+    told, the ways take turns from step to step. An outage and a lost reply are everywhere.
+    """
     talks: dict[str, dict[str, bool]] = {}
     for one in seen:
         if one.step:
             systems = talks.setdefault(one.step, {})
             systems[one.system] = systems.get(one.system, False) or one.is_write
-    plans = [Plan(step, kill) for step in talks for kill in KILLS]
-    for step, systems in talks.items():
-        for system, has_write in systems.items():
-            mishaps = [mishap for mishap in MISHAPS[system] if has_write or mishap not in OF_WRITES]
-            plans += [Plan(step, mishap, system, on_write=has_write) for mishap in mishaps]
-            plans.append(Plan(step, Mishap.REFUSED, system, is_lasting=True))
+    plans, turns = [Plan(step, kill) for step in talks for kill in KILLS], itertools.count()
+    for step, system, has_write in [(step, *talk) for step, systems in talks.items() for talk in systems.items()]:
+        anywhere = MISHAPS[system]
+        if not has_write or system == "Slack":
+            anywhere = (anywhere[next(turns) % len(anywhere)],)
+        of_writes = OF_WRITES[system] if has_write else ()
+        plans += [Plan(step, mishap, system, on_write=has_write) for mishap in (*anywhere, *of_writes)]
+        plans.append(Plan(step, Mishap.REFUSED, system, is_lasting=True))
     return plans
 
 
