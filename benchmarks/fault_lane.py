@@ -6,6 +6,7 @@ Import it only where the stage's environment is set: Prefect reads it when it is
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
@@ -18,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import boto3
 import mlflow
 from mlflow.models import infer_signature
 from prefect.types.entrypoint import EntrypointType
@@ -87,8 +89,10 @@ def _open_lane(folders: SimpleQueue[Path]) -> None:
     _files = LaneFiles(folders.get())
     os.environ.update(json.loads((_files.folder / "environment").read_text(encoding="utf-8")))
     tempfile.tempdir = str(_files.folder)  # what a killed process leaves behind goes with the lane
+    logging.disable(logging.ERROR)  # what the product says about the faults would bury the table
     hurry()
     watch_steps(_files)
+    boto3.client("s3")  # its description of the service is read once
 
 
 def play(case: Case) -> Played:
@@ -106,7 +110,6 @@ def play(case: Case) -> Played:
         ending, problems = "bad", (*problems, "the fault never happened")
     if ending == "bad":
         problems += troubles
-    forked(world.tidy)
     return Played(_result(case, began, (ending, problems)), seen)
 
 

@@ -154,7 +154,8 @@ class Stage(Startable):
         kubeconfig = str(self._kubernetes.write_kubeconfig(self._stack.folder / "kubeconfig"))
         os.environ["KUBECONFIG"] = self._stack.environment["KUBECONFIG"] = kubeconfig
         self._stack.start()
-        self.environment = {**self._stack.environment, "FAULTS_VERSIONS_URL": f"{self._measured.url}/versions"}
+        quiet = {"PREFECT_LOGGING_TO_API_ENABLED": "false"}
+        self.environment = {**self._stack.environment, **quiet, "FAULTS_VERSIONS_URL": f"{self._measured.url}/versions"}
         for folder in self.lanes:
             folder.mkdir()
             (folder / "environment").write_text(json.dumps(self._open_lane(LaneFiles(folder))), encoding="utf-8")

@@ -101,8 +101,9 @@ def _run_and_exit(act: Callable[[], object], writing: int) -> None:
     known, value, trouble = set(sys.modules), None, ""
     try:
         value = act()
-    except BaseException:  # noqa: BLE001 - whatever it is, the parent reports it
-        trouble = traceback.format_exc()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the parent reports it
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        trouble = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
     with os.fdopen(writing, "wb") as pipe:
         pickle.dump((value, trouble, sorted(set(sys.modules) - known)), pipe)
     os._exit(0)

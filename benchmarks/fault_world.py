@@ -245,7 +245,7 @@ class World:
     # ---- at rest ----------------------------------------------------------------------------------------------------
 
     def judge(self) -> tuple[Ending, tuple[str, ...]]:
-        """How the case ended, and every invariant of DESIGN.md that does not hold."""
+        """How the case ended, and every invariant of DESIGN.md that does not hold; its deployment goes, or the operator slows down."""
         self.enter()
         address = f"{os.environ['FAULTS_VERSIONS_URL']}/{self.deployment}"
         with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - our own server
@@ -254,13 +254,10 @@ class World:
         problems = [*_wrong_traffic(versions), *self._wrong_rest(state), *self._wrong_records(versions), *self._wrong_posts()]
         problems += self._traffic_after_emergency(versions)
         wanted = self.test.candidate if self.scenario == PROMOTION else self.test.baseline
+        _kubernetes().delete_namespaced_custom_object(*WHERE, self.deployment)
         if problems:
             return "bad", tuple(problems)
         return ("finished" if state.serves_alone(wanted.predictor) else "baseline"), ()
-
-    def tidy(self) -> None:
-        """The operator looks after every deployment that is there."""
-        _kubernetes().delete_namespaced_custom_object(*WHERE, self.deployment)
 
     def _wrong_rest(self, state: ServingState) -> list[str]:
         stages = {model.predictor: systems().registry.entry(model).stage for model in self.test.models}

@@ -54,17 +54,29 @@ class _Proxy(Startable):
         self._silent_seconds = silent_seconds
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fault-proxy", daemon=True)
+        self._server: asyncio.Server
         self.port = 0
 
     def start(self) -> Self:
         self._thread.start()
-        server = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._connected, "127.0.0.1", 0), self._loop)
-        self.port = server.result(START_SECONDS).sockets[0].getsockname()[1]
+        listening = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._connected, "127.0.0.1", 0), self._loop)
+        self._server = listening.result(START_SECONDS)
+        self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(START_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(START_SECONDS)
+        self._loop.close()
+
+    async def _close(self) -> None:
+        """No longer listen, and end the connections that are open."""
+        self._server.close()
+        talking = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in talking:
+            task.cancel()
+        await asyncio.gather(*talking, return_exceptions=True)
 
     async def _connected(self, reader: StreamReader, writer: StreamWriter) -> None:
         try:
