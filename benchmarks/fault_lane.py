@@ -27,14 +27,16 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.fault_cases import CaseResult, Ending
 from benchmarks.fault_stage import EXAMPLE, LaneFiles, Plan, Seen
-from benchmarks.fault_worker import KILLED_AFTER, Ran, forked, hurry, watch_steps
-from benchmarks.fault_world import EMERGENCY, World
+from benchmarks.fault_worker import KILLED_AFTER, Ran, Started, forked, hurry, watch_steps
+from benchmarks.fault_world import EMERGENCY, PROMOTION, World
+from flows.domain.decision_record import RecordKind
 from flows.rollback_to_baseline import rollback_to_baseline
 
 if TYPE_CHECKING:
     from multiprocessing.queues import SimpleQueue
 
 LOOKS = 8
+POLL_SECONDS = 0.001
 OUTAGE = "outage"
 
 
@@ -63,8 +65,11 @@ def open_lanes(folders: Sequence[Path]) -> Generator[ProcessPoolExecutor]:
     queue = context.SimpleQueue()
     for folder in folders:
         queue.put(folder)
-    with ProcessPoolExecutor(len(folders), context, _open_lane, (queue,)) as pool:
+    pool = ProcessPoolExecutor(len(folders), context, _open_lane, (queue,))
+    try:
         yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _publish_what_cases_share() -> None:
@@ -111,6 +116,45 @@ def play(case: Case) -> Played:
     if ending == "bad":
         problems += troubles
     return Played(_result(case, began, (ending, problems)), seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """An emergency comes so many seconds after the promotion has begun a step."""
+
+    number: int
+    step: str
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Raced:
+    """`ending` is `baseline` if all is well; `records` tell what became of both."""
+
+    race: Race
+    ending: Ending
+    problems: tuple[str, ...]
+    records: tuple[RecordKind, ...]
+
+
+def play_race(race: Race) -> Raced:
+    """A promotion and `/fraud-rollback` with its follow-up, each in a process of its own, until all is at rest."""
+    world = World(race.number, PROMOTION, _files)
+    _files.begin(None)
+    prepared = forked(world.prepare)
+    if prepared.value is None:
+        return Raced(race, "bad", (f"it could not be prepared: {prepared.trouble}",), ())
+    promoting = Started(partial(world.execute, prepared.value))
+    while _files.step != race.step and not promoting.has_ended:
+        time.sleep(POLL_SECONDS)
+    time.sleep(race.delay_seconds)
+    reverting = Started(world.revert_and_follow)
+    troubles = [one.trouble for one in (promoting.wait(), reverting.wait()) if one.trouble]
+    troubles += _bring_to_rest(world, "")[2]
+    records = tuple(forked(world.recorded).value or ())
+    judged = forked(world.judge)
+    ending, problems = judged.value or ("bad", (f"it could not be judged: {judged.trouble}",))
+    return Raced(race, ending, (*problems, *troubles) if ending != "baseline" else (), records)
 
 
 def _bring_to_rest(world: World, run_id: str) -> tuple[tuple[Seen, ...], bool, tuple[str, ...]]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,6 +83,10 @@ class LaneFiles:
         self._step.write_text(step, encoding="utf-8")
 
     @property
+    def step(self) -> str:
+        return self._step.read_text(encoding="utf-8")
+
+    @property
     def plan(self) -> Plan | None:
         found = json.loads(self._plan.read_text(encoding="utf-8"))
         return Plan(**found) if found else None
@@ -97,7 +103,7 @@ class LaneFiles:
 
     def choose(self, system: str, line: str) -> Mishap | None:
         """What the plan has for a request; every request is noted."""
-        plan, step, is_write = self.plan, self._step.read_text(encoding="utf-8"), _is_write(system, line)
+        plan, step, is_write = self.plan, self.step, _is_write(system, line)
         is_hit = plan is not None and plan.system == system and self._is_due(plan, step, is_write=is_write)
         if is_hit:
             self.mark_hit()
@@ -141,6 +147,7 @@ class Stage(Startable):
         self.environment: dict[str, str] = {}
 
     def start(self) -> Self:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # as Ctrl-C does, so that nothing is left running
         try:
             return self._start()
         except BaseException:

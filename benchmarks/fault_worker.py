@@ -43,7 +43,8 @@ SHORTER = (
     (publisher, "TIMEOUT_SECONDS", 1),
     (archive_s3, "CONNECT_SECONDS", 1),
     (archive_s3, "READ_SECONDS", 1),
-    (registry_mlflow, "REQUEST_SECONDS", "1"),
+    (registry_mlflow, "REQUEST_SECONDS", "2"),
+    (registry_mlflow, "DOWNLOAD_SECONDS", "2"),
     (registry_mlflow, "REQUEST_RETRIES", "1"),
     (telemetry_prometheus, "REQUEST_SECONDS", 1.0),
     (database, "CONNECT_SECONDS", 2),
@@ -65,25 +66,40 @@ class Ran(Generic[T]):
     trouble: str = ""
 
 
-def forked(act: Callable[[], T], seconds: float = HUNG_SECONDS) -> Ran[T]:
-    """Run `act` in a process of its own; one that hangs is killed and said to hang. What it imported, the next ones have."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(reading)
-        _run_and_exit(act, writing)
-    os.close(writing)
-    answer, is_hung = _read_until(reading, time.monotonic() + seconds)
-    if is_hung:
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    if not answer or is_hung:
-        return Ran(None, was_killed=os.WIFSIGNALED(status), trouble=f"it hung for {seconds:g} s" if is_hung else "")
-    value, trouble, imported = pickle.loads(answer)  # noqa: S301 - written by our own child
-    for name in imported:
-        with suppress(Exception):
-            importlib.import_module(name)
-    return Ran(value, trouble=trouble)
+class Started(Generic[T]):
+    """`act` in a forked process."""
+
+    def __init__(self, act: Callable[[], T]) -> None:
+        self._reading, writing = os.pipe()
+        self._child = os.fork()
+        if not self._child:
+            os.close(self._reading)
+            _run_and_exit(act, writing)
+        os.close(writing)
+
+    @property
+    def has_ended(self) -> bool:
+        """Or has said what it has to say, which comes last."""
+        return bool(select.select([self._reading], [], [], 0)[0])
+
+    def wait(self, seconds: float = HUNG_SECONDS) -> Ran[T]:
+        """Until it ends; one that hangs is killed and said to hang. What it imported, later ones have."""
+        answer, is_hung = _read_until(self._reading, time.monotonic() + seconds)
+        if is_hung:
+            os.kill(self._child, signal.SIGKILL)
+        status = os.waitpid(self._child, 0)[1]
+        if not answer or is_hung:
+            return Ran(None, was_killed=os.WIFSIGNALED(status), trouble=f"it hung for {seconds:g} s" if is_hung else "")
+        value, trouble, imported = pickle.loads(answer)  # noqa: S301 - written by our own child
+        for name in imported:
+            with suppress(Exception):
+                importlib.import_module(name)
+        return Ran(value, trouble=trouble)
+
+
+def forked(act: Callable[[], T]) -> Ran[T]:
+    """Run `act` in a process of its own until it ends."""
+    return Started(act).wait()
 
 
 def _read_until(reading: int, ends: float) -> tuple[bytes, bool]:

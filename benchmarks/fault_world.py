@@ -201,18 +201,27 @@ class World:
         with at_step(self.files, REVERT_STEP):
             emergency.revert(revert_id=self.revert_id, actor="Chi (U0CHI)", reason="wrong alerts", when_slow=lambda: None)
 
+    def revert_and_follow(self) -> str:
+        """What `/fraud-rollback` does, and the run that it starts; returns how that ended."""
+        self.revert()
+        serve.catch_up(PrefectGateway())
+        with get_client(sync_client=True) as api:
+            [run] = api.read_flow_runs(flow_run_filter=_of_keys(self.revert_id))
+        return self.execute(str(run.id))
+
     def execute(self, run_id: str) -> str:
         """One execution of a run, as Prefect's runner starts it; returns the name of the state that it ended in."""
         self.enter()
         with get_client(sync_client=True) as api:
             run = api.read_flow_run(uuid.UUID(run_id))
             name = api.read_flow(run.flow_id).name
+        state: Any
         if name == carry_out.name:
             [decision] = systems().decision_log.decisions(self.test.test_id)
             state = run_flow(carry_out, run, {"decision_id": decision.decision_id}, return_type="state")
         else:
             state = run_flow(rollback_to_baseline, run, run.parameters, return_type="state")
-        return f"{state.name}: {state.message}"  # pyright: ignore[reportAttributeAccessIssue] - a state was asked for
+        return f"{state.name}: {state.message}"
 
     def look_after(self, crashed: Sequence[str], hour: int) -> list[str]:
         """One look of the reconciler, `hour` hours after the emergency; returns the runs that are scheduled then."""
@@ -236,8 +245,7 @@ class World:
         keys = [self.revert_id, *(f"{self.revert_id}-{hour}" for hour in range(1, 20))]
         with get_client(sync_client=True) as api:
             runs = [api.read_flow_run(uuid.UUID(one)) for one in ids]
-            of_key = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=keys))
-            runs += api.read_flow_runs(flow_run_filter=of_key)
+            runs += api.read_flow_runs(flow_run_filter=_of_keys(*keys))
         is_undelivered = bool(systems().decision_log.undelivered())
         waiting = [run for run in runs if run.state and run.state.is_scheduled()]
         return [str(run.id) for run in waiting if run.idempotency_key or is_undelivered]
@@ -245,7 +253,7 @@ class World:
     # ---- at rest ----------------------------------------------------------------------------------------------------
 
     def judge(self) -> tuple[Ending, tuple[str, ...]]:
-        """How the case ended, and every invariant of DESIGN.md that does not hold; its deployment goes, or the operator slows down."""
+        """How the case ended, and every invariant of DESIGN.md that does not hold. Removes the deployment."""
         self.enter()
         address = f"{os.environ['FAULTS_VERSIONS_URL']}/{self.deployment}"
         with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 - our own server
@@ -258,6 +266,11 @@ class World:
         if problems:
             return "bad", tuple(problems)
         return ("finished" if state.serves_alone(wanted.predictor) else "baseline"), ()
+
+    def recorded(self) -> list[RecordKind]:
+        """What the records tell, in their order."""
+        self.enter()
+        return [record.kind for record in systems().decision_log.records() if record.kind is not RecordKind.DECIDED]
 
     def _wrong_rest(self, state: ServingState) -> list[str]:
         stages = {model.predictor: systems().registry.entry(model).stage for model in self.test.models}
@@ -339,6 +352,10 @@ def _catch_up(gateway: PrefectGateway, hour: int) -> None:
         serve.catch_up(gateway)
     finally:
         serve.datetime = real
+
+
+def _of_keys(*keys: str) -> FlowRunFilter:
+    return FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=list(keys)))
 
 
 def _create_run() -> str:

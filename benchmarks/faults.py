@@ -32,8 +32,10 @@ KILLS = ("killed before", "killed after")
 OVER_HTTP = ("Kubernetes", "MLflow", "S3", "Slack", "Prometheus")
 WAYS = (Mishap.REFUSED, Mishap.TIMEOUT, Mishap.SERVER_ERROR, Mishap.TOO_MANY_REQUESTS)
 ANYWHERE = dict.fromkeys(OVER_HTTP, WAYS) | {"database": (Mishap.REFUSED, Mishap.TIMEOUT)}
-OF_WRITES = dict.fromkeys(ANYWHERE, (Mishap.REPLY_LOST,))
-OF_WRITES |= dict.fromkeys(("Kubernetes", "MLflow", "S3"), (Mishap.CONFLICT, Mishap.REPLY_LOST))
+OF_WRITES = {
+    **dict.fromkeys(ANYWHERE, (Mishap.REPLY_LOST,)),
+    **dict.fromkeys(("Kubernetes", "MLflow", "S3"), (Mishap.CONFLICT, Mishap.REPLY_LOST)),
+}
 TURNS = {"Kubernetes": 5, "MLflow": 3, "S3": 3}
 NOTES = """\
 The product's waiting times are shortened (benchmarks/fault_worker.py). An outage is a system that refuses everything from the
@@ -44,8 +46,9 @@ step on until the execution ends. The database has no 500, 429 or 409; its timeo
 def plans_of(seen: Iterable[Seen]) -> list[Plan]:
     """The faults of a scenario, from what its clean run showed: which steps there are, and which systems each talks to.
 
-    A step is killed before and after. Kubernetes fails in every way wherever it is changed, MLflow and S3 there in three ways that
-    take turns; what is only read, or only told, fails in one way at each step. A lost reply and a conflict are wherever one can be.
+    A step is killed before and after. Kubernetes fails in every way wherever it is changed, MLflow and S3 there in three ways
+    that take turns; what is only read, or only told, fails in one way at each step. A lost reply and a conflict are wherever one
+    can be.
     """
     talks: dict[str, dict[str, bool]] = {}
     for one in seen:
