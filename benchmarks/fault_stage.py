@@ -117,6 +117,11 @@ class LaneFiles:
         return step == plan.step and (is_write or not plan.on_write)
 
 
+def _stop(_number: int, _frame: object) -> None:
+    """As Ctrl-C does, so that nothing is left running."""
+    sys.exit("stopped")
+
+
 def _is_write(system: str, line: str) -> bool:
     """Whether a request changes something; a dry run does not, and Slack's methods are all POST."""
     method = line.partition(" ")[0]
@@ -147,7 +152,7 @@ class Stage(Startable):
         self.environment: dict[str, str] = {}
 
     def start(self) -> Self:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # as Ctrl-C does, so that nothing is left running
+        signal.signal(signal.SIGTERM, _stop)
         try:
             return self._start()
         except BaseException:
@@ -161,7 +166,7 @@ class Stage(Startable):
         kubeconfig = str(self._kubernetes.write_kubeconfig(self._stack.folder / "kubeconfig"))
         os.environ["KUBECONFIG"] = self._stack.environment["KUBECONFIG"] = kubeconfig
         self._stack.start()
-        quiet = {"PREFECT_LOGGING_TO_API_ENABLED": "false"}
+        quiet = {"PREFECT_LOGGING_TO_API_ENABLED": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
         self.environment = {**self._stack.environment, **quiet, "FAULTS_VERSIONS_URL": f"{self._measured.url}/versions"}
         for folder in self.lanes:
             folder.mkdir()

@@ -6,6 +6,8 @@ reconciler with its two further checks; and where Prefect's runner would see a d
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -149,8 +151,9 @@ class World:
         registry = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
         (self.folder / "run").write_text(registry.create_run(os.environ["FAULTS_EXPERIMENT"]).info.run_id)
         mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-        for model in self.test.models:
-            mlflow.register_model(os.environ["FAULTS_MODEL"], model.name, await_registration_for=0)
+        with contextlib.redirect_stderr(io.StringIO()):  # it says so each time
+            for model in self.test.models:
+                mlflow.register_model(os.environ["FAULTS_MODEL"], model.name, await_registration_for=0)
         _kubernetes().create_namespaced_custom_object(*WHERE, _manifest(self.deployment, self.test))
 
     def _decide(self, choice: Choice, run_id: str) -> str:
