@@ -10,7 +10,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency clean
+.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency faults races clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,12 @@ simulate-verdicts: setup  ## how often the rules err, by simulated tests with a 
 
 mutation: setup  ## break the verdict's code on purpose: how much of it the unit tests notice; QUICK=1: a sample
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.mutation
+
+faults: setup  ## kill every step of a change and let every outside system fail at it; QUICK=1: a sample
+	@$(BIN)/python -W ignore -m benchmarks.faults
+
+races: setup  ## a promotion and an emergency at the same time, at each step; SEED=2: other moments; QUICK=1: fewer
+	@$(BIN)/python -W ignore -m benchmarks.races
 
 clean:  ## remove the environment and every cache
 	rm -rf .venv .cache build mutants *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache

@@ -18,7 +18,8 @@ class CaseResult:
     """One fault at one step of one scenario.
 
     Args:
-        ending: `finished`: the change has arrived; `baseline`: the baseline serves alone; `bad`: neither, or an invariant is broken.
+        ending: `finished`: the change has arrived; `baseline`: the baseline serves alone; `bad`: neither, or an invariant is
+            broken.
         problems: what is wrong, a sentence each; empty unless the ending is `bad`.
     """
 
