@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from flows.domain.errors import AlreadyDecided, Conflict, FraudABError, OutsideSystemError, PolicyInvalid
+from flows.domain.errors import AlreadyDecided, Conflict, FraudABError, OutsideSystemError, PolicyInvalid, PreflightFailed
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,7 @@ from flows.domain.errors import AlreadyDecided, Conflict, FraudABError, OutsideS
     [
         OutsideSystemError("Kubernetes", "patching the traffic", retryable=True),
         Conflict("Kubernetes", "patching the traffic", retryable=False),
+        PreflightFailed(["no predictor fraud-v2", "this account may not patch"]),
         PolicyInvalid("policy.toml", ["alpha: wrong", "foo is no setting"]),
         AlreadyDecided("somebody was first", {"id": 1}),
     ],
