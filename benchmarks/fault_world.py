@@ -1,7 +1,7 @@
 """One fault case: its own deployment, models, decision log, repository and decision; how it is looked after; what must hold.
 
 Everything here runs in forked processes of a lane (`fault_worker`). Looking after is what `fraud-ab serve` does: the project's
-reconciler with its two further checks; and where Prefect's runner would see a dead process, the run is said to have crashed.
+reconciler and its checks of production; and where Prefect's runner would see a dead process, the run is said to have crashed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterIdempotencyKey
 from prefect.flow_engine import run_flow
+from prefect.runtime import flow_run
 from prefect.states import Crashed
 
 from benchmarks.fault_cases import Ending
@@ -40,18 +41,21 @@ from flows.domain.action_plan import Stage, plan_model_in_charge
 from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, DecisionRequest, Links, Person
 from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.errors import PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.serving_state import ServingState, close_operation, open_operation, shift_traffic
 from flows.domain.verdict import decide_verdict
 from flows.emergency_revert import settle
 from flows.execution import leased_run
-from flows.production_steps import append_record, change_serving, mark_in_charge
+from flows.production_steps import COMPENSATED, append_record, change_serving
 from flows.promote_candidate import promote_candidate
+from flows.registry_steps import follow_test_that_serves, mark
 from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
 from flows.start_ab_test import start_ab_test
 from flows.wiring import systems
 from slackbot.emergency import Emergency
+from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.reconciler import Reconciler
 
@@ -73,7 +77,9 @@ def carry_out(decision_id: str) -> str:
         claim = decision.claim
         act = promote_candidate if claim and claim.choice is Choice.CONFIRM else keep_baseline
         outcome = act(decision_id)
-        mark_as_carried_out(decision_id)
+        mark_as_carried_out(decision_id, flow_run.run_count)
+        if outcome == COMPENSATED:
+            raise PromotionUndone("as finalize-ab-test ends then")
         return outcome
 
 
@@ -189,7 +195,7 @@ class World:
 
     def _promote(self, decision_id: str) -> None:
         shifted = self._begin_promotion(decision_id, 100)
-        mark_in_charge(self.test, Arm.CANDIDATE)
+        mark(self.test, {Arm.CANDIDATE: Stage.PRODUCTION, Arm.BASELINE: Stage.ARCHIVED})
         change_serving(lambda state: close_operation(state, decision_id, shifted.epoch))
         append_record(RecordKind.PROMOTED, decision_id, {"test_id": self.test.test_id})
         systems().decision_log.consume(decision_id)
@@ -227,19 +233,18 @@ class World:
         return f"{state.name}: {state.message}"
 
     def look_after(self, crashed: Sequence[str], hour: int) -> list[str]:
-        """One look of the reconciler, `hour` hours after the emergency; returns the runs that are scheduled then."""
+        """One look of every check, `hour` hours after the emergency; returns the runs that are scheduled then."""
         self.enter()
         for run_id in crashed:
             _say_crashed(run_id)
         gateway = PrefectGateway()
-        reconciler = Reconciler(
-            systems().decision_log,
-            systems().executions,
-            systems().publisher,
-            gateway,
-            further_checks={"settle": lambda: settle(systems().serving), "catch-up": lambda: _catch_up(gateway, hour)},
-        )
-        reconciler.reconcile_once()
+        Reconciler(systems().decision_log, systems().executions, systems().publisher, gateway).check_once()
+        checks = {
+            "settle": lambda: settle(systems().serving),
+            "catch-up": lambda: _catch_up(gateway, hour),
+            "follow": follow_test_that_serves,
+        }
+        PeriodicChecks("production", checks, period_seconds=1).check_once()
         return self.scheduled()
 
     def scheduled(self) -> list[str]:
