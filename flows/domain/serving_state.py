@@ -150,6 +150,12 @@ def only_these(state: ServingState, traffic: Mapping[str, int]) -> dict[str, int
 _SERVED = ("graph", "componentSpecs")
 
 
+def model_uri(point: Mapping[str, object] | None) -> str:
+    """Where the predictor of a rollback point has its model from; empty where its graph does not say."""
+    spec: Any = (point or {}).get("spec") or {}
+    return str(spec.get("graph", {}).get("modelUri", ""))
+
+
 def finished_outcome(state: ServingState, decision_id: str) -> str | None:
     """`accepted` or `compensated` when this decision's operation already ended in this state, else None."""
     if state.outcome and state.outcome.startswith(f"{decision_id}:"):
@@ -160,6 +166,14 @@ def finished_outcome(state: ServingState, decision_id: str) -> str | None:
 def outcome_epoch(state: ServingState) -> int | None:
     """The epoch at which the last operation ended; None before the first end of one."""
     return int(state.outcome.rpartition("@")[2]) if state.outcome else None
+
+
+def accepted_decision(state: ServingState) -> str | None:
+    """The decision whose accepted operation is the last thing that happened here; None when something newer did or is open."""
+    accepted = f":accepted@{state.epoch}"
+    if state.operation or state.intent or not state.outcome or not state.outcome.endswith(accepted):
+        return None
+    return state.outcome.removesuffix(accepted)
 
 
 def start_test(state: ServingState, test: ABTest, traffic: Mapping[str, int]) -> ServingChange:
@@ -316,6 +330,31 @@ def clear_the_way(state: ServingState, routed: Mapping[str, int] | None, not_rea
     if not blocking:
         return None
     return ServingChange(why=f"{', '.join(blocking)} keeps the revert from arriving", annotations={}, remove=blocking)
+
+
+def retire_baseline(state: ServingState, decision_id: str) -> ServingChange | None:
+    """Remove the predictor of the baseline that a promotion has replaced; None when it is gone already.
+
+    The rollback point stays, so that an emergency can still restore it. `outcome` moves along with the epoch: it is still this
+    decision that is in charge.
+
+    Raises:
+        Superseded: the promotion is not the last change, something is open, or the baseline has traffic.
+    """
+    baseline = str((state.revert_to or {}).get("predictor", ""))
+    if not baseline or accepted_decision(state) != decision_id:
+        raise Superseded(f"{state.name} has changed since {decision_id} (epoch {state.epoch}): its baseline is not retired")
+    predictor = state.predictor(baseline)
+    if predictor is None:
+        return None
+    if predictor.traffic or predictor.shadow:
+        role = "is a shadow" if predictor.shadow else f"has {predictor.traffic} % of the traffic"
+        raise Superseded(f"{baseline} still {role} in {state.name}: it is not retired")
+    return ServingChange(
+        why=f"{baseline} is retired after {decision_id}",
+        annotations={EPOCH: str(state.epoch + 1), OUTCOME: f"{decision_id}:accepted@{state.epoch + 1}"},
+        remove=(baseline,),
+    )
 
 
 def acknowledge_recorded(state: ServingState, revert_ids: frozenset[str]) -> ServingChange | None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,10 @@ def test_share_latency_and_errors_of_both_arms_come_from_the_executors_metrics(
         cluster.observe(predictor, 0.02, code=500)
     # the first scrape of a series is where its increase begins
     wait_for(
-        lambda: telemetry._by_predictor("seldon_api_executor_server_requests_seconds_count").keys() >= {"fraud-v1", "fraud-v2"}
+        lambda: (
+            telemetry._by_predictor("seldon_api_executor_server_requests_seconds_count", telemetry.now()).keys()
+            >= {"fraud-v1", "fraud-v2"}
+        )
     )
     for number in range(400):
         cluster.observe(
@@ -96,6 +99,8 @@ def test_share_latency_and_errors_of_both_arms_come_from_the_executors_metrics(
     assert candidate.p95_ms > 200
     assert candidate.errors > 0
     assert baseline.errors == 0
+    before = telemetry.measure(TEST, since - timedelta(seconds=60), since)
+    assert [before[arm].requests for arm in Arm] == [0, 0], "what came later is not in it"
 
 
 def test_an_arm_without_requests_has_none_and_no_latency(telemetry: PrometheusTelemetry) -> None:
