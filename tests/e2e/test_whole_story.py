@@ -17,12 +17,13 @@ from typing import TypeVar
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.sandbox.demo_person import ANA
 from deployments.sandbox.installed_test import InstalledTest, install_test, wait_until_ready
 from deployments.sandbox.simulator import simulate_test
 from deployments.sandbox.slack import Outcome, SandboxSlack
-from deployments.sandbox.stack import ROOT, EmbeddedStack
+from deployments.sandbox.stack import ROOT, EmbeddedStack, free_port
 from flows.domain.action_plan import Stage
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import RecordKind, first_broken_link
@@ -73,6 +74,12 @@ class Story:
         assert posted is not None
         return next(message for message in self.slack.messages(CHANNEL) if message["ts"] == posted.ts)
 
+    def scraped(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """A metric as `fraud-ab serve` tells it to Prometheus."""
+        answer = httpx.get(f"http://127.0.0.1:{self.stack.environment['FRAUD_AB_METRICS_PORT']}/metrics", timeout=10)
+        samples = (one for family in text_string_to_metric_families(answer.text) for one in family.samples)
+        return [(sample.labels, sample.value) for sample in samples if sample.name == name]
+
     def traffic(self) -> dict[str, int]:
         return dict(self.systems.serving.read().traffic)
 
@@ -86,6 +93,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     stack = EmbeddedStack()
     try:
         stack.start()
+        stack.environment["FRAUD_AB_METRICS_PORT"] = str(free_port())
         for name, value in stack.environment.items():
             patch.setenv(name, value)
         stack.start_product()
@@ -108,6 +116,15 @@ def test_the_verdict_is_asked_once_and_changes_nothing_yet(story: Story) -> None
     assert decision.is_pending
     assert len([message for message in story.slack.messages(CHANNEL) if Action.CONFIRM in str(message)]) == 1
     assert story.traffic() == {"fraud-v1": 80, "fraud-v2": 20}
+
+
+def test_prometheus_is_told_who_is_in_charge_and_what_the_verdict_says(story: Story) -> None:
+    [(labels, _)] = story.scraped("fraud_ab_model_in_charge")
+    assert (labels["model_name"], labels["arm"]) == (story.world.test.baseline.name, "baseline")
+    decision = story.decision()
+    assert decision is not None
+    told = {(labels["arm"], labels["metric"]): value for labels, value in story.scraped("fraud_ab_verdict_metric")}
+    assert told["candidate", "recall"] == decision.request.verdict.metrics.candidate.recall
 
 
 def test_an_unauthorised_press_is_refused_and_changes_nothing(story: Story) -> None:
@@ -181,6 +198,8 @@ def test_the_confirmed_candidate_takes_all_traffic_and_everything_is_written_dow
     assert first_broken_link(systems.decision_log.records()) is None
     page = Path(systems.settings.lifecycle_repository) / "docs" / "model_lifecycle.md"
     assert "Promoted (Production)" in page.read_text(encoding="utf-8")
+    assert [labels["model_name"] for labels, _ in story.scraped("fraud_ab_model_in_charge")] == [test.candidate.name]
+    assert story.scraped("fraud_ab_undelivered_decision_age_seconds") == [({}, 0)]
 
 
 def test_every_effect_happened_once_and_shows_in_thread_and_prefect(story: Story) -> None:
