@@ -76,8 +76,9 @@ def _archive(world: ProcessWorld, story: Story, arm: Arm) -> Iterator[str]:
 
 
 def _told_twice(world: ProcessWorld, story: Story) -> Iterator[str]:
+    """Effects are told once; a check before anything is changed is made, and told, by each execution."""
     for line, times in Counter(world.thread(story)).items():
-        if line and times > 1:
+        if line and times > 1 and "loads and predicts" not in line:
             yield f"told {times} times in the thread: {line}"
 
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import httpx
@@ -43,8 +43,8 @@ from tests.feedback_tables import START, feedback_frame
 T = TypeVar("T")
 
 CHANNEL = "C0FRAUD"
-STARTED_AT = START.to_pydatetime()
-KNOWN_UNTIL = STARTED_AT + timedelta(days=60)  # all labels have matured
+STARTED_AT = datetime.fromisoformat(START.isoformat())
+KNOWN_UNTIL = STARTED_AT + timedelta(days=52)  # the second of three looks has matured, so that it can be postponed
 EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
 LOOK_SECONDS = 0.02
 API_SECONDS = 10
@@ -213,6 +213,10 @@ class ProcessWorld:
         """What Prefect's page says of the run's state."""
         return str(self.prefect(f"flow_runs/{story.run_id}")["state"]["message"])
 
+    def executions(self, story: Story) -> int:
+        """How often the flow run was begun."""
+        return int(self.prefect(f"flow_runs/{story.run_id}")["run_count"])
+
     def is_in_task(self, story: Story, name: str) -> bool:
         """Whether Prefect shows this step of the run as Running."""
         wanted = {"flow_runs": {"id": {"any_": [story.run_id]}}, "task_runs": {"state": {"type": {"any_": ["RUNNING"]}}}}
@@ -254,6 +258,7 @@ def process_world() -> Generator[ProcessWorld]:
 def _feedback(*, candidate_wins: bool = True) -> pd.DataFrame:
     frame = feedback_frame()
     frame["entity_id"] = frame["entity_id"].astype(str)
+    frame.loc[frame["label_time"] > pd.Timestamp(KNOWN_UNTIL), ["is_fraud", "label_time", "label_source"]] = None
     if not candidate_wins:
         names = {"baseline_prediction": "candidate_prediction", "candidate_prediction": "baseline_prediction"}
         frame = frame.rename(columns=names)
@@ -263,6 +268,7 @@ def _feedback(*, candidate_wins: bool = True) -> pd.DataFrame:
 def _log_model(tracking_uri: str) -> tuple[str, str]:
     """The address of a tiny model in MLflow, and the experiment of the tests."""
     import mlflow
+    import mlflow.sklearn as flavor
     from mlflow.models import infer_signature
     from sklearn.linear_model import LogisticRegression
 
@@ -270,7 +276,7 @@ def _log_model(tracking_uri: str) -> tuple[str, str]:
     experiment = mlflow.MlflowClient().create_experiment("process-faults")
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with silent[0], silent[1], mlflow.start_run(experiment_id=experiment):
-        logged = mlflow.sklearn.log_model(
+        logged = flavor.log_model(
             LogisticRegression().fit(EXAMPLE, [0, 1, 0]),
             name="model",
             signature=infer_signature(EXAMPLE, [0, 1, 0]),

@@ -57,5 +57,13 @@ def leased_run() -> Generator[None]:
 def tell_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """A hook of flows: nobody watches Prefect on the day on which a test ends."""
     why = textwrap.shorten(state.message or state.name or "", LONGEST_REASON, placeholder=" …")
-    text = f"{flow.name} for {flow_run.name} has failed; nothing more is done until it is retried in Prefect. {why}"
+    text = f"{flow.name} for {flow_run.name} has failed; {_what_follows(str(flow_run.id))}. {why}"
     announce(f"failed-{flow_run.id}-{flow_run.run_count}", text)
+
+
+def _what_follows(flow_run_id: str) -> str:
+    """An answer that is not carried out is tried again by the reconciler; whatever else failed waits for a person."""
+    with contextlib.suppress(OutsideSystemError):
+        if any(decision.request.flow_run_id == flow_run_id for decision in systems().decision_log.undelivered()):
+            return "it is tried again by itself, after longer and longer pauses, or at once when it is retried in Prefect"
+    return "nothing more is done until it is retried in Prefect"
