@@ -115,7 +115,7 @@ class Bench:
         return self._started([sys.executable, "-m", "deployments.cli", "rollback", "--reason", "a measurement"])
 
     def by_kubectl(self) -> Callable[[], object]:
-        """The same patch, written by hand before."""
+        """The same change, written by hand before; without the note of who, when and why."""
         traffic = [{"op": "replace", "path": f"/spec/predictors/{place}/traffic", "value": 100 - 100 * place} for place in (0, 1)]
         epoch = [{"op": "add", "path": "/metadata/annotations/fraud-ab~1epoch", "value": str(self.serving.read().epoch + 1)}]
         closed = [{"op": "remove", "path": "/metadata/annotations/fraud-ab~1operation"}]

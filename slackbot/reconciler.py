@@ -32,7 +32,7 @@ class Reconciler(PeriodicChecks):
 
     Args:
         finalize: the deployment that is started for a question whose run is gone.
-        further_checks: by name, what else to bring in order on every look.
+        further_checks: by name, what else to bring in order on every look, before anything that waits for the database.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Reconciler(PeriodicChecks):
         self._gateway = gateway
         self._finalize = finalize
         checks: dict[str, Check] = {
+            **(further_checks or {}),
             "expiry": self._expire_overdue,
             "posting": self._post_all,
             "delivery": self._deliver_all,
             "leases": self._expect_leases,
             "executions": self._revive_abandoned,
-            **(further_checks or {}),
         }
         super().__init__("reconciler", checks, period_seconds=period_seconds)
 

@@ -11,11 +11,13 @@ import pytest
 from flows.adapters.decision_log_sql import SqlDecisionLog
 from flows.adapters.executions_sql import SqlExecutions
 from flows.adapters.outbox_sql import SqlOutbox
+from flows.database import CONNECT_SECONDS
 from flows.domain.errors import OutsideSystemError
 from flows.domain.policy import Policy
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.publisher import Publisher, slack_client
 from slackbot.reconciler import Reconciler
+from tests.outage import Gate, Outage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +72,17 @@ def test_one_broken_check_does_not_keep_the_others_from_being_made() -> None:
     reconciler_of(away, further_checks={"broken": check, "after": check}).check_once()
     check.wait()
     check.wait()
+
+
+def test_what_kubernetes_alone_can_do_does_not_wait_for_a_silent_database() -> None:
+    check = Flaky()
+    with Gate(("127.0.0.1", 9)) as gate:
+        gate.shut(Outage.SILENT)
+        silent = SqlDecisionLog(f"postgresql://nobody@127.0.0.1:{gate.port}/nothing")
+        reconciler = reconciler_of(silent, further_checks={"settle": check})
+        reconciler.start()
+        assert check.made.acquire(timeout=CONNECT_SECONDS / 2), "the check waits for the database"
+    reconciler.stop()
 
 
 def test_the_thread_goes_on_after_failures_hears_nudges_and_stops(log: SqlDecisionLog) -> None:
