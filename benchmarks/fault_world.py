@@ -53,6 +53,7 @@ from flows.promote_candidate import promote_candidate
 from flows.registry_steps import follow_test_that_serves, mark
 from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
 from flows.start_ab_test import start_ab_test
+from flows.watch import poll
 from flows.wiring import systems
 from slackbot.emergency import Emergency
 from slackbot.periodic_checks import PeriodicChecks
@@ -64,6 +65,7 @@ POLICY = 'watch_minutes = 0\ntraffic_steps = [50]\npromoters = ["U0ANA"]\nrollba
 ANA = Person("U0ANA", "Ana")
 PROMOTION, KEEP_BASELINE, ROLLBACK, EMERGENCY = "promotion", "keep-baseline", "rollback", "emergency"
 SCENARIOS = (PROMOTION, KEEP_BASELINE, ROLLBACK, EMERGENCY)
+FOLLOW_UP_SECONDS = 60.0
 REVERT_STEP = "Revert the traffic"
 COUNTS = Outcomes(Design.SPLIT, ModelCounts(1000, 800, 880, 800), ModelCounts(1000, 880, 968, 880))
 Json = dict[str, Any]
@@ -139,7 +141,8 @@ class World:
         if self.scenario == ROLLBACK:
             self._promote(decision_id)
             self.revert()
-            return self.scheduled()[0] if not serve.catch_up(PrefectGateway()) else ""
+            _start_follow_up()
+            return self.scheduled()[0]
         if self.scenario == EMERGENCY:
             self._begin_promotion(decision_id)
             _say_crashed(run_id)
@@ -213,7 +216,7 @@ class World:
     def revert_and_follow(self) -> str:
         """What `/fraud-rollback` does, and the run that it starts; returns how that ended."""
         self.revert()
-        serve.catch_up(PrefectGateway())
+        _start_follow_up()
         with get_client(sync_client=True) as api:
             [run] = api.read_flow_runs(flow_run_filter=_of_keys(self.revert_id))
         return self.execute(str(run.id))
@@ -360,6 +363,11 @@ def _catch_up(gateway: PrefectGateway, hour: int) -> None:
         serve.catch_up(gateway)
     finally:
         serve.datetime = real
+
+
+def _start_follow_up() -> None:
+    """As soon as Prefect takes it."""
+    poll(lambda: serve.catch_up(PrefectGateway()) is None, FOLLOW_UP_SECONDS)
 
 
 def _of_keys(*keys: str) -> FlowRunFilter:
