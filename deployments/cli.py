@@ -28,7 +28,8 @@ app.command("verify-record")(verify_record)
 
 @app.command()
 def serve() -> None:
-    """Run the Prefect deployments (finalize-ab-test, rollback-to-baseline, remind-pending-decision, check-running-test)."""
+    """Run the Prefect deployments (finalize-ab-test, rollback-to-baseline, remind-pending-decision, check-running-test,
+    rehearse-rollback)."""
     from deployments.serve import run
 
     run()

@@ -1,4 +1,4 @@
-"""`fraud-ab rollback`: the emergency revert without Slack; needs Kubernetes alone."""
+"""`fraud-ab rollback`: the emergency revert without Slack, and its rehearsal; both need Kubernetes alone."""
 
 from __future__ import annotations
 
@@ -6,26 +6,50 @@ import getpass
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from flows.emergency_revert import RevertOutcome
+    from flows.ports import Serving
 
 ARRIVAL_SECONDS = 60.0
 
 
 def rollback(
-    reason: Annotated[str, typer.Option(help="why; it is written on the deployment and into the decision records")],
+    reason: Annotated[str, typer.Option(help="why; it is written on the deployment and into the decision records")] = "",
+    drill: Annotated[
+        bool, typer.Option("--drill", help="rehearse it: a timed dry run on the server, nothing is changed")
+    ] = False,
     namespace: Annotated[str, typer.Option(envvar="FRAUD_AB_NAMESPACE", help="namespace of the SeldonDeployment")] = "models",
     name: Annotated[str, typer.Option(envvar="FRAUD_AB_SELDON_DEPLOYMENT", help="its name")] = "fraud-predictor",
     kubeconfig: Annotated[Path | None, typer.Option(envvar="KUBECONFIG", help="without it: the pod's own account")] = None,
 ) -> None:
     """Put all traffic on the baseline now; registry, documents and notices follow by themselves."""
+    if not drill and not reason.strip():
+        raise typer.BadParameter("say why you roll back (or rehearse it with --drill)", param_hint="--reason")
     from flows.adapters.serving_seldon import SeldonServing
-    from flows.domain.action_plan import describe_serving
-    from flows.emergency_revert import revert_traffic
-    from flows.watch import await_arrival, removed_in_words
 
     serving = SeldonServing(kubeconfig=kubeconfig, namespace=namespace, name=name)
+    if drill:
+        _rehearse(serving)
+    else:
+        _roll_back(serving, name, reason)
+
+
+def _rehearse(serving: Serving) -> None:
+    from flows.emergency_revert import rehearse_revert
+
+    rehearsal = rehearse_revert(serving, at=datetime.now(UTC))
+    typer.echo(str(rehearsal), err=bool(rehearsal.in_the_way))
+    if rehearsal.in_the_way:
+        raise typer.Exit(1)
+
+
+def _roll_back(serving: Serving, name: str, reason: str) -> None:
+    from flows.emergency_revert import revert_traffic
+
     outcome = revert_traffic(
         serving,
         revert_id=f"revert-{uuid.uuid4()}",
@@ -33,6 +57,13 @@ def rollback(
         reason=reason,
         at=datetime.now(UTC),
     )
+    _say_what_was_done(outcome)
+    _say_whether_it_arrived(serving, name)
+
+
+def _say_what_was_done(outcome: RevertOutcome) -> None:
+    from flows.domain.action_plan import describe_serving
+
     before, after = describe_serving(outcome.before), describe_serving(outcome.after)
     if outcome.pending_restore:
         typer.echo(
@@ -42,6 +73,11 @@ def rollback(
         typer.echo(f"All traffic was on the baseline already: {after}. Anything that was changing it has been told to stop.")
     else:
         typer.echo(f"Traffic: {before} → {after}")
+
+
+def _say_whether_it_arrived(serving: Serving, name: str) -> None:
+    from flows.watch import await_arrival, removed_in_words
+
     arrival = await_arrival(serving, ARRIVAL_SECONDS)
     for predictor in arrival.removed:
         typer.echo(f"Note: {removed_in_words(predictor)}.")

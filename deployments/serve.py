@@ -19,6 +19,7 @@ from flows.domain.errors import OutsideSystemError
 from flows.emergency_revert import settle
 from flows.finalize_ab_test import finalize_ab_test
 from flows.registry_steps import follow_test_that_serves
+from flows.rehearse_rollback import rehearse_rollback
 from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
 from flows.wiring import systems
@@ -31,12 +32,15 @@ DEPLOYMENT = "fraud"
 RUNS_AT_ONCE = 8
 PRODUCTION_SECONDS, REGISTRY_SECONDS = 5.0, 30.0
 SERVER_WAIT_SECONDS = 120
-SCHEDULES = {check_running_test.name: "0 6 * * *"}  # UTC
+SCHEDULES = {  # UTC
+    check_running_test.name: "0 6 * * *",
+    rehearse_rollback.name: "0 9 * * 2",  # when people are there to mend what it finds
+}
 
 
 def flows_served() -> tuple[Flow[..., Any], ...]:
     """Every flow that becomes a deployment `<flow>/fraud`."""
-    return finalize_ab_test, rollback_to_baseline, remind_pending_decision, check_running_test
+    return finalize_ab_test, rollback_to_baseline, remind_pending_decision, check_running_test, rehearse_rollback
 
 
 def run() -> None:

@@ -10,14 +10,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from flows.domain.errors import OutsideSystemError
-from flows.domain.serving_state import ServingState, clear_the_way, emergency_revert, finish_revert
+from flows.domain.action_plan import describe_traffic
+from flows.domain.errors import FraudABError, OutsideSystemError, Superseded
+from flows.domain.serving_state import ServingState, clear_the_way, emergency_revert, finish_revert, is_accepted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from flows.ports import Serving
+    from flows.ports import Readiness, Serving
 
 DEADLINE_SECONDS = 10.0
 PAUSE_SECONDS = 0.05
@@ -35,18 +36,37 @@ class RevertOutcome:
     pending_restore: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """How long a revert would have taken to be accepted, and what is `in_the_way` (empty: it is ready)."""
+
+    seconds: float
+    in_the_way: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"not ready: {'; '.join(self.in_the_way)}" if self.in_the_way else f"ready, {self.seconds:.1f} s"
+
+
 def revert_traffic(
-    serving: Serving, *, revert_id: str, actor: str, reason: str, at: datetime, deadline_seconds: float = DEADLINE_SECONDS
+    serving: Serving,
+    *,
+    revert_id: str,
+    actor: str,
+    reason: str,
+    at: datetime,
+    only_promoted_by: str = "",
+    deadline_seconds: float = DEADLINE_SECONDS,
 ) -> RevertOutcome:
     """All traffic to the rollback point, in one patch decided on the version that it changes.
 
     Args:
         revert_id: unique per press; a second call with it (a lost reply, a double delivery) changes nothing.
         at: when the person asked (UTC).
+        only_promoted_by: revert only what this decision has put in charge; empty: whatever serves.
         deadline_seconds: how long lost races and passing faults are tried again.
 
     Raises:
-        Superseded: the deployment has no rollback point; the message says what to do by hand.
+        Superseded: the deployment has no rollback point, or something newer than `only_promoted_by`; the message says what to do.
         OutsideSystemError: Kubernetes refused, or the deadline passed.
     """
 
@@ -54,10 +74,56 @@ def revert_traffic(
         before = serving.read()
         if any(entry.get("id") == revert_id for entry in before.unrecorded):
             return _outcome(before, before)
+        if only_promoted_by and not is_accepted(before, only_promoted_by):
+            raise Superseded(
+                f"{before.name} has changed since {only_promoted_by} and now serves {describe_traffic(before.traffic)}; nothing "
+                "was reverted. To revert what serves now, use /fraud-rollback"
+            )
         change = emergency_revert(before, revert_id=revert_id, actor=actor, reason=reason, at=at)
         return _outcome(before, serving.apply(before, change))
 
     return _until_applied(attempt, f"reverting to the baseline for {actor}", deadline_seconds)
+
+
+def rehearse_revert(serving: Serving, *, at: datetime, deadline_seconds: float = DEADLINE_SECONDS) -> Rehearsal:
+    """Read, decide and patch as a revert does, but only as a server-side dry run; needs the Kubernetes API alone.
+
+    Args:
+        at: now (UTC).
+        deadline_seconds: how long lost races and passing faults are tried again.
+
+    Returns:
+        the time that took, and whatever would keep a revert from working at once.
+    """
+
+    def attempt() -> ServingState:
+        state = serving.read()
+        change = emergency_revert(state, revert_id="rehearsal", actor="fraud-ab", reason="rehearsal", at=at)
+        serving.apply(state, change, dry_run=True)
+        return state
+
+    begin = time.monotonic()
+    try:
+        state = _until_applied(attempt, "rehearsing a revert", deadline_seconds)
+        seconds = time.monotonic() - begin
+        return Rehearsal(seconds, revert_obstacles(state, serving.readiness()))
+    except FraudABError as error:
+        return Rehearsal(time.monotonic() - begin, (str(error),))
+
+
+def revert_obstacles(state: ServingState, readiness: Readiness) -> tuple[str, ...]:
+    """What would slow a revert of this state down, or be stopped by it, in sentences."""
+    baseline = str((state.revert_to or {}).get("predictor", ""))
+    found: list[str] = []
+    if state.predictor(baseline) is None:
+        found.append(f"the predictor {baseline} is gone: it would have to be restored first, which takes as long as it starts")
+    elif not readiness.is_up(baseline):
+        found.append(f"the predictor {baseline} is not ready ({readiness}): look at its pods")
+    if state.operation:
+        found.append(f"{state.operation} is being carried out: a revert would stop it")
+    if state.intent:
+        found.append(f"a revert is under way already: {baseline} is being started again")
+    return tuple(found)
 
 
 def finish_restore(serving: Serving, *, deadline_seconds: float = DEADLINE_SECONDS) -> ServingState | None:

@@ -162,6 +162,12 @@ def outcome_epoch(state: ServingState) -> int | None:
     return int(state.outcome.rpartition("@")[2]) if state.outcome else None
 
 
+def is_accepted(state: ServingState, decision_id: str) -> bool:
+    """Whether this decision's accepted operation is the last thing that happened here: no newer change, none open."""
+    is_latest = state.outcome == f"{decision_id}:accepted@{state.epoch}"
+    return is_latest and state.operation is None and state.intent is None
+
+
 def start_test(state: ServingState, test: ABTest, traffic: Mapping[str, int]) -> ServingChange:
     """Open a test: write the rollback point, the split and which models it is about in one patch.
 
@@ -316,6 +322,31 @@ def clear_the_way(state: ServingState, routed: Mapping[str, int] | None, not_rea
     if not blocking:
         return None
     return ServingChange(why=f"{', '.join(blocking)} keeps the revert from arriving", annotations={}, remove=blocking)
+
+
+def retire_baseline(state: ServingState, decision_id: str) -> ServingChange | None:
+    """Remove the predictor of the baseline that a promotion has replaced; None when it is gone already.
+
+    The rollback point stays, so that an emergency can still restore it. `outcome` moves along with the epoch: it is still this
+    decision that is in charge.
+
+    Raises:
+        Superseded: the promotion is not the last change, something is open, or the baseline has traffic.
+    """
+    baseline = str((state.revert_to or {}).get("predictor", ""))
+    if not baseline or not is_accepted(state, decision_id):
+        raise Superseded(f"{state.name} has changed since {decision_id} (epoch {state.epoch}): its baseline is not retired")
+    predictor = state.predictor(baseline)
+    if predictor is None:
+        return None
+    if predictor.traffic or predictor.shadow:
+        role = "is a shadow" if predictor.shadow else f"has {predictor.traffic} % of the traffic"
+        raise Superseded(f"{baseline} still {role} in {state.name}: it is not retired")
+    return ServingChange(
+        why=f"{baseline} is retired after {decision_id}",
+        annotations={EPOCH: str(state.epoch + 1), OUTCOME: f"{decision_id}:accepted@{state.epoch + 1}"},
+        remove=(baseline,),
+    )
 
 
 def acknowledge_recorded(state: ServingState, revert_ids: frozenset[str]) -> ServingChange | None:

@@ -31,9 +31,11 @@ from flows.domain.serving_state import (
     emergency_revert,
     finish_revert,
     finished_outcome,
+    is_accepted,
     open_operation,
     outcome_epoch,
     require_operation,
+    retire_baseline,
     shift_traffic,
     start_test,
 )
@@ -314,8 +316,51 @@ def test_recorded_reverts_are_taken_off_and_others_stay() -> None:
     assert acknowledge_recorded(both, frozenset({"elsewhere"})) is None
 
 
+def test_what_was_accepted_last_is_known_until_anything_newer_happens() -> None:
+    accepted = state(0, 100, epoch="4", outcome="d-1:accepted@4", revert_to=POINT)
+    assert is_accepted(accepted, "d-1")
+    assert not is_accepted(accepted, "d-2")
+    for newer in ({"epoch": "5"}, {"operation": "d-1"}, {"intent": "revert:fraud-v1"}, {"outcome": "d-1:compensated@4"}):
+        assert not is_accepted(state(0, 100, **{"epoch": "4", "outcome": "d-1:accepted@4", "revert_to": POINT, **newer}), "d-1")
+
+
+def test_retiring_removes_the_baseline_and_keeps_the_way_back() -> None:
+    promoted = state(0, 100, epoch="4", outcome="d-1:accepted@4", revert_to=POINT)
+    change = retire_baseline(promoted, "d-1")
+    assert change is not None
+    retired = after(promoted, change)
+    assert retired.traffic == {"fraud-v2": 100}
+    assert (retired.epoch, retired.outcome, retired.revert_to) == (5, "d-1:accepted@5", promoted.revert_to)
+    assert retire_baseline(retired, "d-1") is None, "a repeated run ends as retired already"
+    restored = after(retired, revert(retired))
+    assert (restored.traffic, restored.intent) == ({"fraud-v1": 0, "fraud-v2": 100}, "revert:fraud-v1")
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (state(0, 100, epoch="5", outcome="d-1:accepted@4", revert_to=POINT), "has changed since d-1"),
+        (state(0, 100, epoch="4", outcome="d-2:accepted@4", revert_to=POINT), "has changed since d-1"),
+        (state(0, 100, epoch="4", outcome="d-1:compensated@4", revert_to=POINT), "has changed since d-1"),
+        (state(0, 100, epoch="4", outcome="d-1:accepted@4", operation="d-1", revert_to=POINT), "has changed since d-1"),
+        (state(0, 100, epoch="4", outcome="d-1:accepted@4", intent="revert:fraud-v1", revert_to=POINT), "has changed since d-1"),
+        (state(0, 100, epoch="4", outcome="d-1:accepted@4"), "has changed since d-1"),
+        (state(1, 99, epoch="4", outcome="d-1:accepted@4", revert_to=POINT), "fraud-v1 still has 1 % of the traffic"),
+        (
+            state(0, 100, epoch="4", outcome="d-1:accepted@4", revert_to=POINT.replace("fraud-v1", "fraud-v3", 1)),
+            "fraud-v3 still is a shadow",
+        ),
+    ],
+)
+def test_a_baseline_that_may_still_be_needed_is_not_retired(found: ServingState, words: str) -> None:
+    with pytest.raises(Superseded, match=words):
+        retire_baseline(found, "d-1")
+
+
 ACTIONS = st.lists(
-    st.sampled_from(["open", "shift-10", "shift-50", "shift-100", "close", "compensate", "revert", "finish", "acknowledge"]),
+    st.sampled_from(
+        ["open", "shift-10", "shift-50", "shift-100", "close", "compensate", "revert", "finish", "retire", "acknowledge"]
+    ),
     max_size=25,
 )
 
@@ -352,6 +397,8 @@ def _act(action: str, now: ServingState, held: int) -> ServingChange | None:
             return revert(now, f"r{now.epoch}")
         case ["finish"]:
             return finish_revert(now)
+        case ["retire"]:
+            return retire_baseline(now, "d-1")
         case _:
             return acknowledge_recorded(now, frozenset(entry["id"] for entry in now.unrecorded))
 
