@@ -22,6 +22,7 @@ from flows.registry_steps import follow_test_that_serves
 from flows.rehearse_rollback import rehearse_rollback
 from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
+from flows.watch_promotion import watch_promotion
 from flows.wiring import systems
 from slackbot.emergency import FOLLOW_UP
 from slackbot.periodic_checks import PeriodicChecks
@@ -34,13 +35,21 @@ PRODUCTION_SECONDS, REGISTRY_SECONDS = 5.0, 30.0
 SERVER_WAIT_SECONDS = 120
 SCHEDULES = {  # UTC
     check_running_test.name: "0 6 * * *",
+    watch_promotion.name: "*/5 * * * *",
     rehearse_rollback.name: "0 9 * * 2",  # when people are there to mend what it finds
 }
 
 
 def flows_served() -> tuple[Flow[..., Any], ...]:
     """Every flow that becomes a deployment `<flow>/fraud`."""
-    return finalize_ab_test, rollback_to_baseline, remind_pending_decision, check_running_test, rehearse_rollback
+    return (
+        finalize_ab_test,
+        rollback_to_baseline,
+        remind_pending_decision,
+        check_running_test,
+        watch_promotion,
+        rehearse_rollback,
+    )
 
 
 def run() -> None:

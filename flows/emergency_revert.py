@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from flows.domain.action_plan import describe_traffic
+from flows.domain.action_plan import describe_serving
 from flows.domain.errors import FraudABError, OutsideSystemError, Superseded
-from flows.domain.serving_state import ServingState, clear_the_way, emergency_revert, finish_revert, is_accepted
+from flows.domain.serving_state import ServingState, accepted_decision, clear_the_way, emergency_revert, finish_revert
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,9 +74,9 @@ def revert_traffic(
         before = serving.read()
         if any(entry.get("id") == revert_id for entry in before.unrecorded):
             return _outcome(before, before)
-        if only_promoted_by and not is_accepted(before, only_promoted_by):
+        if only_promoted_by and accepted_decision(before) != only_promoted_by:
             raise Superseded(
-                f"{before.name} has changed since {only_promoted_by} and now serves {describe_traffic(before.traffic)}; nothing "
+                f"{before.name} has changed since {only_promoted_by} and now serves {describe_serving(before)}; nothing "
                 "was reverted. To revert what serves now, use /fraud-rollback"
             )
         change = emergency_revert(before, revert_id=revert_id, actor=actor, reason=reason, at=at)

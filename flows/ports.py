@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from flows.domain.ab_test import ABTest, Arm, Model
     from flows.domain.action_plan import RegistryEntry, Stage
-    from flows.domain.counts import FeedbackCounts, FeedbackHealth
+    from flows.domain.counts import FeedbackCounts, FeedbackHealth, FlagCounts
     from flows.domain.decision import Choice, Decision, DecisionRequest, Person
     from flows.domain.decision_record import DecisionRecord, RecordKind
     from flows.domain.feedback import ExposureWindow
@@ -42,6 +42,10 @@ class FeedbackSource(Protocol):
         """
         ...
 
+    def flags(self, since: datetime, until: datetime) -> FlagCounts:
+        """What the candidate scored and flagged between two moments, labels or not; 0 requests where nothing is known."""
+        ...
+
     def health(self, window: ExposureWindow) -> FeedbackHealth:
         """Cards per arm, rows and labels by day: no outcome, so that asking every day is no look."""
         ...
@@ -64,8 +68,9 @@ class Telemetry(Protocol):
         """The telemetry's own clock (UTC); take `since` from here, so that no two machines' clocks are compared."""
         ...
 
-    def measure(self, test: ABTest, since: datetime) -> Mapping[Arm, ArmTelemetry]:
-        """Both arms since a moment; an arm without requests has 0 of them, never a healthy-looking default."""
+    def measure(self, test: ABTest, since: datetime, until: datetime | None = None) -> Mapping[Arm, ArmTelemetry]:
+        """Both arms since a moment (up to another; None: up to now); an arm without requests has 0 of them, never a
+        healthy-looking default."""
         ...
 
 
@@ -207,6 +212,14 @@ class Archive(Protocol):
     def verify(self, model: Model) -> ArchiveReceipt: ...
 
     def restore(self, model: Model, folder: Path) -> Path: ...
+
+    def put_back(self, model: Model, uri: str) -> int:
+        """Copy to an s3:// address what is missing there, then verify every checksum at that place; nothing is overwritten.
+
+        Returns:
+            how many files were missing.
+        """
+        ...
 
 
 class VersionedFiles(Protocol):

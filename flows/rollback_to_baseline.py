@@ -16,7 +16,7 @@ from flows.domain.ab_test import Arm
 from flows.domain.action_plan import describe_serving
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
-from flows.domain.serving_state import acknowledge_recorded
+from flows.domain.serving_state import acknowledge_recorded, model_uri
 from flows.production_steps import (
     ACCEPTED,
     append_record,
@@ -37,7 +37,9 @@ from flows.watch import await_arrival, removed_in_words
 from flows.wiring import systems
 
 if TYPE_CHECKING:
+    from flows.domain.ab_test import Model
     from flows.domain.decision import Decision
+    from flows.domain.serving_state import ServingState
 
 BASELINE_KEPT = "baseline_kept"
 
@@ -106,6 +108,7 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     Returns:
         both models as the registry has them, empty when no decision tells which models are meant.
     """
+    _restore_artifacts(revert_id)
     recorded = record_reverts(revert_id)
     tell_revert(revert_id, actor, reason)
     finish_reverts(revert_id)
@@ -115,6 +118,56 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     acknowledge(revert_id, recorded)
     see_it_arrive(revert_id)
     return registry
+
+
+def _restore_artifacts(revert_id: str) -> None:
+    """First of all, since a baseline that is started again waits for nothing else; and it holds nothing up."""
+    try:
+        said = restore_artifacts(revert_id)
+    except OutsideSystemError as error:
+        said = (
+            f"the baseline's artifacts could not be restored from the archive: {error}. If its pods do not start, do it by hand"
+        )
+    tell_artifacts(revert_id, said)
+
+
+@step("Restore the baseline's artifacts")
+def restore_artifacts(revert_id: str) -> str:
+    """Put back what is missing where the baseline's predictor looks for it, if it has to be started again.
+
+    Returns:
+        what was restored, in words; empty when there was nothing to do.
+
+    Raises:
+        OutsideSystemError: the archive is not whole, or something else lies at that place.
+    """
+    del revert_id  # part of the step's key
+    state = systems().serving.read()
+    baseline, uri = _baseline_that_starts(state), model_uri(state.revert_to)
+    if baseline is None:
+        return ""
+    if not uri.startswith("s3://"):
+        return (
+            f"{baseline} is started again from {uri or 'its image'}: only artifacts at an s3:// address can be restored from here"
+        )
+    restored = systems().archive.put_back(baseline, uri)
+    return (
+        f"{restored} missing files of {baseline} are back at {uri}; all are as they were archived (SHA-256)" if restored else ""
+    )
+
+
+@step("Say what became of the artifacts")
+def tell_artifacts(revert_id: str, said: str) -> None:
+    """In the thread of the test's latest decision and in the channel, if there is something to say."""
+    if said:
+        _tell_latest(f"revert-{revert_id}-artifacts", said)
+
+
+def _baseline_that_starts(state: ServingState) -> Model | None:
+    """The model of the predictor that a revert has restored and that takes no traffic yet."""
+    point = (state.revert_to or {}).get("predictor")
+    is_baseline = state.test is not None and state.test.baseline.predictor == point
+    return state.test.baseline if state.test and state.intent and is_baseline else None
 
 
 @step("Wait for a baseline that is started again")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from flows.domain.action_plan import Change
+    from slackbot.messages.block_kit import SlackMessage
 
 LONGEST_REASON = 600
 _log = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ def _show_in_prefect(decision_id: str, key: str, text: str, changes: Sequence[Ch
         create_table_artifact(table=table, key=artifact_key, description=text)
     except (httpx.HTTPError, PrefectException) as error:
         _log.warning("not shown in Prefect: %s", error)
+
+
+def tell_message(decision_id: str, key: str, message: SlackMessage) -> None:
+    """A message with its own blocks in the thread and in the channel."""
+    _post(lambda: systems().publisher.thread_line(decision_id, key, message.text, blocks=message.blocks, also_to_channel=True))
 
 
 def redraw(decision_id: str) -> None:

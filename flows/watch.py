@@ -59,20 +59,27 @@ def judge(
     wanted = share_percent / 100
     if abs(arm.share - wanted) > max(SHARE_TOLERANCE, SIGMAS * sqrt(wanted * (1 - wanted) / total)):
         return Judgement(seen, missing=f"{100 * arm.share:.1f} % of the requests instead of {share_percent} %")
-    return Judgement(seen, breach=_breach(arm, policy, usual_error_share), missing=_unmeasured(arm, policy))
+    breach = latency_breach(arm, policy) or error_breach(arm, policy, usual_error_share)
+    return Judgement(seen, breach=breach, missing=unmeasured(arm, policy))
 
 
-def _breach(arm: ArmTelemetry, policy: Policy, usual_error_share: float) -> str:
+def latency_breach(arm: ArmTelemetry, policy: Policy) -> str:
+    """In words; empty when the limit is kept or nothing was measured."""
     limit = float(policy.latency.p95_ms)
-    if arm.p95_ms is not None and arm.p95_ms > limit:
-        return f"p95 {arm.p95_ms:.0f} ms is above {limit:g} ms"
+    is_over = arm.p95_ms is not None and arm.p95_ms > limit
+    return f"p95 {arm.p95_ms:.0f} ms is above {limit:g} ms" if is_over else ""
+
+
+def error_breach(arm: ArmTelemetry, policy: Policy, usual_error_share: float) -> str:
+    """In words; empty when no more requests failed than usual, the policy's excess and chance allow."""
     expected = arm.requests * (usual_error_share + float(policy.error_rate.excess))
     if arm.errors > expected + SIGMAS * sqrt(expected):
         return f"{arm.errors} of {arm.requests} requests failed, usual would be {expected:.0f}"
     return ""
 
 
-def _unmeasured(arm: ArmTelemetry, policy: Policy) -> str:
+def unmeasured(arm: ArmTelemetry, policy: Policy) -> str:
+    """What the policy requires and nobody measured, in words."""
     is_blind = arm.p95_ms is None and TelemetryKind.LATENCY in policy.required_telemetry
     return "no latency is measured, and the policy requires it" if is_blind else ""
 

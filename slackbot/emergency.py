@@ -37,16 +37,26 @@ class Emergency:
         """Move the traffic to a baseline that had to be started again as soon as it is ready, and let a revert arrive."""
         settle(self._serving)
 
-    def revert(self, *, revert_id: str, actor: str, reason: str, when_slow: Callable[[], None]) -> RevertOutcome:
+    def revert(
+        self, *, revert_id: str, actor: str, reason: str, when_slow: Callable[[], None], only_promoted_by: str = ""
+    ) -> RevertOutcome:
         """Revert now; `when_slow` is called once if Kubernetes keeps silent for longer than a person likes to wait.
 
         Raises:
-            Superseded: there is no rollback point.
+            Superseded: there is no rollback point, or something newer than the promotion by `only_promoted_by`.
             OutsideSystemError: Kubernetes refused or did not answer in time.
         """
         at = datetime.now(UTC)
         with ThreadPoolExecutor(1, thread_name_prefix="revert") as pool:
-            reverting = pool.submit(revert_traffic, self._serving, revert_id=revert_id, actor=actor, reason=reason, at=at)
+            reverting = pool.submit(
+                revert_traffic,
+                self._serving,
+                revert_id=revert_id,
+                actor=actor,
+                reason=reason,
+                at=at,
+                only_promoted_by=only_promoted_by,
+            )
             if wait([reverting], timeout=SLOW_SECONDS).not_done:
                 when_slow()
             return reverting.result()

@@ -6,11 +6,12 @@ from enum import StrEnum
 
 
 class Action(StrEnum):
-    """The buttons of a verdict message."""
+    """The buttons: of a verdict message, and `REVERT` of a breach after a promotion."""
 
     CONFIRM = "verdict_confirm"
     POSTPONE = "verdict_postpone"
     FORCE_ROLLBACK = "verdict_force_rollback"
+    REVERT = "breach_revert"
 
 
 class View(StrEnum):

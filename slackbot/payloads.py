@@ -71,10 +71,18 @@ class AskedQuestion(Question):
     channel: SlackId
 
 
+class Alarm(_Carried):
+    """What the button of a breach stands for: the decision that has put the model in charge, and what was found."""
+
+    decision_id: DecisionId
+    cause: Annotated[str, StringConstraints(min_length=1, max_length=MAX_INPUT_CHARACTERS)]
+
+
 class AskedRollback(_Carried):
-    """The metadata of the modal of the slash command."""
+    """The metadata of the modal of the slash command; opened by the button of a breach, it reverts that promotion only."""
 
     channel: SlackId
+    decision_id: DecisionId | None = None
 
 
 class _User(_Incoming):
@@ -116,6 +124,10 @@ class Press(Origin):
     @property
     def question(self) -> Question:
         return Question.parse(self.actions[0].value)
+
+    @property
+    def alarm(self) -> Alarm:
+        return Alarm.parse(self.actions[0].value)
 
 
 class _Option(_Incoming):

@@ -99,11 +99,14 @@ class Publisher:
             message = verdict_message(self._log.read(decision_id), self._policy, recorded=kinds)
             return self._bring_up_to_date(slot, message_key(decision_id), message, redraw=redraw)
 
-    def thread_line(self, decision_id: str, key: str, text: str, *, also_to_channel: bool = False) -> PostedMessage:
+    def thread_line(
+        self, decision_id: str, key: str, text: str, *, blocks: Sequence[Json] = (), also_to_channel: bool = False
+    ) -> PostedMessage:
         """Add a line below the decision's message, once per `key`.
 
         Args:
             text: mrkdwn; foreign parts escaped by the caller.
+            blocks: what is shown instead of the text, with buttons maybe.
             also_to_channel: for failures and rollbacks only.
 
         Raises:
@@ -111,7 +114,7 @@ class Publisher:
         """
         parent = self._outbox.find(message_key(decision_id)) or self.publish_decision(decision_id)
         where = {"thread_ts": parent.ts} | ({"reply_broadcast": True} if also_to_channel else {})
-        return self._post_once(f"{message_key(decision_id)}/{key}", SlackMessage(text), where)
+        return self._post_once(f"{message_key(decision_id)}/{key}", SlackMessage(text, tuple(blocks)), where)
 
     def thread_picture(self, decision_id: str, name: str, png: bytes, alt_text: str) -> PostedMessage:
         """Upload a picture below the decision's message, once per `name`; a message with the picture inside would not be

@@ -9,7 +9,7 @@ from slackbot.door import guarded
 from slackbot.identifiers import Action, Command, View
 from slackbot.listeners.confirm import confirm_pressed, confirm_submitted
 from slackbot.listeners.force_rollback import force_rollback_pressed, force_rollback_submitted
-from slackbot.listeners.fraud_rollback import fraud_rollback_submitted, fraud_rollback_typed
+from slackbot.listeners.fraud_rollback import breach_revert_pressed, fraud_rollback_submitted, fraud_rollback_typed
 from slackbot.listeners.postpone import postpone_pressed, postpone_submitted
 from slackbot.payloads import Press, SlashCommand, Submission
 
@@ -22,6 +22,7 @@ PRESSES: Mapping[Action, Callable[[Bot, Press], None]] = {
     Action.CONFIRM: confirm_pressed,
     Action.POSTPONE: postpone_pressed,
     Action.FORCE_ROLLBACK: force_rollback_pressed,
+    Action.REVERT: breach_revert_pressed,
 }
 SUBMISSIONS: Mapping[View, Callable[[Bot, Submission, Ack], None]] = {
     View.CONFIRM: confirm_submitted,

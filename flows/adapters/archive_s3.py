@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from flows.domain.errors import OutsideSystemError
@@ -18,7 +19,6 @@ from flows.ports import ArchiveReceipt
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
-    from pathlib import Path
 
     from flows.domain.ab_test import Model
 
@@ -91,6 +91,29 @@ class S3Archive:
                 partial.replace(target)
         return folder
 
+    def put_back(self, model: Model, uri: str) -> int:
+        """Copy what is missing at an s3:// address, then compare all of it with the manifest. Returns how many were missing.
+
+        Raises:
+            OutsideSystemError: not retryable when the archive is not whole, or something else lies at that address: nothing is
+                overwritten.
+        """
+        bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
+        with _talking(f"putting {model} back to {uri}"), tempfile.TemporaryDirectory(prefix="restore-") as name:
+            files = self._read_manifest(model)[0]
+            places = {file: "/".join(filter(None, (prefix, file.path))) for file in files}
+            missing = [file for file in files if self._head(places[file], bucket) is None]
+            folder = self.restore(model, Path(name)) if missing else Path(name)
+            for file in missing:
+                more = {"Metadata": {"sha256": file.sha256}}
+                self._client.upload_file(str(folder / file.path), bucket, places[file], ExtraArgs=more)
+            for file in files:
+                found = _sha256(self._stream(places[file], bucket))
+                if found != file.sha256:
+                    doing = f"putting {model} back to {uri}: {file.path} is there with other content (SHA-256 {found})"
+                    raise OutsideSystemError("S3", doing, retryable=False)
+        return len(missing)
+
     def _uri(self, model: Model) -> str:
         return f"s3://{self._bucket}/{_key(model)}"
 
@@ -100,11 +123,11 @@ class S3Archive:
             return
         self._client.upload_file(str(path), self._bucket, key, ExtraArgs={"Metadata": {"sha256": file.sha256}})
 
-    def _head(self, key: str) -> dict[str, Any] | None:
+    def _head(self, key: str, bucket: str = "") -> dict[str, Any] | None:
         from botocore.exceptions import ClientError
 
         try:
-            return self._client.head_object(Bucket=self._bucket, Key=key)
+            return self._client.head_object(Bucket=bucket or self._bucket, Key=key)
         except ClientError as error:
             if _code(error) in MISSING:
                 return None
@@ -113,8 +136,8 @@ class S3Archive:
     def _get(self, key: str) -> bytes | None:
         return b"".join(self._stream(key)) if self._head(key) else None
 
-    def _stream(self, key: str) -> Iterator[bytes]:
-        yield from self._client.get_object(Bucket=self._bucket, Key=key)["Body"].iter_chunks(CHUNK_BYTES)
+    def _stream(self, key: str, bucket: str = "") -> Iterator[bytes]:
+        yield from self._client.get_object(Bucket=bucket or self._bucket, Key=key)["Body"].iter_chunks(CHUNK_BYTES)
 
     def _read_manifest(self, model: Model) -> tuple[list[ArchivedFile], str]:
         text = self._get(_key(model, "manifest.json"))

@@ -21,6 +21,7 @@ from flows.domain.counts import (
     Design,
     FeedbackCounts,
     FeedbackHealth,
+    FlagCounts,
     LabelCounts,
     LabelledDay,
     ModelCounts,
@@ -84,6 +85,20 @@ class IbisFeedback:
                 audits=_audits(table, numbers, design),
                 not_checked=table.absent,
             )
+
+    def flags(self, since: datetime, until: datetime) -> FlagCounts:
+        """The candidate's predictions between two moments (the first inclusive), with sums over cards where they are known."""
+        start, end = int(since.timestamp()), int(until.timestamp())
+        with open_feedback(self._source, self._policy) as table:
+            rows, has_cards = table.rows, table.has("entity_id")
+            # on the column itself, so that row groups are pruned
+            inside = (rows.event_time >= table.moment(start)) & (rows.event_time < table.moment(end))
+            units = _scored_by_candidate(rows.filter(inside & rows.candidate_prediction.notnull()), by_card=has_cards)
+            n, x = units.n.cast("int64"), units.x.cast("int64")
+            sums = {"requests": n.sum(), "flagged": x.sum(), "nn": (n * n).sum(), "nx": (n * x).sum(), "xx": (x * x).sum()}
+            found = _Numbers(table.fetch(units.aggregate(**sums))[0])
+            products = (found["nn"], found["nx"], found["xx"]) if has_cards else None
+            return FlagCounts(found["requests"], found["flagged"], products)
 
     def health(self, window: ExposureWindow) -> FeedbackHealth:
         """Cards that met each arm, and rows and labels by arm and day, whether matured or not."""
@@ -157,6 +172,15 @@ def _met_cards(table: FeedbackTable, rows: Expression) -> CardCounts:
     numbers = _Numbers(table.fetch(cards.aggregate(cards=cards.count(), **alone))[0])
     only = numbers["baseline"], numbers["candidate"]
     return CardCounts(*only, crossover=numbers["cards"] - sum(only))
+
+
+def _scored_by_candidate(rows: Expression, *, by_card: bool) -> Expression:
+    """Requests `n` and those flagged `x` of each unit: a card, or a transaction where it has none."""
+    flag = rows.candidate_prediction.cast("boolean").cast("int32")
+    if not by_card:
+        return rows.select(n=ibis.literal(1), x=flag)
+    lone = ibis.ifelse(rows.entity_id.isnull(), rows.transaction_id, None)
+    return rows.group_by(card=rows.entity_id, lone=lone).aggregate(n=rows.count(), x=flag.sum())
 
 
 def _label_silence_days(table: FeedbackTable, rows: Expression, window: ExposureWindow) -> int | None:

@@ -39,11 +39,18 @@ class FeedbackTelemetry:
                 raise FeedbackInvalid(f"{table.name} holds no rows with an event_time, so there is no telemetry.")
             return datetime.fromtimestamp(int(found), UTC)
 
-    def measure(self, test: ABTest, since: datetime) -> Mapping[Arm, ArmTelemetry]:  # noqa: ARG002 - the feedback is of one test
-        """Both arms from `since` on (inclusive); an arm without requests has 0 of them."""
+    def measure(
+        self,
+        test: ABTest,  # noqa: ARG002 - the feedback is of one test
+        since: datetime,
+        until: datetime | None = None,
+    ) -> Mapping[Arm, ArmTelemetry]:
+        """Both arms from `since` on (inclusive) and before `until`; an arm without requests has 0 of them."""
         with open_feedback(self._source, self._policy) as table:
             table.refuse_nan()
             rows = table.rows.filter(table.rows.event_s >= ceil(since.timestamp()))
+            if until is not None:
+                rows = rows.filter(rows.event_s < ceil(until.timestamp()))
             errors = rows.error.sum() if table.has("error") else ibis.literal(0)
             found = {row["arm"]: row for row in table.fetch(rows.group_by("arm").aggregate(requests=rows.count(), errors=errors))}
             p95 = _p95(table, rows)

@@ -50,14 +50,17 @@ class PrometheusTelemetry:
         """Prometheus' own clock (UTC)."""
         return datetime.fromtimestamp(self._scalar("time()"), UTC)
 
-    def measure(self, test: ABTest, since: datetime) -> Mapping[Arm, ArmTelemetry]:
-        """Both arms since a moment of Prometheus' clock."""
-        seconds = max(math.ceil((self.now() - since).total_seconds()), SHORTEST_RANGE_SECONDS)
+    def measure(self, test: ABTest, since: datetime, until: datetime | None = None) -> Mapping[Arm, ArmTelemetry]:
+        """Both arms between two moments of Prometheus' clock."""
+        until = until or self.now()
+        seconds = max(math.ceil((until - since).total_seconds()), SHORTEST_RANGE_SECONDS)
         errors = f'{self._selector},code!~"{HEALTHY_CODES}"'
-        requests = self._by_predictor(f"sum by (predictor_name) (increase({METRIC}_count{{{self._selector}}}[{seconds}s]))")
-        failed = self._by_predictor(f"sum by (predictor_name) (increase({METRIC}_count{{{errors}}}[{seconds}s]))")
+        requests = self._by_predictor(
+            f"sum by (predictor_name) (increase({METRIC}_count{{{self._selector}}}[{seconds}s]))", until
+        )
+        failed = self._by_predictor(f"sum by (predictor_name) (increase({METRIC}_count{{{errors}}}[{seconds}s]))", until)
         buckets = f"sum by (predictor_name, le) (increase({METRIC}_bucket{{{self._selector}}}[{seconds}s]))"
-        p95 = self._by_predictor(f"1000 * histogram_quantile(0.95, {buckets})")
+        p95 = self._by_predictor(f"1000 * histogram_quantile(0.95, {buckets})", until)
         total = sum(requests.get(model.predictor, 0.0) for model in test.models)
         return {
             arm: ArmTelemetry(
@@ -105,19 +108,14 @@ class PrometheusTelemetry:
             histogram[float(series["metric"]["le"])] += sum(float(text) for _, text in series["values"])
         return _interpolated_ms(sorted(histogram.items()), 0.95)
 
-    def _by_predictor(self, query: str) -> dict[str, float]:
-        values = {item["metric"].get("predictor_name", ""): float(item["value"][1]) for item in self._query(query)}
+    def _by_predictor(self, query: str, at: datetime) -> dict[str, float]:
+        found = self._get("/api/v1/query", {"query": query, "time": str(at.timestamp())})["result"]
+        values = {item["metric"].get("predictor_name", ""): float(item["value"][1]) for item in found}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _scalar(self, query: str) -> float:
-        _, value = self._ask(query)["result"]
+        _, value = self._get("/api/v1/query", {"query": query})["result"]
         return float(value)
-
-    def _query(self, query: str) -> Iterable[Any]:
-        return self._ask(query)["result"]
-
-    def _ask(self, query: str) -> Any:
-        return self._get("/api/v1/query", {"query": query})
 
     def _get(self, path: str, asked: Mapping[str, str | int]) -> Any:
         doing = f"answering {asked.get('query') or path}"

@@ -55,6 +55,21 @@ class CardProducts:
     products: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class FlagCounts:
+    """Requests that a model scored, and how many it `flagged`; `products`: sums over the cards of n², n·x and x², with n a card's
+    requests and x those flagged (None without cards)."""
+
+    requests: int
+    flagged: int
+    products: tuple[int, int, int] | None = None
+
+    @property
+    def share(self) -> Fraction | None:
+        """Flagged over scored, 0..1; None without requests."""
+        return Fraction(self.flagged, self.requests) if self.requests else None
+
+
 VECTOR = ("baseline_frauds", "baseline_caught", "baseline_alerts", "candidate_frauds", "candidate_caught", "candidate_alerts")
 
 

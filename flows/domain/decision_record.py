@@ -25,6 +25,14 @@ class RecordKind(StrEnum):
     COMPENSATED = "compensated"
     SUPERSEDED = "superseded"
     EMERGENCY_REVERT = "emergency_revert"
+    BREACH = "breach"
+    WATCHED = "watched"
+    RETIRED = "baseline_retired"
+
+    @property
+    def is_outcome(self) -> bool:
+        """Whether it tells what has come of a decision: not the answer itself, nor what was seen and tidied up later."""
+        return self not in (RecordKind.DECIDED, RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,6 +260,10 @@ class Policy(_Part):
     traffic: Traffic = Traffic()
     traffic_steps: tuple[Annotated[int, Field(ge=1, le=99)], ...] = ()
     watch_minutes: float = Field(default=10, ge=0)
+    bake_hours: float = Field(default=24, ge=0)
+    auto_revert: bool = False
+    flag_rate_change: Positive = Fraction(1, 2)
+    retire_after_hours: float = Field(default=0, ge=0)
     max_postponements: int = Field(default=3, ge=0)
     postponements: tuple[Annotated[str, AfterValidator(_postponement)], ...] = (
         "4 hours",
@@ -299,6 +303,11 @@ class Policy(_Part):
             (f"the last look must be window_days.max ({last})", ("looks", window), bool(looks) and looks[-1] != last),
             (f"no look may come before window_days.min ({first})", ("looks", window), bool(looks) and looks[0] < first),
             ("traffic_steps must rise", ("traffic_steps",), any(b <= a for a, b in pairwise(self.traffic_steps))),
+            (
+                "retire_after_hours must not be below bake_hours (0: the baseline's predictor stays)",
+                ("retire_after_hours", "bake_hours"),
+                0 < self.retire_after_hours < self.bake_hours,
+            ),
             ("columns must all have different names", ("columns",), len(set(names)) != len(names)),
         ]
 

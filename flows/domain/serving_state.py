@@ -150,6 +150,12 @@ def only_these(state: ServingState, traffic: Mapping[str, int]) -> dict[str, int
 _SERVED = ("graph", "componentSpecs")
 
 
+def model_uri(point: Mapping[str, object] | None) -> str:
+    """Where the predictor of a rollback point has its model from; empty where its graph does not say."""
+    spec: Any = (point or {}).get("spec") or {}
+    return str(spec.get("graph", {}).get("modelUri", ""))
+
+
 def finished_outcome(state: ServingState, decision_id: str) -> str | None:
     """`accepted` or `compensated` when this decision's operation already ended in this state, else None."""
     if state.outcome and state.outcome.startswith(f"{decision_id}:"):
@@ -162,10 +168,12 @@ def outcome_epoch(state: ServingState) -> int | None:
     return int(state.outcome.rpartition("@")[2]) if state.outcome else None
 
 
-def is_accepted(state: ServingState, decision_id: str) -> bool:
-    """Whether this decision's accepted operation is the last thing that happened here: no newer change, none open."""
-    is_latest = state.outcome == f"{decision_id}:accepted@{state.epoch}"
-    return is_latest and state.operation is None and state.intent is None
+def accepted_decision(state: ServingState) -> str | None:
+    """The decision whose accepted operation is the last thing that happened here; None when something newer did or is open."""
+    accepted = f":accepted@{state.epoch}"
+    if state.operation or state.intent or not state.outcome or not state.outcome.endswith(accepted):
+        return None
+    return state.outcome.removesuffix(accepted)
 
 
 def start_test(state: ServingState, test: ABTest, traffic: Mapping[str, int]) -> ServingChange:
@@ -334,7 +342,7 @@ def retire_baseline(state: ServingState, decision_id: str) -> ServingChange | No
         Superseded: the promotion is not the last change, something is open, or the baseline has traffic.
     """
     baseline = str((state.revert_to or {}).get("predictor", ""))
-    if not baseline or not is_accepted(state, decision_id):
+    if not baseline or accepted_decision(state) != decision_id:
         raise Superseded(f"{state.name} has changed since {decision_id} (epoch {state.epoch}): its baseline is not retired")
     predictor = state.predictor(baseline)
     if predictor is None:

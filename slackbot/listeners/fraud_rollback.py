@@ -1,4 +1,7 @@
-"""`/fraud-rollback`: the emergency. The traffic first, through Kubernetes alone; everything else follows and may fail."""
+"""`/fraud-rollback`, and the button of a breach: the emergency. The traffic first, through Kubernetes alone.
+
+Everything else follows and may fail.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from slackbot.identifiers import Field
 from slackbot.messages import rollback_messages, wording
 from slackbot.messages.block_kit import section
 from slackbot.messages.modals import fraud_rollback_modal, notice_modal
-from slackbot.payloads import MAX_INPUT_CHARACTERS, AskedRollback, SlashCommand, Submission
+from slackbot.payloads import MAX_INPUT_CHARACTERS, AskedRollback, Press, SlashCommand, Submission
 
 if TYPE_CHECKING:
     from slack_bolt import Ack
@@ -51,15 +54,28 @@ def _start(bot: Bot, command: SlashCommand, presser: Presser, *, is_now: bool, c
         bot.open_modal(command.trigger_id, fraud_rollback_modal(AskedRollback(channel=presser.channel)))
 
 
+def breach_revert_pressed(bot: Bot, press: Press) -> None:
+    """The command's own modal with the breach as the note; it needs nothing but the button."""
+    presser, alarm = Presser.of(press), press.alarm
+    try:
+        bot.require(Permission.ROLL_BACK, presser.person)
+    except NotAuthorized as refusal:
+        bot.tell(presser, bot.explain(refusal, presser, alarm.decision_id))
+        return
+    asked = AskedRollback(channel=presser.channel, decision_id=alarm.decision_id)
+    bot.open_modal(press.trigger_id, fraud_rollback_modal(asked, alarm.cause))
+
+
 def fraud_rollback_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
-    presser = Presser.of_modal(submission, AskedRollback.parse(submission.view.private_metadata))
+    asked = AskedRollback.parse(submission.view.private_metadata)
+    presser = Presser.of_modal(submission, asked)
     try:
         bot.require(Permission.ROLL_BACK, presser.person)
     except NotAuthorized as refusal:
         ack(response_action="update", view=notice_modal(bot.explain(refusal, presser)))
         return
     ack()
-    roll_back(bot, presser, submission.press_id, chosen_reason(submission))
+    roll_back(bot, presser, submission.press_id, chosen_reason(submission), only_promoted_by=asked.decision_id or "")
 
 
 def chosen_reason(submission: Submission) -> str:
@@ -82,13 +98,14 @@ def roll_back(
     *,
     answer_decision: Callable[[], object] | None = None,
     decision_id: str = "",
+    only_promoted_by: str = "",
 ) -> None:
     """Move the traffic and say so; then answer the decision, start the follow-up, tell the channel, say what could not be done.
 
     A decision is answered also when Kubernetes failed: its flow then brings the baseline back as soon as it can.
     """
     revert_id = f"revert-{press_id}"
-    done = _revert(bot, presser, revert_id, reason)
+    done = _revert(bot, presser, revert_id, reason, only_promoted_by)
     problems = _answer(bot, presser, answer_decision, decision_id)
     if done is None:
         if problems:
@@ -110,7 +127,7 @@ def roll_back(
             bot.tell(presser, after)
 
 
-def _revert(bot: Bot, presser: Presser, revert_id: str, reason: str) -> SlackMessage | None:
+def _revert(bot: Bot, presser: Presser, revert_id: str, reason: str, only_promoted_by: str) -> SlackMessage | None:
     """Revert and tell the person how it went; None when Kubernetes did not do it."""
     where = (bot.emergency.namespace, bot.emergency.name)
 
@@ -118,8 +135,18 @@ def _revert(bot: Bot, presser: Presser, revert_id: str, reason: str) -> SlackMes
         bot.tell(presser, rollback_messages.still_trying(*where))
 
     try:
-        outcome = bot.emergency.revert(revert_id=revert_id, actor=_actor(presser), reason=reason, when_slow=when_slow)
-    except (OutsideSystemError, Superseded) as error:
+        outcome = bot.emergency.revert(
+            revert_id=revert_id,
+            actor=_actor(presser),
+            reason=reason,
+            when_slow=when_slow,
+            only_promoted_by=only_promoted_by,
+        )
+    except Superseded as error:
+        logger.warning("not_reverted revert_id=%s actor=%s error=%s", revert_id, presser.person.id, error)
+        bot.tell(presser, rollback_messages.not_reverted(*where, str(error)))
+        return None
+    except OutsideSystemError as error:
         logger.error("revert_failed revert_id=%s actor=%s error=%s", revert_id, presser.person.id, error)
         bot.tell(presser, rollback_messages.unreachable(*where, str(error)))
         return None

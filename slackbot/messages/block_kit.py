@@ -158,11 +158,12 @@ def select(field: str, label: str, options: Sequence[tuple[str, str]], *, hint: 
     return _input(field, label, {"type": "static_select", "options": choices, "initial_option": choices[0]}, hint=hint)
 
 
-def text_input(field: str, label: str, *, most: int, hint: str = "") -> Json:
-    """An optional field for a person's words."""
-    return _input(field, label, {"type": "plain_text_input", "multiline": True, "max_length": most}, hint=hint) | {
-        "optional": True
-    }
+def text_input(field: str, label: str, *, most: int, hint: str = "", initial: str = "") -> Json:
+    """An optional field for a person's words, with `initial` written there already."""
+    element: Json = {"type": "plain_text_input", "multiline": True, "max_length": most}
+    if initial:
+        element["initial_value"] = _limit("an initial value", initial, most)
+    return _input(field, label, element, hint=hint) | {"optional": True}
 
 
 def _input(field: str, label: str, element: Json, *, hint: str) -> Json:

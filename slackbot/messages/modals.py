@@ -62,20 +62,20 @@ def force_rollback_modal(asked: AskedQuestion) -> Json:
     return _rollback_modal(said, View.FORCE_ROLLBACK, asked.to_json())
 
 
-def fraud_rollback_modal(asked: AskedRollback) -> Json:
-    """Opened by the slash command."""
+def fraud_rollback_modal(asked: AskedRollback, note: str = "") -> Json:
+    """Opened by the slash command, or by the button of a breach with what was found as the note."""
     said = "All traffic goes to the baseline at once. A promotion in progress stops."
-    return _rollback_modal(said, View.FRAUD_ROLLBACK, asked.to_json())
+    return _rollback_modal(said, View.FRAUD_ROLLBACK, asked.to_json(), note)
 
 
-def _rollback_modal(said: str, view: View, private_metadata: str) -> Json:
+def _rollback_modal(said: str, view: View, private_metadata: str, note: str = "") -> Json:
     causes = [(str(cause), str(cause)) for cause in wording.Cause]
     return modal(
         "Roll back",
         [
             section(f"{said} {_MULTIPLE_WAYS}"),
             select(Field.CAUSE, "Cause", causes),
-            text_input(Field.NOTE, "Note", most=MAX_INPUT_CHARACTERS),
+            text_input(Field.NOTE, "Note", most=MAX_INPUT_CHARACTERS, initial=note),
         ],
         submit="Roll back now",
         callback_id=view,

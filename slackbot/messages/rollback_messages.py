@@ -102,6 +102,11 @@ def unreachable(namespace: str, name: str, error: str) -> SlackMessage:
     return _message(title, said, runbook(namespace, name))
 
 
+def not_reverted(namespace: str, name: str, error: str) -> SlackMessage:
+    """The deployment is not as a revert needs it: nothing was moved, and here is what can be done."""
+    return _message("Nothing was reverted", f"{escape(error)}.", runbook(namespace, name))
+
+
 def no_rollback_point(namespace: str, name: str) -> str:
     said = "The SeldonDeployment names no baseline (annotation `fraud-ab/revert-to`), so nothing has been moved."
     return f"{said}\n{runbook(namespace, name)}"

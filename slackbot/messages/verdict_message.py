@@ -45,7 +45,7 @@ def verdict_message(decision: Decision, policy: Policy, *, recorded: Sequence[Re
     """
     if decision.claim is None:
         return _pending(decision, policy)
-    outcome = next((kind for kind in reversed(recorded) if kind is not RecordKind.DECIDED), None)
+    outcome = next((kind for kind in reversed(recorded) if kind.is_outcome), None)
     return _answered(decision.request, decision.claim, outcome)
 
 

@@ -184,7 +184,7 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
             return "A newer decision or an emergency rollback took over before this one was carried out."
         case RecordKind.EMERGENCY_REVERT:
             return f"All traffic was sent back to {baseline}."
-        case RecordKind.DECIDED | None:
+        case RecordKind.DECIDED | RecordKind.BREACH | RecordKind.WATCHED | RecordKind.RETIRED | None:
             again = f"The test is evaluated again on {local_time(claim.due_at)}." if claim.due_at else ""
             return again or "The steps are reported in the thread, each when it is done."
     assert_never(recorded)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,14 +82,15 @@ class RouterTelemetry:
 
     kubernetes: Cluster
     test: ABTest
+    ahead: timedelta = timedelta(0)
     p95_ms: float = 60.0
     errors: int = 0
     on_measure: Callable[[], None] = lambda: None
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return datetime.now(UTC) + self.ahead
 
-    def measure(self, test: ABTest, since: datetime) -> dict[Arm, ArmTelemetry]:
+    def measure(self, test: ABTest, since: datetime, until: datetime | None = None) -> dict[Arm, ArmTelemetry]:
         self.on_measure()
         served = [self.kubernetes.route(f"card-{number}") for number in range(1000)]
         counted = {arm: served.count(self.test.model(arm).predictor) for arm in Arm}

@@ -80,7 +80,10 @@ def test_share_latency_and_errors_of_both_arms_come_from_the_executors_metrics(
         cluster.observe(predictor, 0.02, code=500)
     # the first scrape of a series is where its increase begins
     wait_for(
-        lambda: telemetry._by_predictor("seldon_api_executor_server_requests_seconds_count").keys() >= {"fraud-v1", "fraud-v2"}
+        lambda: (
+            telemetry._by_predictor("seldon_api_executor_server_requests_seconds_count", telemetry.now()).keys()
+            >= {"fraud-v1", "fraud-v2"}
+        )
     )
     for number in range(400):
         cluster.observe(

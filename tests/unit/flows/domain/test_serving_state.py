@@ -24,6 +24,7 @@ from flows.domain.serving_state import (
     Predictor,
     ServingChange,
     ServingState,
+    accepted_decision,
     acknowledge_recorded,
     clear_the_way,
     close_operation,
@@ -31,7 +32,6 @@ from flows.domain.serving_state import (
     emergency_revert,
     finish_revert,
     finished_outcome,
-    is_accepted,
     open_operation,
     outcome_epoch,
     require_operation,
@@ -318,10 +318,12 @@ def test_recorded_reverts_are_taken_off_and_others_stay() -> None:
 
 def test_what_was_accepted_last_is_known_until_anything_newer_happens() -> None:
     accepted = state(0, 100, epoch="4", outcome="d-1:accepted@4", revert_to=POINT)
-    assert is_accepted(accepted, "d-1")
-    assert not is_accepted(accepted, "d-2")
+    assert accepted_decision(accepted) == "d-1"
+    assert accepted_decision(state(revert_to=POINT)) is None
     for newer in ({"epoch": "5"}, {"operation": "d-1"}, {"intent": "revert:fraud-v1"}, {"outcome": "d-1:compensated@4"}):
-        assert not is_accepted(state(0, 100, **{"epoch": "4", "outcome": "d-1:accepted@4", "revert_to": POINT, **newer}), "d-1")
+        assert (
+            accepted_decision(state(0, 100, **{"epoch": "4", "outcome": "d-1:accepted@4", "revert_to": POINT, **newer})) is None
+        )
 
 
 def test_retiring_removes_the_baseline_and_keeps_the_way_back() -> None:
