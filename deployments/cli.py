@@ -29,7 +29,7 @@ app.command("verify-record")(verify_record)
 @app.command()
 def serve() -> None:
     """Run the Prefect deployments (finalize-ab-test, rollback-to-baseline, remind-pending-decision, check-running-test,
-    rehearse-rollback)."""
+    watch-promotion, rehearse-rollback)."""
     from deployments.serve import run
 
     run()

@@ -135,3 +135,60 @@ def test_an_empty_model_a_missing_bucket_and_a_silent_server_are_told_apart(
     with pytest.raises(OutsideSystemError) as silent:
         S3Archive(BUCKET).verify(MODEL)
     assert silent.value.retryable
+
+
+@pytest.fixture
+def place(bucket: Any) -> Iterator[str]:
+    """A bucket of a model server, beside the archive."""
+    bucket.create_bucket(Bucket="served")
+    yield "s3://served/models/v1"
+    for item in bucket.list_objects_v2(Bucket="served").get("Contents", []):
+        bucket.delete_object(Bucket="served", Key=item["Key"])
+    bucket.delete_bucket(Bucket="served")
+
+
+def served(bucket: Any) -> dict[str, bytes]:
+    found = bucket.list_objects_v2(Bucket="served").get("Contents", [])
+    return {item["Key"]: bucket.get_object(Bucket="served", Key=item["Key"])["Body"].read() for item in found}
+
+
+def test_what_is_missing_where_a_model_is_served_from_is_put_back_and_the_rest_left(
+    bucket: Any, place: str, folder: Path
+) -> None:
+    archive = S3Archive(BUCKET)
+    archive.store(MODEL, folder)
+    bucket.put_object(Bucket="served", Key="models/v1/another", Body=b"not of this model")
+    assert archive.put_back(MODEL, place) == 3
+    whole = served(bucket)
+    for path in (path for path in folder.rglob("*") if path.is_file()):
+        assert whole[f"models/v1/{path.relative_to(folder).as_posix()}"] == path.read_bytes()
+    bucket.delete_object(Bucket="served", Key="models/v1/data/weights.bin")
+    assert archive.put_back(MODEL, f"{place}/") == 1
+    assert served(bucket) == whole
+    assert archive.put_back(MODEL, place) == 0
+
+
+def test_what_lies_there_with_other_content_is_said_and_not_overwritten(bucket: Any, place: str, folder: Path) -> None:
+    archive = S3Archive(BUCKET)
+    archive.store(MODEL, folder)
+    bucket.put_object(Bucket="served", Key="models/v1/MLmodel", Body=b"other")
+    with pytest.raises(OutsideSystemError, match="MLmodel is there with other content") as failed:
+        archive.put_back(MODEL, place)
+    assert not failed.value.retryable
+    assert served(bucket)["models/v1/MLmodel"] == b"other"
+
+
+def test_a_damaged_archive_puts_nothing_back(bucket: Any, place: str, folder: Path) -> None:
+    archive = S3Archive(BUCKET)
+    archive.store(MODEL, folder)
+    bucket.put_object(Bucket=BUCKET, Key="fraud_v1/3/files/MLmodel", Body=b"tampered with")
+    with pytest.raises(OutsideSystemError, match="not what was archived"):
+        archive.put_back(MODEL, place)
+    assert served(bucket) == {}
+
+
+def test_a_whole_bucket_can_be_the_place(bucket: Any, place: str, folder: Path) -> None:
+    archive = S3Archive(BUCKET)
+    archive.store(MODEL, folder)
+    assert archive.put_back(MODEL, "s3://served") == 3
+    assert "MLmodel" in served(bucket)

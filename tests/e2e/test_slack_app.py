@@ -30,6 +30,7 @@ from deployments.sandbox.slack import NothingThere, SandboxSlack, SandboxUser
 from deployments.sandbox.slack.people import DEFAULT_USERS
 from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import ActionPlan, Change
+from flows.domain.bake import Breach, BreachKind
 from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, Decision, DecisionRequest, Links, Person
 from flows.domain.decision_record import RecordKind
@@ -41,6 +42,7 @@ from flows.domain.verdict import VerdictKind, decide_verdict
 from slackbot.app import REQUEST_PATH, build_app, serving_http, serving_socket_mode
 from slackbot.bot import Bot
 from slackbot.identifiers import Action, Field, View
+from slackbot.messages.breach_message import breach_message
 from slackbot.settings import load_bot_settings
 from slackbot.wiring import build_bot
 
@@ -333,11 +335,12 @@ def claim_directly(world: World, decision: Decision, choice: Choice, until: date
 def test_nobody_unauthorised_can_decide_or_roll_back(world: World, caplog: pytest.LogCaptureFixture) -> None:
     decision = world.ask()
     caplog.set_level("INFO", logger="slackbot")
+    alarm(world, decision)
     for action in Action:
         assert world.slack.press(BEN, action).acked
     assert world.slack.slash(BEN, "/fraud-rollback now I want to").acked
     assert world.slack.slash(BEN, "/fraud-rollback").acked
-    world.wait(lambda: len(world.slack.ephemerals(BEN)) == 5)
+    world.wait(lambda: len(world.slack.ephemerals(BEN)) == 6)
     for message in world.slack.ephemerals(BEN):
         assert "Nothing has changed." in message["text"]
         assert "<@U0ANA>" in message["text"]
@@ -345,7 +348,7 @@ def test_nobody_unauthorised_can_decide_or_roll_back(world: World, caplog: pytes
     assert world.bot.decision_log.read(decision.decision_id).is_pending
     assert world.traffic() == {"fraud-v1": 80, "fraud-v2": 20}
     refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
-    assert len(refused) == 5
+    assert len(refused) == 6
     assert all("actor=U0BEN" in line and "NotAuthorized" in line for line in refused)
 
 
@@ -454,6 +457,53 @@ def test_fraud_rollback_opens_a_preset_modal(world: World) -> None:
     assert world.slack.submit(CHI).acked  # nothing has to be filled in
     world.told(CHI, "Rolled back", "the candidate misbehaves in production")
     assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
+
+
+def alarm(world: World, decision: Decision) -> None:
+    """The message of a breach after the promotion by this decision."""
+    breach = Breach(BreachKind.LATENCY, "p95 140 ms is above 100 ms")
+    message = breach_message(decision.request.test, decision.decision_id, breach, is_reverted=False)
+    world.bot.publisher.thread_line(
+        decision.decision_id, "breach-latency", message.text, blocks=message.blocks, also_to_channel=True
+    )
+
+
+def promote(world: World, decision: Decision) -> None:
+    """The deployment after the promotion by this decision."""
+    outcome = {"fraud-ab/epoch": "5", "fraud-ab/outcome": f"{decision.decision_id}:accepted@5"}
+    traffic = [{"op": "add", "path": f"/spec/predictors/{place}/traffic", "value": 100 * place} for place in (0, 1)]
+    annotations = [
+        {"op": "add", "path": f"/metadata/annotations/{key.replace('/', '~1')}", "value": value} for key, value in outcome.items()
+    ]
+    world.api.patch_namespaced_custom_object(
+        *WHERE, "fraud-predictor", [*traffic, *annotations], _content_type="application/json-patch+json"
+    )
+
+
+def test_the_button_of_a_breach_opens_the_rollback_with_the_cause_filled_in(world: World) -> None:
+    decision = world.ask()
+    promote(world, decision)
+    alarm(world, decision)
+    assert world.slack.press(CHI, Action.REVERT).acked
+    view = world.wait(lambda: world.slack.open_view(CHI))
+    assert view["callback_id"] == View.FRAUD_ROLLBACK
+    assert "latency: p95 140 ms is above 100 ms" in str(view)
+    assert world.slack.submit(CHI).acked
+    world.told(CHI, "Rolled back: fraud-v1 gets all traffic")
+    assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
+    [entry] = world.bot.emergency.read().unrecorded
+    assert entry["reason"] == "the candidate misbehaves in production: latency: p95 140 ms is above 100 ms"
+
+
+def test_the_button_of_an_old_breach_does_not_end_what_came_after_it(world: World) -> None:
+    """The promotion is over and another test is running: the command would end it, an old alarm must not."""
+    decision = world.ask()
+    alarm(world, decision)
+    world.slack.press(CHI, Action.REVERT)
+    world.wait(lambda: world.slack.open_view(CHI))
+    assert world.slack.submit(CHI).acked
+    world.told(CHI, "Nothing was reverted", f"has changed since {decision.decision_id}", "/fraud-rollback")
+    assert world.traffic() == {"fraud-v1": 80, "fraud-v2": 20}
 
 
 def test_preview_and_help_change_nothing(world: World) -> None:

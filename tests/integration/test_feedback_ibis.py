@@ -81,6 +81,33 @@ def window(days: int = 21) -> ExposureWindow:
     return ExposureWindow(BEGAN, days, BEGAN + timedelta(days=58))
 
 
+@pytest.mark.parametrize("has_cards", [True, False])
+def test_each_engine_counts_the_flags_of_a_stretch_of_time_and_of_its_cards(
+    store: Callable[[pd.DataFrame], str],
+    has_cards: bool,  # noqa: FBT001
+) -> None:
+    frame = feedback_frame(is_paired=False)
+    frame = frame.assign(entity_id=frame.entity_id.astype("Int64").mask(frame.index % 50 == 0))
+    frame = frame if has_cards else frame.drop(columns="entity_id")
+    since, until = START + pd.Timedelta(days=3), START + pd.Timedelta(days=9)
+    found = IbisFeedback(store(frame), POLICY).flags(since.to_pydatetime(), until.to_pydatetime())
+    seen = frame[(frame.event_time >= since) & (frame.event_time < until) & frame.candidate_prediction.notna()]
+    flag = seen.candidate_prediction.astype(int)
+    assert (found.requests, found.flagged) == (len(seen), flag.sum())
+    if not has_cards:
+        assert found.products is None
+        return
+    unit = seen.entity_id.astype(object).where(seen.entity_id.notna(), seen.transaction_id)
+    n, x = flag.groupby(unit).size(), flag.groupby(unit).sum()
+    assert n.max() > 1
+    assert found.products == ((n * n).sum(), (n * x).sum(), (x * x).sum())
+
+
+def test_a_stretch_without_predictions_has_none(tmp_path: Path) -> None:
+    found = IbisFeedback(written(feedback_frame(), tmp_path), POLICY).flags(BEGAN - timedelta(days=2), BEGAN)
+    assert (found.requests, found.flagged, found.share) == (0, 0, None)
+
+
 @pytest.mark.parametrize("is_paired", [True, False])
 def test_each_engine_counts_what_pandas_counts(store: Callable[[pd.DataFrame], str], is_paired: bool) -> None:  # noqa: FBT001
     frame = feedback_frame(is_paired=is_paired)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from flows.adapters.telemetry_feedback import FeedbackTelemetry
+from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.counts import Coverage, RequestBucket
 from flows.domain.feedback import ExposureWindow
 from flows.domain.policy import Policy, load_policy
@@ -19,7 +20,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BEGAN = START.to_pydatetime()
+TEST = ABTest("t", Model("fraud_v1", "1", "baseline"), Model("fraud_v2", "1", "candidate"), BEGAN, "run")
 WINDOW = ExposureWindow(BEGAN, 14, BEGAN + timedelta(days=44))
+
+
+def test_a_stretch_of_time_is_measured_by_itself(tmp_path: Path) -> None:
+    frame = feedback_frame(6_000)
+    since, until = START + pd.Timedelta(days=3), START + pd.Timedelta(days=4)
+    seen = frame[(frame.event_time >= since) & (frame.event_time < until)]
+    measured = FeedbackTelemetry(written(frame, tmp_path), Policy()).measure(TEST, since.to_pydatetime(), until.to_pydatetime())
+    for arm in Arm:
+        own = seen[seen.arm == arm]
+        found = measured[arm]
+        assert (found.requests, found.errors, found.share) == (len(own), own.error.sum(), len(own) / len(seen))
+        assert found.p95_ms == np.ceil(own.latency_ms).sort_values().iloc[int(np.ceil(0.95 * len(own))) - 1]
 
 
 @pytest.mark.parametrize("column", ["latency_ms", "error"])

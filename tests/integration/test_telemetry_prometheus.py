@@ -99,6 +99,8 @@ def test_share_latency_and_errors_of_both_arms_come_from_the_executors_metrics(
     assert candidate.p95_ms > 200
     assert candidate.errors > 0
     assert baseline.errors == 0
+    before = telemetry.measure(TEST, since - timedelta(seconds=60), since)
+    assert [before[arm].requests for arm in Arm] == [0, 0], "what came later is not in it"
 
 
 def test_an_arm_without_requests_has_none_and_no_latency(telemetry: PrometheusTelemetry) -> None:

@@ -32,6 +32,7 @@ from flows.domain.serving_state import (
     emergency_revert,
     finish_revert,
     finished_outcome,
+    model_uri,
     open_operation,
     outcome_epoch,
     require_operation,
@@ -336,6 +337,12 @@ def test_retiring_removes_the_baseline_and_keeps_the_way_back() -> None:
     assert retire_baseline(retired, "d-1") is None, "a repeated run ends as retired already"
     restored = after(retired, revert(retired))
     assert (restored.traffic, restored.intent) == ({"fraud-v1": 0, "fraud-v2": 100}, "revert:fraud-v1")
+
+
+def test_a_rollback_point_says_where_its_model_comes_from() -> None:
+    point = {"predictor": "fraud-v1", "spec": {"graph": {"name": "fraud-v1", "modelUri": "s3://models/v1"}}}
+    assert model_uri(point) == "s3://models/v1"
+    assert [model_uri(other) for other in (None, {"predictor": "x"}, {"spec": SPEC}, {"spec": {}})] == ["", "", "", ""]
 
 
 @pytest.mark.parametrize(
