@@ -123,6 +123,8 @@ def revert_obstacles(state: ServingState, readiness: Readiness) -> tuple[str, ..
         found.append(f"{state.operation} is being carried out: a revert would stop it")
     if state.intent:
         found.append(f"a revert is under way already: {baseline} is being started again")
+    if state.undone_by:
+        found.append(f"{' and '.join(state.undone_by)} applies {state.name} and may undo a revert: let it ignore the predictors")
     return tuple(found)
 
 

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from flows.documents import update_manifest
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
 from flows.domain.serving_state import retire_baseline
@@ -28,18 +29,19 @@ def retire(decision_id: str) -> str:
         `retired`, or why not: `not retired: …` (tried again later) or `obsolete: …` (a newer change came first).
     """
     try:
-        retire_predictor(decision_id)
+        epoch = retire_predictor(decision_id)
     except Superseded as error:
         return f"obsolete: {error}"
     except OutsideSystemError as error:
         tell_not_retired(decision_id, describe_failure(error))
         return f"not retired: {error}"
+    update_manifest(decision_id, epoch)
     return "retired"
 
 
 @step("Retire the baseline's predictor")
-def retire_predictor(decision_id: str) -> dict[str, Any]:
-    """Verify the archive, remove the predictor in one fenced patch, record it. Returns the archive's receipt.
+def retire_predictor(decision_id: str) -> int:
+    """Verify the archive, remove the predictor in one fenced patch, record it. Returns the raised epoch.
 
     Raises:
         Superseded: the promotion is not the last change any more, or the baseline has traffic.
@@ -57,7 +59,7 @@ def retire_predictor(decision_id: str) -> dict[str, Any]:
         "verified. A rollback would start it again from the rollback point first, which takes minutes instead of seconds"
     )
     tell(decision_id, "retired", text)
-    return receipt
+    return state.epoch
 
 
 @step("Say why the baseline is not retired")

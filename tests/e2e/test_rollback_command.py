@@ -150,6 +150,15 @@ def test_a_drill_says_what_is_open_and_what_would_have_to_be_restored(shell: She
     assert (shell.state.annotations[OPERATION], shell.state.annotations[INTENT]) == ("ab-1", "revert:fraud-v1")
 
 
+def test_a_drill_finds_a_controller_that_may_undo_a_rollback(shell: Shell) -> None:
+    shell.deploy()
+    owner = {"metadata": {"annotations": {"argocd.argoproj.io/tracking-id": "fraud:x"}}}
+    shell.api.patch_namespaced_custom_object(*WHERE, "fraud-predictor", owner)
+    code, said = shell.run("--drill")
+    assert code == 1
+    assert "Argo CD applies fraud-predictor and may undo a revert" in said
+
+
 def test_a_drill_without_any_way_to_a_cluster_is_one_sentence(shell: Shell) -> None:
     shell.deploy()
     code, said = shell.run("--drill", "--kubeconfig", str(shell.folder / "absent"))
