@@ -47,3 +47,12 @@ def query(url: str, expression: str) -> list[tuple[dict[str, str], float]]:
     found: Any = answer.json() if answer.status_code != 503 else {"status": "success", "data": {"result": []}}
     assert found["status"] == "success", f"{expression}: {found}"
     return [(one["metric"], float(one["value"][1])) for one in found["data"]["result"]]
+
+
+def scrape_troubles(url: str) -> str:
+    """What Prometheus says of its targets, for the message of a test that waited for nothing."""
+    try:
+        targets: Any = httpx.get(f"{url}/api/v1/targets", timeout=10).json()["data"]["activeTargets"]
+    except httpx.TransportError as error:
+        return f"Prometheus itself does not answer, {error}"
+    return "; ".join(f"{one['scrapeUrl']} is {one['health']} {one['lastError']}" for one in targets)

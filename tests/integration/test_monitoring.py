@@ -30,15 +30,15 @@ from flows.settings import Settings, load_settings
 from flows.start_ab_test import start_ab_test
 from flows.watch import poll
 from flows.wiring import Systems
-from tests.prometheus_server import query, running
+from tests.prometheus_server import query, running, scrape_troubles
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "k8s" / "monitoring"
 WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
 AUTUMN = ABTest("autumn", Model("fraud_v1", "3", "fraud-v1"), Model("fraud_v2", "7", "fraud-v2"), datetime.now(UTC), "run")
-SECONDS = 40.0
+SECONDS = 60.0
 CONFIGURATION = """
-global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}}
+global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}}
 rule_files: [rules.yml]
 scrape_configs:
 - {{job_name: seldon, metrics_path: /prometheus, static_configs: [{{targets: ["{seldon}"]}}]}}
@@ -65,7 +65,7 @@ class Watched:
             self.serve_requests()
             return condition()
 
-        assert poll(served_and_seen, SECONDS), f"Prometheus does not say so after {SECONDS:g} s"
+        assert poll(served_and_seen, SECONDS), f"not so after {SECONDS:g} s; scraping: {scrape_troubles(self.prometheus)}"
 
     def models(self, expression: str) -> set[tuple[str, str]]:
         return {(labels["model_name"], labels["model_version"]) for labels, _ in query(self.prometheus, expression)}
@@ -80,7 +80,7 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("monitoring")
     groups = yaml.safe_load((MONITORING / "rules.yaml").read_text())["spec"]["groups"]
-    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": [{**group, "interval": "500ms"} for group in groups]}))
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": [{**group, "interval": "1s"} for group in groups]}))
     with pytest.MonkeyPatch.context() as patch, SandboxKubernetes(delay_seconds=0.02) as cluster:
         api: Any = client.CustomObjectsApi(config.new_client_from_config(str(cluster.write_kubeconfig(folder / "admin"))))
         api.create_namespaced_custom_object(*WHERE, yaml.safe_load((ROOT / "k8s" / "fraud-v1-deployment.yaml").read_text()))
@@ -141,7 +141,7 @@ def test_every_query_shows_the_model_in_charge_before_and_after_a_promotion_and_
 
     opened = watched.change(lambda state: open_operation(state, "autumn-1", state.epoch))
     watched.wait_for(lambda: watched.models("fraud_ab:model_in_charge") == set())
-    assert query(watched.prometheus, "fraud_ab_operation_age_seconds")[0][1] > 0
+    watched.wait_for(lambda: query(watched.prometheus, "fraud_ab_operation_age_seconds > 0") != [])
     watched.change(lambda state: shift_traffic(state, "autumn-1", opened.epoch, {"fraud-v2": 100}))
     watched.change(lambda state: close_operation(state, "autumn-1", opened.epoch))
     watched.wait_for(lambda: all(watched.models(text) == V2 for text in JOINED))
