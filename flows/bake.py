@@ -86,9 +86,9 @@ class Bake:
     policy: Policy
 
     def look(self, now: datetime) -> Findings:
-        """What is wrong at this moment, by the latest windows; nothing is said before two windows fit into the time so far."""
+        """What is wrong at this moment: by the router, and by the latest windows as soon as two fit into the time so far."""
         if now - self.promoted_at < 2 * WIDTHS[0]:
-            return Findings()
+            return self._router()
         return self._requests(now) + self._router() + self._flags(now)
 
     def whole(self, now: datetime) -> Findings:

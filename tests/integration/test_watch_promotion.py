@@ -10,6 +10,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,11 @@ from flows.domain.bake import BreachKind
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError
 from flows.domain.policy import load_policy
+from flows.domain.serving_state import start_test
 from flows.emergency_revert import revert_traffic
 from flows.promote_candidate import promote_candidate
 from flows.rehearse_rollback import rehearse_rollback
 from flows.rollback_to_baseline import rollback_to_baseline
-from flows.start_ab_test import start_ab_test
 from flows.watch_promotion import ACTOR, watch_promotion
 from slackbot.identifiers import Action
 from slackbot.payloads import Alarm
@@ -202,13 +203,14 @@ def test_an_automatic_revert_leaves_a_newer_test_alone(promoted: Baking, monkeyp
     def read() -> Any:
         reads[0] += 1
         if reads[0] == 3:  # found, checked again, and now read to be reverted
-            start_ab_test(world.systems.serving, world.test, world.systems.policy)
+            next_test = replace(world.test, test_id="next", baseline=world.test.candidate, candidate=world.test.baseline)
+            world.systems.serving.apply(real(), start_test(real(), next_test, {"fraud-v1": 20, "fraud-v2": 80}))
         return real()
 
     monkeypatch.setattr(world.systems.serving, "read", read)
     watch_promotion()
     assert reads[0] > 3
-    assert world.state.traffic == {"fraud-v1": 80, "fraud-v2": 20}
+    assert world.state.traffic == {"fraud-v1": 20, "fraud-v2": 80}
     assert world.state.unrecorded == ()
     assert promoted.breaches["latency"]["is_reverted"] is False
 

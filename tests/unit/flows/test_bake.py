@@ -107,8 +107,10 @@ def test_a_healthy_model_has_no_breach_and_is_measured() -> None:
     assert found.measured == ("100.0 % of 300 requests, 0 failed, p95 60 ms", "10.00 % flagged (10.00 % in the test)")
 
 
-def test_before_two_windows_fit_nothing_is_said() -> None:
+def test_before_two_windows_fit_only_the_router_is_looked_at() -> None:
     assert look(0.3, ms=lambda _: 500.0) == Findings()
+    assert bake(Recorded(traffic(AT))).look(AT + 0.3 * HOUR) == Findings(), "nothing is missing yet"
+    assert kinds(look(0.1, cluster=Cluster({"fraud-v1": 100}))) == [BreachKind.TRAFFIC]
 
 
 def test_flags_are_looked_at_only_in_wide_windows() -> None:
