@@ -29,8 +29,8 @@ CHIARA = "U0CHI"
 PROMOTION, KEEPING = "promotion", "keep the baseline"
 KILLED, LOST = "SIGKILL of the flow run's process", "runner and flow run lost"
 RESTARTED = {True: "Prefect's server killed", False: "Prefect's server stopped"}
-END_SECONDS = 150.0
-LAPSE_SECONDS = 240.0  # a lost machine's lease has to lapse first
+END_SECONDS = 300.0
+LAPSE_SECONDS = 420.0  # a lost machine's lease has to lapse first
 WATCH_MINUTES = 0.5  # longer than Prefect's server takes to start
 
 Seen = Callable[[ProcessWorld, Story], object]
@@ -144,7 +144,7 @@ def _case(scenario: str, fault: str, step: str, play: Callable[[], tuple[Ending,
         ending, problems = "bad", [f"{type(error).__name__}: {error}"]
     took = round(time.monotonic() - begin, 1)
     result = CaseResult(scenario, fault, step, "bad" if problems else ending, tuple(problems), took)
-    sys.stderr.write(f"{took:6.1f} s  {result.ending:8}  {scenario}, {fault}: {step}\n")
+    sys.stderr.write(f"{took:6.1f} s  {result.ending:8}  {scenario}, {fault}: {step}  {'; '.join(problems)}\n")
     return result
 
 
