@@ -34,7 +34,7 @@ DEPLOYMENTS = ("apps", "v1", "deployments")
 VIRTUAL_SERVICES = ("networking.istio.io", "v1beta1", "virtualservices")
 GITOPS_MARKS = {"Argo CD": r"argocd[.-]", "Flux": r"(kustomize|helm)\.toolkit\.fluxcd\.io/|(kustomize|helm)-controller$"}
 """What a label, an annotation or a field manager of these controllers begins with."""
-NOT_FOUND, CONFLICT, INVALID, TOO_MANY_REQUESTS, SERVER_ERROR = 404, 409, 422, 429, 500
+FORBIDDEN, NOT_FOUND, CONFLICT, INVALID, TOO_MANY_REQUESTS, SERVER_ERROR = 403, 404, 409, 422, 429, 500
 
 JSON = dict[str, Any]
 
@@ -126,7 +126,7 @@ class SeldonServing:
         )
 
     def missing_permissions(self) -> tuple[str, ...]:
-        """By asking the API server itself (SelfSubjectAccessReview), which every account may."""
+        """By asking the API server itself (SelfSubjectAccessReview), which every account may on a usual cluster."""
         own, router = self._name, f"{self._name}-http"
         needed = [(SELDON_DEPLOYMENTS, "get", own), (SELDON_DEPLOYMENTS, "patch", own)]
         needed += [(DEPLOYMENTS, "list", ""), (VIRTUAL_SERVICES, "get", router)]
@@ -140,11 +140,13 @@ class SeldonServing:
             group=group, version=version, resource=plural, verb=verb, name=name, namespace=self._namespace
         )
         review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=asked))
-        answer = self._call(
+        answer = self._call_unless(
+            (FORBIDDEN, NOT_FOUND),
             "reviewing what this account may do",
             lambda: self._reviews.create_self_subject_access_review(review, _request_timeout=TIMEOUT_SECONDS),
         )
-        return bool(answer.status.allowed)
+        # where the cluster does not tell, the rehearsal before each change finds it out
+        return answer is None or bool(answer.status.allowed)
 
     def _read(self) -> _SeldonDeployment:
         group, version, plural = SELDON_DEPLOYMENTS
@@ -204,10 +206,14 @@ class SeldonServing:
 
     def _call_unless_missing(self, doing: str, request: Callable[[], object]) -> JSON | None:
         """None where the cluster does not have such a thing (no Istio, say), so that nothing can be checked."""
+        return self._call_unless((NOT_FOUND,), doing, request)
+
+    def _call_unless(self, refused: tuple[int, ...], doing: str, request: Callable[[], object]) -> Any:
+        """None where the answer is one of these statuses."""
         try:
             return self._call(doing, request)
         except OutsideSystemError as error:
-            if isinstance(error.__cause__, client.ApiException) and error.__cause__.status == NOT_FOUND:
+            if isinstance(error.__cause__, client.ApiException) and error.__cause__.status in refused:
                 return None
             raise
 
