@@ -84,7 +84,7 @@ class ProcessWorld:
         self.stack, self.kubernetes, self.slack = stack, kubernetes, slack
         self.systems = Systems(load_settings(Settings))
         self._model_uri, self._experiment = _log_model(self.systems.settings.mlflow_tracking_uri)
-        deploy(self.systems, dict.fromkeys(("fraud-v1", "fraud-v2"), self._model_uri))
+        self._deploy()
         self._database = FeedbackDatabase(self.systems.settings.feedback_url)
         self.let(candidate_win=True)
         self._day = 0
@@ -111,7 +111,7 @@ class ProcessWorld:
         return traffic
 
     def new_story(self) -> Story:
-        """Two new models on the same predictors, a test of them, and its flow run."""
+        """Two new models, a SeldonDeployment on which the baseline serves alone, a test of them, and its flow run."""
         import mlflow
 
         name = f"t{uuid.uuid4().hex[:8]}"
@@ -121,11 +121,15 @@ class ProcessWorld:
                 mlflow.register_model(self._model_uri, model.name)
         run = mlflow.MlflowClient().create_run(self._experiment).info.run_id
         test = ABTest(name, models[0], models[1], STARTED_AT, run)
+        self._deploy()
         self.systems.registry.set_in_charge(test.baseline)
         self.systems.registry.set_stage(test.candidate, Stage.STAGING)
         start_ab_test(self.systems.serving, test, self.systems.policy)
         wait_until_ready(self.systems.serving)
         return Story(test, self._start_run(test))
+
+    def _deploy(self) -> None:
+        deploy(self.systems, dict.fromkeys(("fraud-v1", "fraud-v2"), self._model_uri))
 
     def _start_run(self, test: ABTest) -> str:
         from slackbot.prefect_gateway import PrefectGateway
