@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 import yaml
 from kubernetes import client, config
@@ -34,6 +35,7 @@ from flows.domain.serving_state import ServingChange
 from flows.domain.verdict import VerdictKind
 from flows.settings import Settings, load_settings
 from flows.start_ab_test import start_ab_test
+from flows.watch import poll
 from flows.wiring import Systems
 from slackbot.identifiers import Action
 from tests.e2e.test_slack_app import question, text_of
@@ -46,6 +48,8 @@ AT_ONCE_SECONDS = 5.0
 TOLD_SECONDS = 30.0
 RETURN_SECONDS = 240.0
 IMPATIENT_PRESSES = 40
+TO_THE_CANDIDATE = ServingChange("a test", annotations={}, traffic={"fraud-v1": 0, "fraud-v2": 100})
+PROMOTED = ["Archived (previous)", "Production (champion)"]
 NEEDED_BY_NOBODY_IN_AN_EMERGENCY = ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL")
 
 
@@ -82,11 +86,21 @@ class Site:
         return self.systems.serving.read().serves_alone("fraud-v1")
 
     def promote(self) -> None:
-        """The candidate is in charge, of the traffic and of the registry."""
-        state = self.systems.serving.read()
-        self.systems.serving.apply(state, ServingChange("a test", annotations={}, traffic={"fraud-v1": 0, "fraud-v2": 100}))
-        self.systems.registry.set_in_charge(self.test.candidate)
-        self.systems.registry.set_archived(self.test.baseline, previous=True)
+        """The candidate is in charge, of the traffic and, since the product's processes see to that as well, of the registry."""
+        self.until(self.has_no_run, RETURN_SECONDS)
+        self.systems.serving.apply(self.systems.serving.read(), TO_THE_CANDIDATE)
+        registry = self.systems.registry
+
+        def is_in_charge() -> bool:
+            registry.set_in_charge(self.test.candidate)
+            registry.set_archived(self.test.baseline, previous=True)
+            return self.registry() == PROMOTED
+
+        assert poll(is_in_charge, TOLD_SECONDS)
+
+    def has_no_run(self) -> bool:
+        wanted = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING"]}}}}
+        return httpx.post(f"{self.stack.prefect_url}/api/flow_runs/count", json=wanted, timeout=20).json() == 0
 
     def registry(self) -> list[str]:
         return [str(self.systems.registry.entry(model)).partition(" v1: ")[2] for model in self.test.models]
@@ -190,7 +204,7 @@ def test_an_emergency_waits_for_no_system_that_is_down_and_is_recorded_when_they
     assert "Prefect failed" in said
     assert "the outbox failed" in said
 
-    site.systems.serving.apply(site.systems.serving.read(), candidate_again())
+    site.systems.serving.apply(site.systems.serving.read(), TO_THE_CANDIDATE)
     begin = time.monotonic()
     command = [sys.executable, "-m", "deployments.cli", "rollback", "--reason", "from a shell"]
     with subprocess.Popen(command, env={**os.environ, **site.environment}, cwd=ROOT, stdout=subprocess.PIPE, text=True) as shell:
@@ -198,7 +212,7 @@ def test_an_emergency_waits_for_no_system_that_is_down_and_is_recorded_when_they
         said, _ = shell.communicate(timeout=60)
     assert shell.returncode == 0
     assert "The router sends all traffic to fraud-v1." in said
-    assert site.registry() == ["Archived (previous)", "Production (champion)"], "nothing could follow yet"
+    assert site.registry() == PROMOTED, "nothing could follow yet"
     assert site.reverts() == before
 
     for gate in site.gates:
@@ -208,7 +222,3 @@ def test_an_emergency_waits_for_no_system_that_is_down_and_is_recorded_when_they
     assert [actor.partition(":")[0] for actor in site.reverts()[len(before) :]] == ["chiara (U0CHI)", "cli"]
     assert site.page()["fraud_v1"]["status"].endswith("(Production)")
     site.until(lambda: any("emergency revert by" in one["text"] for one in site.slack.messages("C0FRAUD")), 10)
-
-
-def candidate_again() -> ServingChange:
-    return ServingChange("a test", annotations={}, traffic={"fraud-v1": 0, "fraud-v2": 100})
