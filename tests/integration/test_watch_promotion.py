@@ -209,7 +209,7 @@ def test_an_automatic_revert_leaves_a_newer_test_alone(promoted: Baking, monkeyp
 
     monkeypatch.setattr(world.systems.serving, "read", read)
     watch_promotion()
-    assert reads[0] > 3
+    assert reads[0] >= 3
     assert world.state.traffic == {"fraud-v1": 20, "fraud-v2": 80}
     assert world.state.unrecorded == ()
     assert promoted.breaches["latency"]["is_reverted"] is False
