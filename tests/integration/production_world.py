@@ -39,10 +39,11 @@ from flows.domain.decision_record import RecordKind, first_broken_link
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.serving_state import ServingState
+from flows.domain.start_plan import plan_start
 from flows.domain.verdict import decide_verdict
 from flows.emergency_revert import revert_traffic
 from flows.ports import ArmTelemetry
-from flows.start_ab_test import start_ab_test
+from flows.production_steps import change_serving
 from flows.wiring import Systems, systems
 from tests import real_api_server
 
@@ -199,6 +200,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxS
         yield slack, f"http://{host}:{port}", folder
     s3.stop()
     mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
+    mlflow.set_registry_uri(None)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +208,7 @@ def logged(servers: tuple[SandboxSlack, str, Path]) -> tuple[str, str, str]:
     """A tracking URI, a real model in it and the experiment of the tests."""
     uri = f"sqlite:///{servers[2] / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)  # or that of an earlier test of this process would stay
     experiment = MlflowClient(uri).create_experiment("ab", artifact_location=(servers[2] / "artifacts").as_uri())
     with mlflow.start_run(experiment_id=experiment):
         model = mlflow.sklearn.log_model(
@@ -231,6 +234,7 @@ def world(
     slack, s3, _ = servers
     uri, model_uri, experiment = logged
     mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)  # or that of an earlier test of this process would stay
     number = abs(hash(request.node.name)) % 10**8
     models = [Model(f"fraud_{side}_{number}", "1", f"fraud-{side}") for side in ("v1", "v2")]
     for model in models:
@@ -266,7 +270,7 @@ def world(
     found = World(systems(), cluster, slack, test, telemetry, repository)
     found.systems.registry.set_in_charge(test.baseline)
     found.systems.registry.set_stage(test.candidate, Stage.STAGING)
-    start_ab_test(found.systems.serving, test, found.systems.policy)
+    change_serving(lambda state: plan_start(state, test, found.systems.policy))  # the operator writes its status meanwhile
     found.kept["api"] = api
     yield found
     api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
