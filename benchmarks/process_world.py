@@ -24,6 +24,7 @@ from deployments.sandbox.demo_person import answer
 from deployments.sandbox.feedback_database import FeedbackDatabase
 from deployments.sandbox.installed_test import deploy, wait_until_ready
 from deployments.sandbox.kubernetes import SandboxKubernetes
+from deployments.sandbox.kubernetes.router import NothingServedError
 from deployments.sandbox.live_traffic import LiveTraffic
 from deployments.sandbox.slack import SandboxSlack
 from deployments.sandbox.stack import SERVER_START_SECONDS, EmbeddedStack
@@ -106,9 +107,16 @@ class ProcessWorld:
     def _new_traffic(self, frame: pd.DataFrame) -> LiveTraffic:
         arms = {"fraud-v1": "baseline", "fraud-v2": "candidate"}
         now = KNOWN_UNTIL + self._day * timedelta(days=1)
-        traffic = LiveTraffic(self._database, frame, route=self.kubernetes.route, arms=arms, now=now)
+        traffic = LiveTraffic(self._database, frame, route=self._route, arms=arms, now=now)
         traffic.start()
         return traffic
+
+    def _route(self, card: str) -> str:
+        """As the router does; while the deployment is made anew, requests wait."""
+        while True:
+            with contextlib.suppress(NothingServedError):
+                return self.kubernetes.route(card)
+            time.sleep(LOOK_SECONDS)
 
     def new_story(self) -> Story:
         """Two new models, a SeldonDeployment on which the baseline serves alone, a test of them, and its flow run."""
