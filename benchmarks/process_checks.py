@@ -65,7 +65,8 @@ def _records(world: ProcessWorld, story: Story) -> Iterator[str]:
     told = ending.payload.get("traffic")
     if isinstance(told, dict) and told["after"] != describe_traffic(traffic):
         yield f"the record says that {told['after']} is served, but it is {describe_traffic(traffic)}"
-    yield from _archive(world, story, SERVES_AFTER[ending.kind].other)
+    if ending.kind is not RecordKind.COMPENSATED:  # after which the candidate is on trial again
+        yield from _archive(world, story, SERVES_AFTER[ending.kind].other)
 
 
 def _archive(world: ProcessWorld, story: Story, arm: Arm) -> Iterator[str]:
@@ -76,9 +77,10 @@ def _archive(world: ProcessWorld, story: Story, arm: Arm) -> Iterator[str]:
 
 
 def _told_twice(world: ProcessWorld, story: Story) -> Iterator[str]:
-    """Effects are told once; a check before anything is changed is made, and told, by each execution."""
+    """Effects are told once, those of an ending once for each; a check before any change is told by each execution."""
+    endings = max(1, sum(kind in SERVES_AFTER for kind in world.kinds(story)))
     for line, times in Counter(world.thread(story)).items():
-        if line and times > 1 and "loads and predicts" not in line:
+        if line and times > endings and "loads and predicts" not in line:
             yield f"told {times} times in the thread: {line}"
 
 

@@ -5,6 +5,7 @@ The whole product runs as real processes on the embedded stack; the button is th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -36,7 +37,8 @@ def await_run(world: ProcessWorld, story: Story, state: str) -> None:
 def questions(world: ProcessWorld, story: Story) -> int:
     """Messages of this test that are, or were, a question."""
     payloads = [(message.get("metadata") or {}).get("event_payload") or {} for message in world.slack.messages(CHANNEL)]
-    return sum(str(payload.get("key")).startswith(message_key(story.test.test_id)) for payload in payloads)
+    question = re.compile(re.escape(message_key(story.test.test_id)) + r"-\d+")
+    return sum(question.fullmatch(str(payload.get("key"))) is not None for payload in payloads)
 
 
 def said(world: ProcessWorld, story: Story, words: str) -> str:
