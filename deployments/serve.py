@@ -15,6 +15,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from deployments.metrics import start_metrics
 from flows.check_running_test import check_running_test
+from flows.deployment_names import FOLLOW_UP
 from flows.domain.errors import OutsideSystemError
 from flows.emergency_revert import settle
 from flows.finalize_ab_test import finalize_ab_test
@@ -24,7 +25,6 @@ from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
 from flows.watch_promotion import watch_promotion
 from flows.wiring import systems
-from slackbot.emergency import FOLLOW_UP
 from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.reconciler import Reconciler

@@ -116,7 +116,8 @@ def _registry(tracking_uri: str, mode: str, tests: list[ABTest]) -> JSON:
 
 
 def _first_look(tests: list[ABTest]) -> JSON:
-    from flows.start_ab_test import FINALIZE, first_look_key
+    from flows.deployment_names import FINALIZE
+    from flows.start_ab_test import first_look_key
     from slackbot.prefect_gateway import PrefectGateway
 
     gateway = PrefectGateway(ui_url=os.environ.get("FRAUD_AB_PREFECT_UI_URL", ""))

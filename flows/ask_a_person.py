@@ -22,6 +22,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.runtime import flow_run
 
+from flows.deployment_names import REMINDER
 from flows.domain.errors import Superseded
 from flows.steps import RETRY_SECONDS, is_retryable, step
 from flows.wiring import systems
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from flows.domain.decision import Decision
 
-REMINDER = "remind-pending-decision/fraud"
 REMINDERS_AT = (0.5, 0.8, 1.0)  # shares of the time to decide; at the last one it is over
 
 

@@ -8,6 +8,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from pydantic import TypeAdapter
 
+from flows.deployment_names import FINALIZING_FLOW
 from flows.domain.ab_test import ABTest
 from flows.domain.errors import FeedbackInvalid
 from flows.domain.feedback import ExposureWindow
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-FINALIZING_FLOW = "finalize-ab-test"
 _TEST = TypeAdapter(ABTest)
 
 

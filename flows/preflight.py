@@ -11,7 +11,7 @@ import yaml
 
 from flows.domain.action_plan import describe_serving
 from flows.domain.errors import PreflightFailed
-from flows.domain.serving_state import GITOPS
+from flows.domain.serving_state import GITOPS, model_uri
 from flows.production_steps import opening_of
 from flows.steps import step
 from flows.telling import tell
@@ -88,7 +88,8 @@ def mistaken_identity(model: Model, state: ServingState, files: Path, provenance
     logged_by = _logged_by(files)
     if logged_by and provenance.run_id and logged_by != provenance.run_id:
         found.append(f"{model} is registered from run {provenance.run_id}, but its artifacts were logged by run {logged_by}")
-    loads = _model_uri(state, model)
+    predictor = state.predictor(model.predictor)
+    loads = model_uri(predictor.spec) if predictor else ""
     scheme = loads.partition("://")[0]
     if loads and provenance.source.startswith(f"{scheme}://") and loads.rstrip("/") != provenance.source.rstrip("/"):
         found.append(f"the predictor {model.predictor} loads {loads}, but {model} is at {provenance.source}")
@@ -119,9 +120,3 @@ def _logged_by(files: Path) -> str:
     description = files / "MLmodel"
     found = yaml.safe_load(description.read_text(encoding="utf-8")) if description.is_file() else None
     return str(found.get("run_id") or "") if isinstance(found, dict) else ""
-
-
-def _model_uri(state: ServingState, model: Model) -> str:
-    predictor = state.predictor(model.predictor)
-    graph = predictor.spec.get("graph") if predictor else None
-    return str(graph.get("modelUri") or "") if isinstance(graph, dict) else ""

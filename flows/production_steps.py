@@ -240,7 +240,7 @@ def close(decision_id: str, epoch: int) -> int:
 
     def decide(state: ServingState) -> ServingChange | None:
         before.append(state)
-        is_closed = state.outcome == f"{decision_id}:accepted@{epoch + 1}"
+        is_closed = state.outcome == f"{decision_id}:{ACCEPTED}@{epoch + 1}"
         return None if is_closed else close_operation(state, decision_id, epoch)
 
     state = change_serving(decide)

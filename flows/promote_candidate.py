@@ -32,7 +32,7 @@ from flows.production_steps import (
     verify,
 )
 from flows.registry_steps import follow_registry, put_in_charge
-from flows.telling import describe_failure, tell
+from flows.telling import describe_failure, tell, tell_trouble
 from flows.wiring import systems
 
 PROMOTED, SUPERSEDED = "promoted", "superseded"
@@ -77,10 +77,9 @@ def _prepare(decision_id: str, attempt: int) -> None:
     except Superseded:
         raise
     except Exception as error:
-        why = (
-            f"the promotion has not begun, nothing was changed: {describe_failure(error)}. It is tried again until that is mended"
-        )
-        tell(decision_id, "not-begun", why, also_to_channel=True)
+        why = describe_failure(error)
+        text = f"the promotion has not begun, nothing was changed: {why}. It is tried again until that is mended"
+        tell_trouble(decision_id, "not-begun", why, text)
         raise
 
 

@@ -34,12 +34,15 @@ def put_in_charge(decision_id: str, target: str, epoch: int | None) -> list[str]
 
 @step("Let the registry follow what serves")
 def follow_registry(decision_id: str, attempt: int) -> list[str]:
-    """After a decision was undone or superseded. Carries no target, so a late run of it does no harm."""
-    del attempt  # part of the step's key: each execution looks again
+    """After a decision was undone or superseded. Carries no target, so a late run of it does no harm.
+
+    Args:
+        attempt: part of the step's key: each execution looks again.
+    """
     await_restore()
     after = follow_what_serves(systems().decision_log.read(decision_id).request.test)
     if after:
-        tell(decision_id, f"registry-follows-{'-'.join(after)}", "registry: " + "; ".join(after))
+        tell(decision_id, f"registry-follows-{attempt}", "registry: " + "; ".join(after))
     return after
 
 

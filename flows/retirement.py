@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from flows.domain.errors import OutsideSystemError, Superseded
 from flows.domain.serving_state import retire_baseline
 from flows.production_steps import append_record, change_serving
 from flows.steps import step
-from flows.telling import describe_failure, tell
+from flows.telling import describe_failure, tell, tell_trouble
 from flows.wiring import systems
 
 if TYPE_CHECKING:
@@ -65,9 +64,8 @@ def retire_predictor(decision_id: str) -> int:
 @step("Say why the baseline is not retired")
 def tell_not_retired(decision_id: str, why: str) -> None:
     """Again only when the reason changes."""
-    key = hashlib.sha256(why.encode()).hexdigest()[:12]
     text = f"the baseline's predictor is not retired: {why}. It stays and is ready for a rollback; tried again every hour"
-    tell(decision_id, f"not-retired-{key}", text, also_to_channel=True)
+    tell_trouble(decision_id, "not-retired", why, text)
 
 
 def _require_healthy_watch(baseline: Model, records: Mapping[RecordKind, DecisionRecord]) -> None:

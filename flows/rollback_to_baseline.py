@@ -32,7 +32,7 @@ from flows.production_steps import (
 from flows.promote_candidate import stop_superseded
 from flows.registry_steps import follow_what_serves, put_in_charge
 from flows.steps import step
-from flows.telling import announce, describe_failure, tell
+from flows.telling import announce, describe_failure, tell, tell_trouble
 from flows.watch import await_arrival, removed_in_words
 from flows.wiring import systems
 
@@ -62,8 +62,10 @@ def keep_baseline(decision_id: str) -> str:
     except Superseded as error:
         return stop_superseded(decision_id, str(error))
     except Exception as error:
-        why = f"keeping the baseline is not finished: {describe_failure(error)}. It is tried again until it is"
-        tell(decision_id, "not-finished", why, also_to_channel=True)
+        why = describe_failure(error)
+        tell_trouble(
+            decision_id, "not-finished", why, f"keeping the baseline is not finished: {why}. It is tried again until it is"
+        )
         raise
     record(decision_id, RecordKind.BASELINE_KEPT, {"archive": archive}, epoch)
     store_documents(decision_id, RecordKind.BASELINE_KEPT)
@@ -143,7 +145,7 @@ def restore_artifacts(revert_id: str) -> str:
     """
     del revert_id  # part of the step's key
     state = systems().serving.read()
-    baseline, uri = _baseline_that_starts(state), model_uri(state.revert_to)
+    baseline, uri = _baseline_that_starts(state), model_uri((state.revert_to or {}).get("spec"))
     if baseline is None:
         return ""
     if not uri.startswith("s3://"):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from flows.deployment_names import FINALIZE, FINALIZING_FLOW
 from flows.domain.ab_test import ABTest, Arm
 from flows.domain.start_plan import begun, first_look_at, plan_start, refuse, unfit_registry, unfit_times
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from flows.wiring import Systems
     from slackbot.prefect_gateway import KnownRun, PrefectGateway
 
-FINALIZING_FLOW = "finalize-ab-test"
-FINALIZE = f"{FINALIZING_FLOW}/fraud"
 _TEST = TypeAdapter(ABTest)
 
 

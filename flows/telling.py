@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import textwrap
@@ -45,6 +46,12 @@ def _show_in_prefect(decision_id: str, key: str, text: str, changes: Sequence[Ch
 def tell_message(decision_id: str, key: str, message: SlackMessage) -> None:
     """A message with its own blocks in the thread and in the channel."""
     _post(lambda: systems().publisher.thread_line(decision_id, key, message.text, blocks=message.blocks, also_to_channel=True))
+
+
+def tell_trouble(decision_id: str, key: str, why: str, text: str) -> None:
+    """Say, also in the channel, what is tried again and again; another time only when `why` is another."""
+    digest = hashlib.sha256(why.encode()).hexdigest()[:12]
+    tell(decision_id, f"{key}-{digest}", text, also_to_channel=True)
 
 
 def redraw(decision_id: str) -> None:

@@ -15,6 +15,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from flows.bake import Bake
+from flows.deployment_names import FOLLOW_UP
 from flows.domain.bake import Breach, BreachKind, Due, what_is_due
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import FeedbackInvalid, OutsideSystemError, Superseded
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from flows.domain.decision_record import DecisionRecord
 
 ACTOR = "fraud-ab (auto_revert)"
-FOLLOW_UP = "rollback-to-baseline/fraud"
 NOTHING, UNWATCHED, HEALTHY, BREACHED = "nothing is due", "cannot be watched", "no breach", "breach"
 Json = dict[str, Any]
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from flows.domain.serving_state import ServingState
 
 SLOW_SECONDS = 2.0
-FOLLOW_UP = "rollback-to-baseline/fraud"
 
 
 class Emergency:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from flows.deployment_names import FINALIZE
 from flows.domain.evidence import plain
 from slackbot.periodic_checks import Check, PeriodicChecks
 from slackbot.prefect_gateway import ResumeResult
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from slackbot.publisher import Publisher
 
 logger = logging.getLogger(__name__)
-
-FINALIZE = "finalize-ab-test/fraud"
 
 
 class Reconciler(PeriodicChecks):

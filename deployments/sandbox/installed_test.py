@@ -15,6 +15,7 @@ from deployments.sandbox.feedback_database import FeedbackDatabase
 from deployments.sandbox.live_traffic import LiveTraffic
 from deployments.sandbox.simulator import SimulatedTest
 from deployments.sandbox.simulator.registration import register_test
+from flows.deployment_names import FINALIZE
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.errors import SettingsInvalid
 from flows.start_ab_test import start_ab_test
@@ -29,7 +30,6 @@ FIRST_LOOK_DAY = 21
 READY_SECONDS = 30.0
 API_SECONDS = 10
 MADE_BY_DEMO = "fraud-ab/demo"
-FLOW = "finalize-ab-test/fraud"
 DEPLOYMENT_SECONDS = 90.0
 
 
@@ -79,14 +79,14 @@ class InstalledTest:
 
         def is_started() -> bool:
             try:
-                run: Any = run_deployment(FLOW, parameters={"test": self.test}, timeout=0, as_subflow=False)
+                run: Any = run_deployment(FINALIZE, parameters={"test": self.test}, timeout=0, as_subflow=False)
             except (ObjectNotFound, ValueError):
                 return False
             self._run_id = run.id
             return True
 
         if not poll(is_started, DEPLOYMENT_SECONDS):
-            raise TimeoutError(f"{FLOW} was not registered within {DEPLOYMENT_SECONDS:.0f} s")
+            raise TimeoutError(f"{FINALIZE} was not registered within {DEPLOYMENT_SECONDS:.0f} s")
         return str(self._run_id)
 
     def flow_ended(self) -> str | None:

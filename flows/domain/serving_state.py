@@ -150,10 +150,10 @@ def only_these(state: ServingState, traffic: Mapping[str, int]) -> dict[str, int
 _SERVED = ("graph", "componentSpecs")
 
 
-def model_uri(point: Mapping[str, object] | None) -> str:
-    """Where the predictor of a rollback point has its model from; empty where its graph does not say."""
-    spec: Any = (point or {}).get("spec") or {}
-    return str(spec.get("graph", {}).get("modelUri", ""))
+def model_uri(spec: object) -> str:
+    """Where a predictor with this spec has its model from; empty where its graph does not say."""
+    graph: Any = spec.get("graph") if isinstance(spec, dict) else None
+    return str(graph.get("modelUri") or "") if isinstance(graph, dict) else ""
 
 
 def finished_outcome(state: ServingState, decision_id: str) -> str | None:

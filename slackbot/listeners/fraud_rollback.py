@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from flows.deployment_names import FOLLOW_UP
 from flows.domain.errors import FraudABError, NotAuthorized, OutsideSystemError, Superseded
 from slackbot.authorization import Permission
 from slackbot.bot import REFUSALS, Presser
-from slackbot.emergency import FOLLOW_UP
 from slackbot.identifiers import Field
 from slackbot.messages import rollback_messages, wording
 from slackbot.messages.block_kit import section

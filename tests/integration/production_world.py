@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,6 +146,10 @@ class World:
     @property
     def state(self) -> ServingState:
         return self.systems.serving.read()
+
+    def is_still(self, before: ServingState) -> bool:
+        """Whether nobody has changed the deployment; the operator, which writes its status at any time, is nobody."""
+        return replace(self.state, resource_version="") == replace(before, resource_version="")
 
     def registry(self) -> list[str]:
         return [str(self.systems.registry.entry(model)).partition(" v1: ")[2] for model in self.test.models]

@@ -77,7 +77,7 @@ def test_an_emergency_since_or_a_deadline_that_has_passed_refuses_another_attemp
     world.emergency()
     before = world.state
     assert run(promote_candidate, undone) == "superseded"
-    assert world.state == before
+    assert world.is_still(before)
 
 
 def test_what_could_not_be_put_back_is_told_and_the_next_execution_begins_with_it(

@@ -43,11 +43,6 @@ def flux(world: World) -> None:
     world.patch([{"op": "add", "path": "/metadata/labels", "value": {"kustomize.toolkit.fluxcd.io/name": "fraud"}}])
 
 
-def what_is_changed(world: World) -> tuple[object, ...]:
-    """All of the deployment but what the operator writes into its status."""
-    return world.state.predictors, world.state.annotations, world.state.generation
-
-
 def changed_artifacts(world: World) -> None:
     note_artifacts(world.test)
     world.systems.registry.note_artifacts(world.test.candidate, "0" * 64)
@@ -67,10 +62,11 @@ def changed_artifacts(world: World) -> None:
 def test_a_promotion_does_not_begin(world: World, prepare: Callable[[World], None], why: str) -> None:
     decision_id = world.decide().decision_id
     prepare(world)
-    before, registry = what_is_changed(world), world.registry()
+    before, registry = world.state, world.registry()
     with pytest.raises(PreflightFailed, match=why):
         run(promote_candidate, decision_id)
-    assert (what_is_changed(world), world.registry(), world.kinds()) == (before, registry, [])
+    assert world.is_still(before)
+    assert (world.registry(), world.kinds()) == (registry, [])
     assert any("nothing was changed" in line and why in line for line in lines(world, decision_id))
 
 
@@ -120,3 +116,16 @@ def test_the_digest_of_artifacts_is_of_their_names_and_contents(tmp_path: Path) 
     assert artifacts_sha256(tmp_path / "a") != artifacts_sha256(tmp_path / "b")
     shutil.move(tmp_path / "a" / "data", tmp_path / "a" / "moved")
     assert artifacts_sha256(tmp_path / "a") != artifacts_sha256(tmp_path / "b")
+
+
+def test_another_obstacle_is_told_and_the_same_one_not_again(world: World) -> None:
+    decision_id = world.decide().decision_id
+    argo(world)
+    for _ in range(2):
+        with pytest.raises(PreflightFailed, match="Argo CD"):
+            run(promote_candidate, decision_id)
+    other_graph(world)
+    with pytest.raises(PreflightFailed, match="not what the test started with"):
+        run(promote_candidate, decision_id)
+    said = [line for line in lines(world, decision_id) if "nothing was changed" in line]
+    assert ["not what the test started with" in line for line in said] == [False, True]

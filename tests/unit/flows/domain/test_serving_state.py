@@ -339,10 +339,9 @@ def test_retiring_removes_the_baseline_and_keeps_the_way_back() -> None:
     assert (restored.traffic, restored.intent) == ({"fraud-v1": 0, "fraud-v2": 100}, "revert:fraud-v1")
 
 
-def test_a_rollback_point_says_where_its_model_comes_from() -> None:
-    point = {"predictor": "fraud-v1", "spec": {"graph": {"name": "fraud-v1", "modelUri": "s3://models/v1"}}}
-    assert model_uri(point) == "s3://models/v1"
-    assert [model_uri(other) for other in (None, {"predictor": "x"}, {"spec": SPEC}, {"spec": {}})] == ["", "", "", ""]
+def test_a_predictors_spec_says_where_its_model_comes_from() -> None:
+    assert model_uri({"graph": {"name": "fraud-v1", "modelUri": "s3://models/v1"}}) == "s3://models/v1"
+    assert [model_uri(other) for other in (None, {}, SPEC, {"graph": "x"}, {"graph": {"modelUri": None}})] == [""] * 5
 
 
 @pytest.mark.parametrize(
