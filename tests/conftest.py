@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,18 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _mlflow_forgets() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]
+    """MLflow keeps its addresses in the process, so that a module would register its models where another one's server was."""
+    yield
+    if "mlflow" in sys.modules:
+        import mlflow
+
+        mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
+        mlflow.set_registry_uri(None)  # pyright: ignore[reportArgumentType]
+        os.environ.pop("MLFLOW_REGISTRY_URI", None)  # which MLflow sets with it, and leaves
 
 
 @pytest.fixture(scope="session")

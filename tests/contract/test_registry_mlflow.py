@@ -67,10 +67,9 @@ def open_tracking(uri: str, artifacts: Path | None) -> Tracking:
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     folder = tmp_path_factory.mktemp("mlflow")
-    yield open_tracking(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
-    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
+    return open_tracking(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +92,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
         yield open_tracking(f"http://127.0.0.1:{port}", None)
     finally:
         stop_all([child])
-        mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
 
 
 def a_test(tracking: Tracking) -> ABTest:

@@ -203,8 +203,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxS
     with SandboxSlack() as slack:
         yield slack, f"http://{host}:{port}", folder
     s3.stop()
-    mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
-    mlflow.set_registry_uri(None)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +210,6 @@ def logged(servers: tuple[SandboxSlack, str, Path]) -> tuple[str, str, str]:
     """A tracking URI, a real model in it and the experiment of the tests."""
     uri = f"sqlite:///{servers[2] / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)  # or that of an earlier test of this process would stay
     experiment = MlflowClient(uri).create_experiment("ab", artifact_location=(servers[2] / "artifacts").as_uri())
     with mlflow.start_run(experiment_id=experiment):
         model = mlflow.sklearn.log_model(
@@ -238,7 +235,6 @@ def world(
     slack, s3, _ = servers
     uri, model_uri, experiment = logged
     mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)  # or that of an earlier test of this process would stay
     number = abs(hash(request.node.name)) % 10**8
     models = [Model(f"fraud_{side}_{number}", "1", f"fraud-{side}") for side in ("v1", "v2")]
     for model in models:
