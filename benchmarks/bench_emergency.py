@@ -30,9 +30,9 @@ from rich.table import Table
 from urllib3.exceptions import HTTPError
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from deployments.sandbox.processes import Child, stop_all
+from deployments.sandbox.processes import START_SECONDS, Child, free_port, stop_all
 from deployments.sandbox.slack import SandboxSlack
-from deployments.sandbox.stack import QUIET, SERVER_START_SECONDS, free_port
+from deployments.sandbox.stack import QUIET
 from flows.adapters.serving_seldon import SeldonServing
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.policy import Policy
@@ -194,7 +194,7 @@ def start_processes(folder: Path, kubeconfig: Path, slack: SandboxSlack, ends: E
 
     start("bot", "-m", "deployments.cli", "bot")
     prefect = start("prefect", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    prefect.wait_until(f"http://127.0.0.1:{port}/api/health", seconds=SERVER_START_SECONDS)
+    prefect.wait_until(f"http://127.0.0.1:{port}/api/health", seconds=START_SECONDS)
     os.environ |= {name: environment[name] for name in ("PREFECT_API_URL", "PREFECT_HOME")}
     start("deployment", "-m", "benchmarks.revert_deployment")
     wait_for("the app in Slack", lambda: slack.sockets.count > 0)
@@ -203,10 +203,10 @@ def start_processes(folder: Path, kubeconfig: Path, slack: SandboxSlack, ends: E
 
 
 def wait_for(what: str, is_there: Callable[[], bool]) -> None:
-    deadline, pause = time.monotonic() + SERVER_START_SECONDS, threading.Event()
+    deadline, pause = time.monotonic() + START_SECONDS, threading.Event()
     while not is_there():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} is not there after {SERVER_START_SECONDS:g} s")
+            raise TimeoutError(f"{what} is not there after {START_SECONDS:g} s")
         pause.wait(0.2)
 
 

@@ -27,7 +27,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.fault_cases import CaseResult, Ending
 from benchmarks.fault_stage import EXAMPLE, LaneFiles, Plan, Seen
-from benchmarks.fault_worker import KILLED_AFTER, Ran, Started, forked, hurry, watch_steps
+from benchmarks.fault_worker import KILLED_AFTER, Ran, Started, forked, hurry, warm_up, watch_steps
 from benchmarks.fault_world import EMERGENCY, PROMOTION, World
 from flows.domain.decision_record import RecordKind
 from flows.rollback_to_baseline import rollback_to_baseline
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 LOOKS = 8
 POLL_SECONDS = 0.001
 OUTAGE = "outage"
+IMPORTED_LATER = ("mlflow.pyfunc", "mlflow.sklearn", "skops.io", "opentelemetry.sdk.trace")  # by a model that is loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Played:
 def open_lanes(folders: Sequence[Path]) -> Generator[ProcessPoolExecutor]:
     """One process for each folder of `Stage.lanes`, after what all cases share has been published."""
     _publish_what_cases_share()
-    context = get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__, *IMPORTED_LATER])
     queue = context.SimpleQueue()
     for folder in folders:
         queue.put(folder)
@@ -84,7 +86,7 @@ def _publish_what_cases_share() -> None:
             input_example=EXAMPLE,
             pip_requirements=["scikit-learn"],
         )
-    os.environ["FAULTS_MODEL"] = model.model_uri
+    os.environ["FAULTS_MODEL"] = str(model.model_id)
     follow_up = rollback_to_baseline.to_deployment("fraud", entrypoint_type=EntrypointType.MODULE_PATH)
     follow_up.apply()  # pyright: ignore[reportAttributeAccessIssue, reportUnusedCoroutine] - the flow is synchronous
 
@@ -95,6 +97,7 @@ def _open_lane(folders: SimpleQueue[Path]) -> None:
     os.environ.update(json.loads((_files.folder / "environment").read_text(encoding="utf-8")))
     tempfile.tempdir = str(_files.folder)  # what a killed process leaves behind goes with the lane
     logging.disable(logging.ERROR)  # what the product says about the faults would bury the table
+    warm_up()
     hurry()
     watch_steps(_files)
     boto3.client("s3")  # its description of the service is read once
@@ -176,7 +179,7 @@ def _bring_to_rest(world: World, run_id: str) -> tuple[tuple[Seen, ...], bool, t
         if not was_hit:
             seen, was_hit = (*seen, *_files.seen()), _files.was_hit
             _files.begin(None if was_hit else _files.plan)
-        looked = forked(partial(world.look_after, [name for name, one in ran.items() if one.was_killed], look))
+        looked = forked(partial(world.look_after, [name for name, one in ran.items() if one.was_killed]))
         troubles += [f"look {look + 1}: {looked.trouble}"] if looked.trouble else []
         runs = looked.value or []
         if is_reverted and not runs:

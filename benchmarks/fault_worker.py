@@ -6,6 +6,7 @@ The product runs as it is; only its waiting times are shortened (`hurry`), and e
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import itertools
 import os
@@ -21,7 +22,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
+from mlflow import MlflowClient
 from prefect.tasks import Task
+from pydantic import BaseModel
 
 from benchmarks.fault_stage import LaneFiles
 from deployments import serve
@@ -49,11 +52,13 @@ SHORTER = (
     (telemetry_prometheus, "REQUEST_SECONDS", 1.0),
     (database, "CONNECT_SECONDS", 2),
     (decision_log_sql, "FIRST_REPAIR_PAUSE", timedelta(0)),
+    (serve, "FIRST_PAUSE", timedelta(0)),
     (execution, "RENEW_SECONDS", 3600.0),  # a request that comes from a thread belongs to no step
 )
 WAITING = (watch.Watch.until_ready, watch.Watch.until_routed, watch.await_arrival, production_steps.await_restore)
 REVERTING = (emergency_revert.revert_traffic, emergency_revert.finish_restore, emergency_revert.let_revert_arrive)
 STEPS_OF = (finalize_ab_test, rollback_to_baseline, production_steps, serve)
+NOT_HERE = ("dbruntime", "IPython", "pyspark")
 RETRY_SECONDS = (0.05, 0.1, 0.2, 0.4)
 
 
@@ -71,6 +76,7 @@ class Started(Generic[T]):
 
     def __init__(self, act: Callable[[], T]) -> None:
         self._reading, writing = os.pipe()
+        gc.freeze()  # a collection in the child would copy every page of what is imported
         self._child = os.fork()
         if not self._child:
             os.close(self._reading)
@@ -123,6 +129,21 @@ def _run_and_exit(act: Callable[[], object], writing: int) -> None:
     with os.fdopen(writing, "wb") as pipe:
         pickle.dump((value, trouble, sorted(set(sys.modules) - known)), pipe)
     os._exit(0)
+
+
+def warm_up() -> None:
+    """What each forked process would do anew: MLflow's look for plugins and for Databricks, and pydantic's schemas."""
+    sys.modules.update(dict.fromkeys(NOT_HERE))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    MlflowClient(os.environ["MLFLOW_TRACKING_URI"])._get_registry_client()  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    for model in _subclasses(BaseModel):
+        with suppress(Exception):  # some lack what only their users define
+            model.model_rebuild()
+
+
+def _subclasses(kind: type[T]) -> Iterator[type[T]]:
+    for one in kind.__subclasses__():
+        yield one
+        yield from _subclasses(one)
 
 
 def hurry() -> None:

@@ -6,8 +6,6 @@ reconciler and its checks of production; and where Prefect's runner would see a 
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import subprocess
@@ -16,7 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +158,10 @@ class World:
         registry = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
         (self.folder / "run").write_text(registry.create_run(os.environ["FAULTS_EXPERIMENT"]).info.run_id)
         mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
-        with contextlib.redirect_stderr(io.StringIO()):  # it says so each time
-            for model in self.test.models:
-                mlflow.register_model(os.environ["FAULTS_MODEL"], model.name, await_registration_for=0)
+        logged = os.environ["FAULTS_MODEL"]
+        for model in self.test.models:
+            registry.create_registered_model(model.name)
+            registry.create_model_version(model.name, f"models:/{logged}", model_id=logged, await_creation_for=0)
         _kubernetes().create_namespaced_custom_object(*WHERE, _manifest(self.deployment, self.test))
 
     def _decide(self, choice: Choice, run_id: str) -> str:
@@ -235,8 +234,8 @@ class World:
             state = run_flow(rollback_to_baseline, run, run.parameters, return_type="state")
         return f"{state.name}: {state.message}"
 
-    def look_after(self, crashed: Sequence[str], hour: int) -> list[str]:
-        """One look of every check, `hour` hours after the emergency; returns the runs that are scheduled then."""
+    def look_after(self, crashed: Sequence[str]) -> list[str]:
+        """One look of every check; returns the runs that are scheduled then."""
         self.enter()
         for run_id in crashed:
             _say_crashed(run_id)
@@ -244,7 +243,7 @@ class World:
         Reconciler(systems().decision_log, systems().executions, systems().publisher, gateway).check_once()
         checks = {
             "settle": lambda: settle(systems().serving),
-            "catch-up": lambda: _catch_up(gateway, hour),
+            "catch-up": lambda: serve.catch_up(gateway),
             "follow": follow_test_that_serves,
         }
         PeriodicChecks("production", checks, period_seconds=1).check_once()
@@ -253,7 +252,7 @@ class World:
     def scheduled(self) -> list[str]:
         """The runs of this case that wait for a runner."""
         ids = [decision.request.flow_run_id for decision in systems().decision_log.decisions(self.test.test_id)]
-        keys = [self.revert_id, *(f"{self.revert_id}-{hour}" for hour in range(1, 20))]
+        keys = [self.revert_id, *(f"{self.revert_id}-{tried}" for tried in range(1, 20))]
         with get_client(sync_client=True) as api:
             runs = [api.read_flow_run(uuid.UUID(one)) for one in ids]
             runs += api.read_flow_runs(flow_run_filter=_of_keys(*keys))
@@ -348,21 +347,6 @@ def _traffic(version: Mapping[str, Any]) -> dict[str, int]:
 
 def _annotation(version: Mapping[str, Any], name: str) -> str:
     return str(version["metadata"].get("annotations", {}).get(f"fraud-ab/{name}", ""))
-
-
-def _catch_up(gateway: PrefectGateway, hour: int) -> None:
-    """`serve.catch_up` as it is after so many hours."""
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(tz) + timedelta(hours=hour)
-
-    real, serve.datetime = serve.datetime, Later
-    try:
-        serve.catch_up(gateway)
-    finally:
-        serve.datetime = real
 
 
 def _start_follow_up() -> None:

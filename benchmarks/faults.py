@@ -11,8 +11,9 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 LANES = 3
 SEED = 7
 QUICK_CASES = 24
-SCENARIOS = ("promotion", "keep-baseline", "rollback", "emergency")
+PROMOTION, KEEP_BASELINE, ROLLBACK, EMERGENCY = SCENARIOS = ("promotion", "keep-baseline", "rollback", "emergency")
 KILLS = ("killed before", "killed after")
 OVER_HTTP = ("Kubernetes", "MLflow", "S3", "Slack", "Prometheus")
 WAYS = (Mishap.REFUSED, Mishap.TIMEOUT, Mishap.SERVER_ERROR, Mishap.TOO_MANY_REQUESTS)
@@ -65,6 +66,17 @@ def plans_of(seen: Iterable[Seen]) -> list[Plan]:
     return plans
 
 
+def plan_cases(seen: Mapping[str, Sequence[Seen]]) -> list[tuple[str, Plan]]:
+    """Every fault of every scenario; the steps that follow an emergency are those of `rollback`, so there they are only killed."""
+    followed = {one.step for one in seen[ROLLBACK]}
+    return [
+        (scenario, plan)
+        for scenario, requests in seen.items()
+        for plan in plans_of(requests)
+        if scenario != EMERGENCY or not plan.system or plan.step not in followed
+    ]
+
+
 def play_all(pool: ProcessPoolExecutor, planned: Sequence[tuple[str, Plan | None]], numbers: Iterable[int]) -> list[Played]:
     """In the order of `planned`."""
     from benchmarks.fault_lane import Case, play
@@ -86,30 +98,28 @@ def run_matrix(stage: Stage, *, is_quick: bool) -> list[CaseResult]:
     numbers = itertools.count(1)
     with open_lanes(stage.lanes) as pool:
         clean = play_all(pool, [(scenario, None) for scenario in SCENARIOS], numbers)
-        planned = [(played.result.scenario, plan) for played in clean for plan in plans_of(played.seen)]
+        planned = plan_cases({played.result.scenario: played.seen for played in clean})
         if is_quick:
             planned = random.Random(SEED).sample(planned, QUICK_CASES)  # noqa: S311 - a sample, no secret
         played = play_all(pool, planned, numbers)
     return [*(one.result for one in clean if one.result.ending == "bad"), *(one.result for one in played)]
 
 
-def run_processes(*, is_quick: bool) -> list[CaseResult]:
-    """The faults of real processes, in one of its own: they have a stack of their own, and Prefect reads its settings once."""
+@contextmanager
+def process_faults(*, is_quick: bool) -> Generator[Future[list[CaseResult]]]:
+    """The faults of real processes, beside the others: they wait for a lot. Prefect reads its settings once in a process."""
     from benchmarks.process_faults import process_fault_cases
 
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(process_fault_cases, quick=is_quick).result()
+        yield pool.submit(process_fault_cases, quick=is_quick)
 
 
 def main() -> None:
     began, is_quick = time.monotonic(), os.environ.get("QUICK") == "1"
-    given = dict(os.environ)
-    with Stage(LANES) as stage:
+    with process_faults(is_quick=is_quick) as of_processes, Stage(LANES) as stage:
         os.environ.update(stage.environment)
         results = run_matrix(stage, is_quick=is_quick)
-    os.environ.clear()
-    os.environ.update(given)
-    results += run_processes(is_quick=is_quick)
+        results += of_processes.result()
     console = Console(width=120)
     console.print(count_table(results))
     console.print(NOTES, soft_wrap=True, highlight=False)

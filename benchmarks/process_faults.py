@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.fault_cases import CaseResult, Ending, bad_lines, count_table
 from benchmarks.process_checks import broken_invariants, ending_of, registry_problems, serving_problems
-from benchmarks.process_world import NotSeen, ProcessWorld, Story, process_world
+from benchmarks.process_world import WATCH_CLOSELY_SECONDS, NotSeen, ProcessWorld, Story, process_world
 from flows.domain.action_plan import Stage
 from flows.domain.decision import Choice
 from flows.domain.decision_record import RecordKind
@@ -120,7 +120,7 @@ def _kill(world: ProcessWorld, kill: Kill) -> CaseResult:
         world.let(candidate_win=kill.scenario == PROMOTION)
         story = world.new_story()
         world.press(story, Choice.CONFIRM)
-        world.until(lambda: kill.seen(world, story), kill.step)
+        world.until(lambda: kill.seen(world, story), kill.step, pause=WATCH_CLOSELY_SECONDS)
         if kill.machine:
             world.lose_machine(story)
         else:

@@ -26,8 +26,9 @@ from deployments.sandbox.installed_test import deploy, wait_until_ready
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.kubernetes.router import NothingServedError
 from deployments.sandbox.live_traffic import LiveTraffic
+from deployments.sandbox.processes import START_SECONDS
 from deployments.sandbox.slack import SandboxSlack
-from deployments.sandbox.stack import SERVER_START_SECONDS, EmbeddedStack
+from deployments.sandbox.stack import EmbeddedStack
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.action_plan import Stage
 from flows.domain.decision import Choice, Decision
@@ -47,7 +48,7 @@ CHANNEL = "C0FRAUD"
 STARTED_AT = datetime.fromisoformat(START.isoformat())
 KNOWN_UNTIL = STARTED_AT + timedelta(days=52)  # the second of three looks has matured, so that it can be postponed
 EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
-LOOK_SECONDS = 0.02
+LOOK_SECONDS, WATCH_CLOSELY_SECONDS = 0.2, 0.02
 API_SECONDS = 10
 DEPLOYMENT_SECONDS = 90.0
 POLICY = """\
@@ -116,7 +117,7 @@ class ProcessWorld:
         while True:
             with contextlib.suppress(NothingServedError):
                 return self.kubernetes.route(card)
-            time.sleep(LOOK_SECONDS)
+            time.sleep(WATCH_CLOSELY_SECONDS)
 
     def new_story(self) -> Story:
         """Two new models, a SeldonDeployment on which the baseline serves alone, a test of them, and its flow run."""
@@ -184,18 +185,18 @@ class ProcessWorld:
         serve.start_again()
 
     def await_prefect(self) -> None:
-        self.stack.child("prefect").wait_until(f"{self.stack.prefect_url}/api/health", seconds=SERVER_START_SECONDS)
+        self.stack.child("prefect").wait_until(f"{self.stack.prefect_url}/api/health", seconds=START_SECONDS)
 
     # ---- what is seen ---------------------------------------------------------------------------------------------
 
-    def until(self, look: Callable[[], T | None], what: str, seconds: float = 90.0) -> T:
+    def until(self, look: Callable[[], T | None], what: str, seconds: float = 90.0, *, pause: float = LOOK_SECONDS) -> T:
         """Look again and again until there is something true; what is away for a moment is not there yet."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.HTTPError, OutsideSystemError):
                 if found := look():
                     return found
-            time.sleep(LOOK_SECONDS)
+            time.sleep(pause)
         raise NotSeen(f"waited {seconds:g} s for {what}")
 
     def state(self) -> ServingState:

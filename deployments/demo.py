@@ -17,8 +17,8 @@ from rich.console import Console
 
 from deployments.demo_command import Decide, Scenario
 from deployments.demo_report import final_state, print_ending, print_parts, print_verdict
-from deployments.sandbox.processes import ChildFailed
-from deployments.sandbox.stack import ROOT, EmbeddedStack
+from deployments.sandbox.processes import ROOT, ChildFailed
+from deployments.sandbox.stack import EmbeddedStack
 from flows.domain.decision import Choice, Decision, NextStep, next_step
 from flows.domain.errors import FraudABError, SettingsInvalid
 from flows.domain.verdict import VerdictKind

@@ -26,13 +26,14 @@ from flows.rollback_to_baseline import rollback_to_baseline
 from flows.watch_promotion import watch_promotion
 from flows.wiring import systems
 from slackbot.periodic_checks import PeriodicChecks
-from slackbot.prefect_gateway import PrefectGateway
+from slackbot.prefect_gateway import KnownRun, PrefectGateway
 from slackbot.reconciler import Reconciler
 
 DEPLOYMENT = "fraud"
 RUNS_AT_ONCE = 8
 PRODUCTION_SECONDS, REGISTRY_SECONDS = 5.0, 30.0
 SERVER_WAIT_SECONDS = 120
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(hours=1)
 SCHEDULES = {  # UTC
     check_running_test.name: "0 6 * * *",
     watch_promotion.name: "*/5 * * * *",
@@ -88,13 +89,22 @@ def _deployment(flow: Flow[..., Any]) -> RunnerDeployment:
 def catch_up(gateway: PrefectGateway) -> None:
     """Start the catch-up of every emergency revert that is still noted on the deployment: from a shell, or in an outage.
 
-    Once, and again after every hour in which it did not succeed.
+    Once; and when that run has ended and the note is still there, again, after a pause that doubles each time. A run that has
+    not ended is waited for, but not for ever: its machine may be gone.
     """
     for entry in systems().serving.read().unrecorded:
-        parameters = {"revert_id": entry["id"], "actor": entry["actor"], "reason": entry["reason"]}
-        hours = (datetime.now(UTC) - datetime.fromisoformat(entry["at"])) // timedelta(hours=1)
-        key = f"{entry['id']}-{hours}" if hours > 0 else entry["id"]
+        revert_id = entry["id"]
+        runs = gateway.runs_with(FOLLOW_UP, "revert_id", revert_id)
+        if runs and datetime.now(UTC) < _patience_ends(runs[0], len(runs)):
+            continue
+        parameters = {"revert_id": revert_id, "actor": entry["actor"], "reason": entry["reason"]}
+        key = f"{revert_id}-{len(runs)}" if runs else revert_id  # several of us may get here at once
         gateway.start_run(FOLLOW_UP, parameters, idempotency_key=key)
+
+
+def _patience_ends(run: KnownRun, tried: int) -> datetime:
+    pause = min(FIRST_PAUSE * 2 ** (tried - 1), LONGEST_PAUSE) if run.is_over else LONGEST_PAUSE
+    return (run.since or datetime.now(UTC)) + pause
 
 
 def wait_for_prefect(api_url: str | None) -> None:

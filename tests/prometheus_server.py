@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.sandbox.stack import free_port
+from deployments.sandbox.processes import free_port
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 120.0
 STOP_SECONDS = 8.0
 POLL_SECONDS = 0.1
 LOG_LINES_SHOWN = 15
@@ -20,6 +23,12 @@ LOG_LINES_SHOWN = 15
 
 class ChildFailed(RuntimeError):
     """A part of the embedded stack did not start; the message ends with the last lines of its log."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Child:

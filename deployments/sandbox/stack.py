@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,15 +21,14 @@ from typing import TYPE_CHECKING
 import boto3
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from deployments.sandbox.processes import Child, stop_all
+from deployments.sandbox.prefect_server import PrefectServer
+from deployments.sandbox.processes import ROOT, START_SECONDS, Child, free_port, stop_all
 from deployments.sandbox.slack import SandboxSlack
 
 if TYPE_CHECKING:
     from moto.server import ThreadedMotoServer
 
-ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "fraud-ab-archive"
-SERVER_START_SECONDS = 120.0
 QUIET = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -56,12 +54,6 @@ class Part:
     name: str
     where: str
     embedded: bool
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class EmbeddedStack:
@@ -134,15 +126,13 @@ class EmbeddedStack:
         if self._given("Prefect", "PREFECT_API_URL"):
             self.prefect_url = os.environ["PREFECT_API_URL"].removesuffix("/api")
             return lambda: None
-        port = free_port()
-        self.prefect_url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        server = PrefectServer(self.folder / "prefect", self.environment)
+        self._children.append(server.child)
+        self.prefect_url = server.url
         self.environment["PREFECT_API_URL"] = f"{self.prefect_url}/api"
-        # without it the page of the UI asks port 4200
-        child = self._child("prefect", command, {"PREFECT_SERVER_UI_API_URL": f"{self.prefect_url}/api"})
         self.environment["FRAUD_AB_PREFECT_UI_URL"] = self.prefect_url
         self.parts.append(Part("Prefect", self.prefect_url, embedded=True))
-        return lambda: child.wait_until(f"{self.prefect_url}/api/health", seconds=SERVER_START_SECONDS)
+        return server.wait
 
     def _start_mlflow(self) -> Callable[[], None]:
         if self._given("MLflow", "MLFLOW_TRACKING_URI"):
@@ -163,7 +153,7 @@ class EmbeddedStack:
         child = self._child("mlflow", command, configuration)
         self.environment["MLFLOW_TRACKING_URI"] = self.mlflow_url
         self.parts.append(Part("MLflow", self.mlflow_url, embedded=True))
-        return lambda: child.wait_until(f"{self.mlflow_url}/health", seconds=SERVER_START_SECONDS)
+        return lambda: child.wait_until(f"{self.mlflow_url}/health", seconds=START_SECONDS)
 
     def _start_postgres(self) -> None:
         if self._given("feedback", "FRAUD_AB_FEEDBACK_URL") and self._given("decision log", "FRAUD_AB_DECISION_LOG_URL"):

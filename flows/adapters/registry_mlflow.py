@@ -11,6 +11,7 @@ import os
 import tempfile
 import warnings
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,7 @@ class MlflowRegistry:
         self._mode = mode
 
     def entry(self, model: Model) -> RegistryEntry:
-        version = self._version(model)
-        return RegistryEntry(model.name, str(version.version), self._stage(version), tuple(sorted(version.aliases)))
+        return self._entry(model, self._version(model))
 
     def set_in_charge(self, model: Model) -> RegistryEntry:
         """Production and `champion`; other versions of the same registered model are archived by MLflow itself."""
@@ -93,7 +93,9 @@ class MlflowRegistry:
                 raise OutsideSystemError(
                     "MLflow", f"{doing}: it was logged without input_example; log it with one", retryable=False
                 )
-            return len(mlflow.pyfunc.load_model(str(files)).predict(example))
+            # its warnings compare the model's requirements with every package here, for seconds; what serves it is another image
+            loaded = mlflow.pyfunc.load_model(str(files), suppress_warnings=True)
+            return len(loaded.predict(example))
         except OutsideSystemError:
             raise
         except Exception as error:
@@ -144,6 +146,9 @@ class MlflowRegistry:
         with _talking(f"reading {model}"):
             return self._client.get_model_version(model.name, model.version)
 
+    def _entry(self, model: Model, version: ModelVersion) -> RegistryEntry:
+        return RegistryEntry(model.name, str(version.version), self._stage(version), tuple(sorted(version.aliases)))
+
     def _stage(self, version: ModelVersion) -> Stage:
         if self._mode is not RegistryMode.ALIASES:
             return Stage(version.current_stage)
@@ -154,35 +159,40 @@ class MlflowRegistry:
 
     def _mark(self, model: Model, stage: Stage, *, alias: str | None) -> RegistryEntry:
         """Set stage and alias where they differ, then read back; another answer than the wanted one is worth another try."""
+        version = self._version(model)
         with _talking(f"setting {model} to {stage}"):
-            if self._mode is not RegistryMode.ALIASES:
-                self._transition(model, stage)
-            if self._mode is not RegistryMode.STAGES:
-                self._move_aliases(model, stage, alias)
-        entry = self.entry(model)
+            has_moved = self._mode is not RegistryMode.ALIASES and self._transition(version, stage)
+            has_moved |= self._mode is not RegistryMode.STAGES and self._move_aliases(version, stage, alias)
+        entry = self.entry(model) if has_moved else self._entry(model, version)
         lacks_alias = alias is not None and self._mode is not RegistryMode.STAGES and alias not in entry.aliases
         if entry.stage is not stage or lacks_alias:
             raise OutsideSystemError("MLflow", f"setting {model} to {stage}: it reads {entry}", retryable=True)
         return entry
 
-    def _transition(self, model: Model, stage: Stage) -> None:
-        if self._client.get_model_version(model.name, model.version).current_stage == stage:
-            return
+    def _transition(self, version: ModelVersion, stage: Stage) -> bool:
+        """Returns whether anything had to be changed."""
+        if version.current_stage == stage:
+            return False
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*transition_model_version_stage.*", category=FutureWarning)
             self._client.transition_model_version_stage(
-                model.name, model.version, stage, archive_existing_versions=stage is Stage.PRODUCTION
+                version.name, str(version.version), stage, archive_existing_versions=stage is Stage.PRODUCTION
             )
+        return True
 
-    def _move_aliases(self, model: Model, stage: Stage, alias: str | None) -> None:
-        version = self._client.get_model_version(model.name, model.version)
-        if version.tags.get(STAGE_TAG) != stage:
-            self._client.set_model_version_tag(model.name, model.version, STAGE_TAG, str(stage))
-        if alias and alias not in version.aliases:
-            self._client.set_registered_model_alias(model.name, alias, model.version)
-        for other in {CHAMPION, PREVIOUS, CHALLENGER} - {alias}:
-            if other in version.aliases:
-                self._client.delete_registered_model_alias(model.name, other)
+    def _move_aliases(self, version: ModelVersion, stage: Stage, alias: str | None) -> bool:
+        """Returns whether anything had to be changed."""
+        name, number = version.name, str(version.version)
+        others = [other for other in (CHAMPION, PREVIOUS, CHALLENGER) if other != alias and other in version.aliases]
+        is_tagged = version.tags.get(STAGE_TAG) == stage
+        has_alias = alias is None or alias in version.aliases
+        if not is_tagged:
+            self._client.set_model_version_tag(name, number, STAGE_TAG, str(stage))
+        if alias and not has_alias:
+            self._client.set_registered_model_alias(name, alias, number)
+        for other in others:
+            self._client.delete_registered_model_alias(name, other)
+        return bool(others) or not (is_tagged and has_alias)
 
 
 def _first_line(error: Exception) -> str:
@@ -197,6 +207,7 @@ def _talking(doing: str) -> Generator[None]:
         yield
     except MlflowException as error:
         status = error.get_http_status_code()
-        raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=status >= 500 or status == 429) from error
+        is_passing = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT)
+        raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=is_passing) from error
     except OSError as error:  # requests' errors are OSErrors
         raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=True) from error

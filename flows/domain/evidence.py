@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import Enum
 from fractions import Fraction
+from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -93,8 +94,11 @@ def rebuilt(kind: type[T], data: Mapping[str, Any]) -> T:
     Raises:
         KeyError, ValueError, TypeError: the data is not of this shape.
     """
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     return kind(**{field.name: _typed(hints[field.name], data[field.name]) for field in fields(kind)})
+
+
+_hints = cache(get_type_hints)  # they are text in the classes, and parsing it takes longer than all the rest
 
 
 def _typed(hint: Any, value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import TYPE_CHECKING
 
-from scipy.stats import hypergeom, norm
+import scipy
 
 from flows.domain.counts import FlagCounts
 
@@ -52,15 +52,15 @@ def flag_rate_p(test: FlagCounts, now: FlagCounts) -> float:
     """
     total, flagged = test.requests + now.requests, test.flagged + now.flagged
     tails = (
-        hypergeom.cdf(now.flagged, total, flagged, now.requests),
-        hypergeom.sf(now.flagged - 1, total, flagged, now.requests),
+        scipy.stats.hypergeom.cdf(now.flagged, total, flagged, now.requests),
+        scipy.stats.hypergeom.sf(now.flagged - 1, total, flagged, now.requests),
     )
     by_request = min(1.0, 2 * float(min(tails)))
     variance = _by_card(test, flagged / total) + _by_card(now, flagged / total)
     if variance <= 0:
         return by_request
     z = (now.flagged / now.requests - test.flagged / test.requests) / sqrt(variance)
-    return max(by_request, 2 * float(norm.sf(abs(z))))
+    return max(by_request, 2 * float(scipy.stats.norm.sf(abs(z))))
 
 
 def _by_card(counts: FlagCounts, rate: float) -> float:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from math import exp, log
 from typing import TYPE_CHECKING
 
-from scipy.special import betaln
+import scipy
 
 from flows.domain.criteria import CriterionStatus, check_stability
 from flows.domain.guardrails import percent
@@ -75,7 +75,7 @@ def sample_ratio_evidence(candidate: int, total: int, expected_share: Fraction) 
     """
     share, others = float(expected_share), total - candidate
     one, two = _PRIOR_CARDS * share, _PRIOR_CARDS * (1 - share)
-    mixture = float(betaln(one + candidate, two + others) - betaln(one, two))
+    mixture = float(scipy.special.betaln(one + candidate, two + others) - scipy.special.betaln(one, two))
     return mixture - candidate * log(share) - others * log(1 - share)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from scipy.stats import chi2
+import scipy
 
 from flows.domain.counts import Design
 from flows.domain.metrics import precision_standard_error, recall_design_effect
@@ -124,7 +124,7 @@ def _p_value(weeks: Sequence[_Week], variances: Sequence[float], effect: float) 
     weights = [1 / variance for variance in variances]
     mean = sum(weight * difference for weight, difference in zip(weights, differences, strict=True)) / sum(weights)
     q = sum(weight * (difference - mean) ** 2 for weight, difference in zip(weights, differences, strict=True))
-    return float(chi2.sf(q / effect, len(weeks) - 1))
+    return float(scipy.stats.chi2.sf(q / effect, len(weeks) - 1))
 
 
 def _precision_effect(outcomes: Outcomes) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import acos, copysign, cos, exp, pi, sqrt
 from typing import cast
 
-from scipy.optimize import brentq
+import scipy
 
 from flows.domain.counts import Outcomes, Overlap
 from flows.domain.metrics import precision_standard_error, quadratic_form, recall_design_effect, score_z, two_sided_z
@@ -130,7 +130,7 @@ def score_difference(
         if estimate == edge:
             return edge
         beside = estimate + edge * 1e-9  # at the estimate itself nothing may vary
-        return cast("float", brentq(excess, edge, beside, args=(wanted,)))
+        return cast("float", scipy.optimize.brentq(excess, edge, beside, args=(wanted,)))
 
     return end(-1.0, z), end(1.0, -z)
 
@@ -178,7 +178,7 @@ def _score_ratio(outcomes: Outcomes, confidence: float, widening: float) -> tupl
         return score_z(one, two, exp(log_ratio)) - wanted
 
     def ratio_at(wanted: float) -> float:
-        return exp(cast("float", brentq(excess, -_FURTHEST, _FURTHEST, args=(wanted,))))
+        return exp(cast("float", scipy.optimize.brentq(excess, -_FURTHEST, _FURTHEST, args=(wanted,))))
 
     return ratio_at(z) if two.caught else 0.0, ratio_at(-z)
 

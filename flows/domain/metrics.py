@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from math import asin, sqrt
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import kolmogorov
-from scipy.stats import binom, binomtest, chi2, fisher_exact, hypergeom, norm
+import scipy
 
 from flows.domain.counts import VECTOR, Design, ModelCounts, Outcomes
 from flows.domain.policy import Sides
@@ -83,8 +81,8 @@ def mcnemar(baseline_only: int, candidate_only: int) -> McNemar:
     if not difference:
         return McNemar(0.0, 0.0, 1.0, 1.0, 1.0)
     fewer, z = min(baseline_only, candidate_only), difference / sqrt(disagreements)
-    corrected = float(chi2.sf((abs(difference) - 1) ** 2 / disagreements, 1))
-    at_most, less = (float(binom.cdf(count, disagreements, 0.5)) for count in (fewer, fewer - 1))
+    corrected = float(scipy.stats.chi2.sf((abs(difference) - 1) ** 2 / disagreements, 1))
+    at_most, less = (float(scipy.stats.binom.cdf(count, disagreements, 0.5)) for count in (fewer, fewer - 1))
     return McNemar(z, z * z, corrected, min(1.0, 2 * at_most), at_most + less)
 
 
@@ -154,7 +152,7 @@ def boschloo(before: ModelCounts, after: ModelCounts) -> float:
     if total <= _SMALL_TABLE:
         recalls, beyond = (0.0, 1.0), 0.0
     else:
-        possible = binomtest(caught, total).proportion_ci(1 - _GAMMA, "exact")
+        possible = scipy.stats.binomtest(caught, total).proportion_ci(1 - _GAMMA, "exact")
         recalls, beyond = (float(possible.low), float(possible.high)), _GAMMA
     side = min(_boschloo_side(after, before, recalls), _boschloo_side(before, after, recalls))
     return min(1.0, 2 * (side + beyond))
@@ -165,7 +163,7 @@ def _boschloo_side(high: ModelCounts, low: ModelCounts, recalls: tuple[float, fl
     x_low, beyond = _boschloo_region(high, low, recalls)
 
     def missed(recall: NDArray[np.float64]) -> NDArray[np.float64]:
-        inside = binom.pmf(x_low, low.frauds, recall) * binom.sf(beyond - 1, high.frauds, recall)
+        inside = scipy.stats.binom.pmf(x_low, low.frauds, recall) * scipy.stats.binom.sf(beyond - 1, high.frauds, recall)
         return -np.sum(inside, axis=0)
 
     def missed_at(recall: float) -> float:
@@ -175,7 +173,7 @@ def _boschloo_side(high: ModelCounts, low: ModelCounts, recalls: tuple[float, fl
     values = missed(grid)
     best = int(np.argmin(values))
     around = grid[max(0, best - 1)], grid[min(_RECALL_POINTS - 1, best + 1)]
-    peak = minimize_scalar(missed_at, bounds=around, method="bounded")
+    peak = scipy.optimize.minimize_scalar(missed_at, bounds=around, method="bounded")
     return -min(float(peak.fun), float(values[best]))
 
 
@@ -184,13 +182,15 @@ def _boschloo_region(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For each likely count of `low`, as a column: the least count of `high` that Fisher's test finds as extreme as observed."""
     total = high.frauds + low.frauds
-    ends = binom.ppf(_TAIL, low.frauds, recalls[0]), binom.isf(_TAIL, low.frauds, recalls[1])
+    ends = scipy.stats.binom.ppf(_TAIL, low.frauds, recalls[0]), scipy.stats.binom.isf(_TAIL, low.frauds, recalls[1])
     x_low = np.arange(max(0, int(ends[0])), int(ends[1]) + 1)
-    observed = hypergeom.sf(high.caught - 1, total, high.caught + low.caught, high.frauds) * (1 + 1e-9)
+    observed = scipy.stats.hypergeom.sf(high.caught - 1, total, high.caught + low.caught, high.frauds) * (1 + 1e-9)
     first, beyond = np.zeros_like(x_low), np.full_like(x_low, high.frauds + 1)
     for _ in range(high.frauds.bit_length() + 1):
         middle = (first + beyond) // 2
-        is_extreme = (middle > high.frauds) | (hypergeom.sf(middle - 1, total, middle + x_low, high.frauds) <= observed)
+        is_extreme = (middle > high.frauds) | (
+            scipy.stats.hypergeom.sf(middle - 1, total, middle + x_low, high.frauds) <= observed
+        )
         first, beyond = np.where(is_extreme, first, np.minimum(middle + 1, beyond)), np.where(is_extreme, middle, beyond)
     return x_low[:, None], beyond[:, None]
 
@@ -203,7 +203,7 @@ def fisher(before: ModelCounts, after: ModelCounts) -> tuple[float, float]:
         (0.4857, 0.2429)
     """
     table = [[model.caught, model.frauds - model.caught] for model in (after, before)]
-    tests = [cast("Any", fisher_exact(table, alternative=kind)) for kind in ("two-sided", "greater")]
+    tests = [scipy.stats.fisher_exact(table, alternative=kind) for kind in ("two-sided", "greater")]
     return float(tests[0].pvalue), float(tests[1].pvalue)
 
 
@@ -214,17 +214,17 @@ def kolmogorov_q(scaled_distance: float) -> float:
         >>> round(kolmogorov_q(1.6276), 4)
         0.01
     """
-    return float(kolmogorov(scaled_distance))
+    return float(scipy.special.kolmogorov(scaled_distance))
 
 
 def two_sided_p(z: float) -> float:
     """Two-sided p-value of a standard normal statistic."""
-    return 2 * float(norm.sf(abs(z)))
+    return 2 * float(scipy.stats.norm.sf(abs(z)))
 
 
 def two_sided_z(confidence: float) -> float:
     """How many standard errors a normal interval of this confidence (0..1) reaches to each side."""
-    return float(norm.isf((1 - confidence) / 2))
+    return float(scipy.stats.norm.isf((1 - confidence) / 2))
 
 
 def has_small_cell(outcomes: Outcomes, least: int) -> bool:
@@ -339,9 +339,9 @@ def equivalence_p(difference: float, standard_error: float, band: float, sides: 
     room = band + difference if sides is Sides.LOWER else band - abs(difference)
     if standard_error == 0:
         return 0.0 if room > 0 else 1.0
-    return float(norm.sf(room / standard_error))
+    return float(scipy.stats.norm.sf(room / standard_error))
 
 
 def sample_ratio_p(candidate: int, total: int, expected_share: Fraction) -> float:
     """Two-sided exact binomial p-value of `candidate` of `total` cards under the policy's share; 1 without cards."""
-    return float(binomtest(candidate, total, float(expected_share)).pvalue) if total else 1.0
+    return float(scipy.stats.binomtest(candidate, total, float(expected_share)).pvalue) if total else 1.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
-from scipy.stats import norm
+import scipy
 
 from flows.domain.metrics import relative_improvement, two_sided_z
 from flows.domain.policy import Sides
@@ -50,7 +50,7 @@ class Estimate:
             mean, so its standard deviation from here is error·√(fraction·(1 - fraction)).
         """
         spread = self.error * sqrt(self.fraction * (1 - self.fraction))
-        return float(norm.cdf((self.value - edge) / spread)) if spread > 0 else float(self.value >= edge)
+        return float(scipy.stats.norm.cdf((self.value - edge) / spread)) if spread > 0 else float(self.value >= edge)
 
 
 def frauds_needed_split(
@@ -76,7 +76,7 @@ def frauds_needed_split(
     common = (ratio * baseline + candidate) / (ratio + 1)
     under_equality = sqrt(common * (1 - common) * (1 + 1 / ratio))
     in_truth = sqrt(baseline * (1 - baseline) / ratio + candidate * (1 - candidate))
-    z_alpha, z_power = float(norm.isf(alpha / 2)), float(norm.ppf(power))
+    z_alpha, z_power = float(scipy.stats.norm.isf(alpha / 2)), float(scipy.stats.norm.ppf(power))
     return ((z_alpha * under_equality + z_power * in_truth) / (candidate - baseline)) ** 2
 
 
@@ -98,7 +98,7 @@ def frauds_needed_pairs(baseline_only: float, candidate_only: float, *, alpha: f
         280
     """
     disagreements, difference = baseline_only + candidate_only, candidate_only - baseline_only
-    z_alpha, z_power = float(norm.isf(alpha / 2)), float(norm.ppf(power))
+    z_alpha, z_power = float(scipy.stats.norm.isf(alpha / 2)), float(scipy.stats.norm.ppf(power))
     return ((z_alpha * sqrt(disagreements) + z_power * sqrt(disagreements - difference**2)) / difference) ** 2
 
 
@@ -121,7 +121,7 @@ def look_ahead(evidence: Evidence, policy: Policy, significance: Significance | 
     chance = _chance(policy, recall, precision, last_z) if evidence.window else None
     if recall.value <= required or not isfinite(last_z):
         return Outlook(chance, None, None, "At today's estimate more data does not win.")
-    z_power = float(norm.ppf(float(policy.statistics.power)))
+    z_power = float(scipy.stats.norm.ppf(float(policy.statistics.power)))
     error = min(recall.value / (last_z + z_power), (recall.value - required) / z_power)
     seen = evidence.outcomes.compared_frauds
     more = max(0, ceil(seen * (recall.error / error) ** 2) - seen)

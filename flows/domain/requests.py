@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from scipy.stats import binom, hypergeom
+import scipy
 
 from flows.domain.counts import Coverage, RequestBucket, TelemetrySummary
 
@@ -81,7 +81,9 @@ def is_over_latency_limit(bucket: RequestBucket, latency: Latency, alpha: float 
     within = bucket.within_limit + bucket.near_limit
     if bucket.timed < latency.bucket_requests or within >= bucket.timed * latency.share:
         return False
-    return float(binom.cdf(within, bucket.timed, float(latency.share))) < (latency.bucket_p_value if alpha is None else alpha)
+    return float(scipy.stats.binom.cdf(within, bucket.timed, float(latency.share))) < (
+        latency.bucket_p_value if alpha is None else alpha
+    )
 
 
 def slower_p(baseline: RequestBucket, candidate: RequestBucket) -> float:
@@ -93,7 +95,7 @@ def slower_p(baseline: RequestBucket, candidate: RequestBucket) -> float:
     """
     total = baseline + candidate
     one, two = baseline.within_limit + baseline.near_limit, candidate.within_limit + candidate.near_limit
-    return float(hypergeom.cdf(two, total.timed, one + two, candidate.timed)) if total.timed else 1.0
+    return float(scipy.stats.hypergeom.cdf(two, total.timed, one + two, candidate.timed)) if total.timed else 1.0
 
 
 def more_errors_p(baseline: RequestBucket, candidate: RequestBucket) -> float:
@@ -106,7 +108,7 @@ def more_errors_p(baseline: RequestBucket, candidate: RequestBucket) -> float:
     total = baseline + candidate
     if not total.answered:
         return 1.0
-    return float(hypergeom.sf(candidate.errors - 1, total.answered, total.errors, candidate.answered))
+    return float(scipy.stats.hypergeom.sf(candidate.errors - 1, total.answered, total.errors, candidate.answered))
 
 
 def error_share(bucket: RequestBucket) -> Fraction | None:

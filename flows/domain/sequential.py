@@ -11,10 +11,7 @@ from math import inf, pi, sqrt
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from scipy.integrate import simpson
-from scipy.optimize import brentq
-from scipy.special import betainc, betaln
-from scipy.stats import norm
+import scipy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +51,7 @@ def spent_alpha(alpha: float, fraction: float) -> float:
     """
     if fraction >= 1:
         return alpha
-    return 4 * float(norm.sf(float(norm.isf(alpha / 4)) / sqrt(fraction))) if fraction > 0 else 0.0
+    return 4 * float(scipy.stats.norm.sf(float(scipy.stats.norm.isf(alpha / 4)) / sqrt(fraction))) if fraction > 0 else 0.0
 
 
 def boundaries(alpha: float, looks: Sequence[Look]) -> list[float]:
@@ -90,7 +87,7 @@ def boundaries(alpha: float, looks: Sequence[Look]) -> list[float]:
 
 def nominal_alpha(alpha: float, looks: Sequence[Look]) -> float:
     """The two-sided level at which the last of these looks is significant (0: nothing may be spent)."""
-    return 2 * float(norm.sf(boundaries(alpha, looks)[-1]))
+    return 2 * float(scipy.stats.norm.sf(boundaries(alpha, looks)[-1]))
 
 
 def _critical_z(
@@ -101,14 +98,14 @@ def _critical_z(
     def excess(z: float) -> float:
         edge = z * sqrt(information)
         if inside is None:
-            return 2 * float(norm.sf(z)) - budget
+            return 2 * float(scipy.stats.norm.sf(z)) - budget
         grid, density = inside
-        crossing = norm.sf((edge - grid) / sqrt(step)) + norm.cdf((-edge - grid) / sqrt(step))
-        return float(simpson(density * crossing, x=grid)) - budget
+        crossing = scipy.stats.norm.sf((edge - grid) / sqrt(step)) + scipy.stats.norm.cdf((-edge - grid) / sqrt(step))
+        return float(scipy.integrate.simpson(density * crossing, x=grid)) - budget
 
     if excess(_FURTHEST_Z) >= 0:
         return inf
-    return cast("float", brentq(excess, 0.0, _FURTHEST_Z, xtol=1e-10))
+    return cast("float", scipy.optimize.brentq(excess, 0.0, _FURTHEST_Z, xtol=1e-10))
 
 
 def _carry(
@@ -118,10 +115,10 @@ def _carry(
     edge = min(z, _FURTHEST_Z) * sqrt(information)
     grid = np.linspace(-edge, edge, _POINTS)
     if inside is None:
-        return grid, norm.pdf(grid, scale=sqrt(information))
+        return grid, scipy.stats.norm.pdf(grid, scale=sqrt(information))
     before, density = inside
     steps = np.exp(-((grid[:, None] - before) ** 2) / (2 * step)) / sqrt(2 * pi * step)
-    return grid, np.asarray(simpson(density * steps, x=before, axis=1))
+    return grid, np.asarray(scipy.integrate.simpson(density * steps, x=before, axis=1))
 
 
 def crossing_probability(boundary: Sequence[float], fractions: Sequence[float]) -> float:
@@ -140,7 +137,7 @@ def crossing_probability(boundary: Sequence[float], fractions: Sequence[float]) 
     for z, now in zip(boundary, fractions, strict=True):
         inside = _carry(inside, now, now - before, z)
         before = now
-    return 1.0 if inside is None else 1 - float(simpson(inside[1], x=inside[0]))
+    return 1.0 if inside is None else 1 - float(scipy.integrate.simpson(inside[1], x=inside[0]))
 
 
 def wang_tsiatis(alpha: float, fractions: Sequence[float], delta: float) -> list[float]:
@@ -163,7 +160,7 @@ def wang_tsiatis(alpha: float, fractions: Sequence[float], delta: float) -> list
     def excess(scale: float) -> float:
         return crossing_probability([scale * part for part in shape], fractions) - alpha
 
-    scale = cast("float", brentq(excess, 0.1, _FURTHEST_Z / 2, xtol=1e-8))
+    scale = cast("float", scipy.optimize.brentq(excess, 0.1, _FURTHEST_Z / 2, xtol=1e-8))
     return [scale * part for part in shape]
 
 
@@ -185,4 +182,8 @@ def mcnemar_e_value(baseline_only: int, candidate_only: int) -> float:
     """
     b, c = baseline_only, candidate_only
     with np.errstate(over="ignore", divide="ignore"):  # overwhelming evidence is infinite, and none at all is 0
-        return float(np.exp((b + c + 1) * np.log(2) + betaln(c + 1, b + 1) + np.log(betainc(b + 1, c + 1, 0.5))))
+        return float(
+            np.exp(
+                (b + c + 1) * np.log(2) + scipy.special.betaln(c + 1, b + 1) + np.log(scipy.special.betainc(b + 1, c + 1, 0.5))
+            )
+        )

@@ -18,8 +18,7 @@ from mlflow import MlflowClient
 from mlflow.models import infer_signature
 from sklearn.linear_model import LogisticRegression
 
-from deployments.sandbox.processes import Child, stop_all
-from deployments.sandbox.stack import free_port
+from deployments.sandbox.processes import Child, free_port, stop_all
 from flows.adapters.registry_mlflow import MlflowRegistry
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.action_plan import Stage

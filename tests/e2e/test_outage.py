@@ -26,9 +26,9 @@ from kubernetes import client, config
 from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
 
-from deployments.sandbox.processes import Child, stop_all
+from deployments.sandbox.processes import ROOT, Child, free_port, stop_all
 from deployments.sandbox.slack import SandboxSlack
-from deployments.sandbox.stack import ROOT, EmbeddedStack, free_port
+from deployments.sandbox.stack import EmbeddedStack
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.decision_record import RecordKind
 from flows.domain.serving_state import ServingChange

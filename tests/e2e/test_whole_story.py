@@ -21,9 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.sandbox.demo_person import ANA
 from deployments.sandbox.installed_test import InstalledTest, install_test, wait_until_ready
+from deployments.sandbox.processes import ROOT, free_port
 from deployments.sandbox.simulator import simulate_test
 from deployments.sandbox.slack import Outcome, SandboxSlack
-from deployments.sandbox.stack import ROOT, EmbeddedStack, free_port
+from deployments.sandbox.stack import EmbeddedStack
 from flows.domain.action_plan import Stage
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import RecordKind, first_broken_link

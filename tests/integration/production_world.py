@@ -8,6 +8,7 @@ A test module names it in `pytest_plugins`. With `ON_BOTH_SERVERS` as its mark i
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -25,11 +26,13 @@ from mlflow import MlflowClient
 from mlflow.models import infer_signature
 from moto.server import ThreadedMotoServer
 from prefect import flow
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from sklearn.linear_model import LogisticRegression
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.kubernetes.seldon_operator import SeldonOperator
+from deployments.sandbox.prefect_server import PrefectServer
+from deployments.sandbox.processes import stop_all
 from deployments.sandbox.slack import SandboxSlack
 from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import Stage, plan_model_in_charge
@@ -173,9 +176,18 @@ class World:
         revert_traffic(self.systems.serving, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=datetime.now(UTC))
 
 
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """One for all modules: each test here has a name of its own."""
+    server = PrefectServer(tmp_path_factory.mktemp("server") / "prefect", os.environ)
+    server.wait()
+    yield server
+    stop_all([server.child])
+
+
 @pytest.fixture(scope="module")
-def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
+def prefect(prefect_server: PrefectServer) -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: f"{prefect_server.url}/api"}):
         yield
 
 

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deployments.metrics import ServiceMetrics, start_metrics
 from deployments.sandbox.faults import Fault
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from deployments.sandbox.stack import free_port
+from deployments.sandbox.processes import free_port
 from flows.adapters.serving_seldon import SeldonServing
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.errors import SettingsInvalid

@@ -16,7 +16,7 @@ from kubernetes import client, config
 
 from deployments.metrics import start_metrics
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from deployments.sandbox.stack import free_port
+from deployments.sandbox.processes import free_port
 from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import ActionPlan
 from flows.domain.counts import Design, ModelCounts, Outcomes

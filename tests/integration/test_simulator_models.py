@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,17 +16,10 @@ import mlflow
 import numpy as np
 import pytest
 
+from deployments.sandbox.processes import START_SECONDS, free_port
 from deployments.sandbox.simulator import SimulatedTest, simulate_test
 from deployments.sandbox.simulator.registration import register_test
 from flows.domain.ab_test import ABTest
-
-START_SECONDS = 120.0
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from deployments.sandbox.stack import free_port
+from deployments.sandbox.processes import free_port
 from tests.integration.idle_world import Cli, Idle
 
 pytest_plugins = ("tests.integration.production_world", "tests.integration.idle_world")

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from deployments.sandbox.stack import free_port
+from deployments.sandbox.processes import free_port
 from flows.adapters.feedback_ibis import IbisFeedback
 from flows.adapters.telemetry_feedback import FeedbackTelemetry
 from flows.adapters.telemetry_prometheus import METRIC, PrometheusTelemetry, PrometheusWindow

@@ -1,0 +1,74 @@
+"""The catch-up of an emergency is started, and again when it fails; Prefect's server is real, and nobody executes the runs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Crashed, Failed
+from prefect.types.entrypoint import EntrypointType
+
+from deployments import serve
+from flows.domain.serving_state import acknowledge_recorded
+from flows.production_steps import change_serving
+from flows.rollback_to_baseline import rollback_to_baseline
+from slackbot.prefect_gateway import PrefectGateway
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+    from tests.integration.production_world import World
+
+pytest_plugins = ("tests.integration.production_world",)
+
+
+@pytest.fixture
+def noted(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """An emergency that no record tells of yet; and a pause that is over at once."""
+    rollback_to_baseline.to_deployment("fraud", entrypoint_type=EntrypointType.MODULE_PATH).apply()
+    monkeypatch.setattr(serve, "FIRST_PAUSE", timedelta(0))
+    world.emergency(f"revert-{world.test.test_id}")
+    return world
+
+
+def runs(world: World) -> list[FlowRun]:
+    """The newest first."""
+    serve.catch_up(PrefectGateway())
+    with get_client(sync_client=True) as api:
+        found = api.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC)
+    return [run for run in found if run.parameters.get("revert_id") == f"revert-{world.test.test_id}"]
+
+
+def test_it_is_started_once_and_anew_whenever_it_has_failed(noted: World) -> None:
+    [first] = runs(noted)
+    assert len(runs(noted)) == 1, "it has not ended"
+    with get_client(sync_client=True) as api:
+        api.set_flow_run_state(first.id, Failed(), force=True)
+        second, *_ = runs(noted)
+        assert second.id != first.id
+        assert len(runs(noted)) == 2
+        api.set_flow_run_state(second.id, Crashed(), force=True)
+    assert len(runs(noted)) == 3
+
+
+def test_between_two_there_is_a_pause(noted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    [first] = runs(noted)
+    monkeypatch.setattr(serve, "FIRST_PAUSE", timedelta(seconds=30))
+    with get_client(sync_client=True) as api:
+        api.set_flow_run_state(first.id, Failed(), force=True)
+    assert len(runs(noted)) == 1
+
+
+def test_one_that_has_not_ended_is_not_waited_for_for_ever(noted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(runs(noted)) == 1
+    monkeypatch.setattr(serve, "LONGEST_PAUSE", timedelta(0))
+    assert len(runs(noted)) == 2
+
+
+def test_what_is_recorded_needs_none(noted: World) -> None:
+    ids = frozenset(entry["id"] for entry in noted.state.unrecorded)
+    change_serving(lambda state: acknowledge_recorded(state, ids))
+    assert runs(noted) == []
