@@ -14,6 +14,7 @@ from prefect.exceptions import PrefectException
 from prefect.runtime import task_run
 
 from flows.domain.errors import FraudABError, OutsideSystemError
+from flows.prefect_calls import no_retries
 from flows.wiring import systems
 from slackbot.messages.block_kit import ExceedsSlackLimit, escape
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from slackbot.messages.block_kit import SlackMessage
 
 LONGEST_REASON = 600
+SHOW_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +40,8 @@ def _show_in_prefect(decision_id: str, key: str, text: str, changes: Sequence[Ch
     table = [{"what": change.what, "before": change.before, "after": change.after} for change in changes]
     artifact_key = re.sub(r"[^a-z0-9]+", "-", f"{decision_id}-{key}".lower()).strip("-")
     try:
-        create_table_artifact(table=table, key=artifact_key, description=text)
+        with no_retries(SHOW_SECONDS):
+            create_table_artifact(table=table, key=artifact_key, description=text)
     except (httpx.HTTPError, PrefectException) as error:
         _log.warning("not shown in Prefect: %s", error)
 

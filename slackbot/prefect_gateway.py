@@ -18,6 +18,7 @@ from uuid import UUID
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from flows.domain.errors import OutsideSystemError, SettingsInvalid
+from flows.prefect_calls import no_retries
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -233,21 +234,13 @@ class PrefectGateway:
     def _client(self, doing: str) -> Generator[SyncPrefectClient]:
         import httpx
         from prefect.client.orchestration import get_client
-        from prefect.context import SettingsContext, get_settings_context
         from prefect.exceptions import ObjectNotFound
+        from prefect.settings import get_current_settings
 
-        context = get_settings_context()
-        if not context.settings.api.url:  # without an address Prefect would start a server of its own
+        if not get_current_settings().api.url:  # without an address Prefect would start a server of its own
             raise SettingsInvalid("the environment", ["PREFECT_API_URL: say where the Prefect server is"])
-        # The pauses of Prefect's own retries add up to a minute, and the reconcilers try again. `temporary_settings` would do the
-        # same, but reads all settings anew, which takes 0.1 s of each press.
-        once = context.settings.client.model_copy(update={"max_retries": 0})
-        settings = context.settings.model_copy(update={"client": once})
         try:
-            with (
-                SettingsContext(profile=context.profile, settings=settings),
-                get_client(sync_client=True, httpx_settings={"timeout": self._call_seconds}) as client,
-            ):
+            with no_retries(self._call_seconds), get_client(sync_client=True) as client:
                 yield client
         except ObjectNotFound as error:
             raise OutsideSystemError("Prefect", f"{doing}: it does not exist", retryable=False) from error
