@@ -180,9 +180,9 @@ def _bring_to_rest(world: World, run_id: str) -> tuple[tuple[Seen, ...], bool, t
             seen, was_hit = (*seen, *_files.seen()), _files.was_hit
             _files.begin(None if was_hit else _files.plan)
         looked = forked(partial(world.look_after, [name for name, one in ran.items() if one.was_killed]))
-        troubles += [f"look {look + 1}: {looked.trouble}"] if looked.trouble else []
-        runs = looked.value or []
-        if is_reverted and not runs:
+        runs, failed = looked.value or ([], [looked.trouble or "killed"])
+        troubles += [f"look {look + 1}: {trouble}" for trouble in failed]
+        if is_reverted and not runs and not failed:
             break
     return seen, was_hit, tuple(troubles)
 

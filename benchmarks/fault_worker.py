@@ -5,6 +5,7 @@ The product runs as it is; only its waiting times are shortened (`hurry`), and e
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import gc
 import importlib
@@ -34,7 +35,7 @@ from slackbot import publisher
 
 T = TypeVar("T")
 
-HUNG_SECONDS = 90.0
+HUNG_SECONDS, SLOW_SECONDS = 90.0, 45.0
 KILLED_BEFORE, KILLED_AFTER = "killed before", "killed after"
 WAIT_SECONDS = 4.0
 SHORTER = (
@@ -121,6 +122,7 @@ def _read_until(reading: int, ends: float) -> tuple[bytes, bool]:
 
 def _run_and_exit(act: Callable[[], object], writing: int) -> None:
     known, value, trouble = set(sys.modules), None, ""
+    faulthandler.dump_traceback_later(SLOW_SECONDS)  # where it hangs, if it does
     try:
         value = act()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent reports it
@@ -190,7 +192,7 @@ def watch_steps(files: LaneFiles) -> None:
 
 
 class at_step:  # noqa: N801 - reads like the statement that it is
-    """What happens inside belongs to a step; the process is killed before it, or after it if that did not fail."""
+    """What happens inside belongs to a step; the process is killed before or after it, as planned."""
 
     def __init__(self, files: LaneFiles, step: str) -> None:
         self._files = files
@@ -200,9 +202,8 @@ class at_step:  # noqa: N801 - reads like the statement that it is
         self._files.announce(self._step)
         self._die_if_planned(KILLED_BEFORE)
 
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is None:
-            self._die_if_planned(KILLED_AFTER)
+    def __exit__(self, *_error: object) -> None:
+        self._die_if_planned(KILLED_AFTER)
         self._files.announce("")
 
     def _die_if_planned(self, fault: str) -> None:

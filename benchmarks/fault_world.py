@@ -234,20 +234,22 @@ class World:
             state = run_flow(rollback_to_baseline, run, run.parameters, return_type="state")
         return f"{state.name}: {state.message}"
 
-    def look_after(self, crashed: Sequence[str]) -> list[str]:
-        """One look of every check; returns the runs that are scheduled then."""
+    def look_after(self, crashed: Sequence[str]) -> tuple[list[str], list[str]]:
+        """One look of every check; returns the runs that are scheduled then, and what has to be looked at again."""
         self.enter()
         for run_id in crashed:
             _say_crashed(run_id)
         gateway = PrefectGateway()
-        Reconciler(systems().decision_log, systems().executions, systems().publisher, gateway).check_once()
+        reconciler = Reconciler(systems().decision_log, systems().executions, systems().publisher, gateway)
         checks = {
             "settle": lambda: settle(systems().serving),
             "catch-up": lambda: serve.catch_up(gateway),
             "follow": follow_test_that_serves,
         }
-        PeriodicChecks("production", checks, period_seconds=1).check_once()
-        return self.scheduled()
+        production = PeriodicChecks("production", checks, period_seconds=1)
+        for looking in (reconciler, production):
+            looking.check_once()
+        return self.scheduled(), [*reconciler.troubles.values(), *production.troubles.values()]
 
     def scheduled(self) -> list[str]:
         """The runs of this case that wait for a runner."""

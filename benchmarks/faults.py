@@ -26,54 +26,53 @@ from deployments.sandbox.fault_proxy import Mishap
 if TYPE_CHECKING:
     from benchmarks.fault_lane import Played
 
-LANES = 3
+LANES = 4
 SEED = 7
-QUICK_CASES = 24
+QUICK_CASES = 10
 PROMOTION, KEEP_BASELINE, ROLLBACK, EMERGENCY = SCENARIOS = ("promotion", "keep-baseline", "rollback", "emergency")
 KILLS = ("killed before", "killed after")
-OVER_HTTP = ("Kubernetes", "MLflow", "S3", "Slack", "Prometheus")
 WAYS = (Mishap.REFUSED, Mishap.TIMEOUT, Mishap.SERVER_ERROR, Mishap.TOO_MANY_REQUESTS)
+OVER_HTTP = ("Kubernetes", "MLflow", "S3", "Slack", "Prometheus")
 ANYWHERE = dict.fromkeys(OVER_HTTP, WAYS) | {"database": (Mishap.REFUSED, Mishap.TIMEOUT)}
-OF_WRITES = {
-    **dict.fromkeys(ANYWHERE, (Mishap.REPLY_LOST,)),
-    **dict.fromkeys(("Kubernetes", "MLflow", "S3"), (Mishap.CONFLICT, Mishap.REPLY_LOST)),
-}
-TURNS = {"Kubernetes": 5, "MLflow": 3, "S3": 3}
+OF_WRITES = dict.fromkeys(ANYWHERE, (Mishap.REPLY_LOST,)) | dict.fromkeys(
+    ("Kubernetes", "MLflow", "S3"), (Mishap.CONFLICT, Mishap.REPLY_LOST)
+)
 NOTES = """\
 The product's waiting times are shortened (benchmarks/fault_worker.py). An outage is a system that refuses everything from the
 step on until the execution ends. The database has no 500, 429 or 409; its timeout is a connection cut after 2 silent seconds.\
 """
 
 
-def plans_of(seen: Iterable[Seen]) -> list[Plan]:
-    """The faults of a scenario, from what its clean run showed: which steps there are, and which systems each talks to.
-
-    A step is killed before and after. Kubernetes fails in every way wherever it is changed, MLflow and S3 there in three ways
-    that take turns; what is only read, or only told, fails in one way at each step. A lost reply and a conflict are wherever one
-    can be.
-    """
-    talks: dict[str, dict[str, bool]] = {}
-    for one in seen:
-        if one.step:
-            systems = talks.setdefault(one.step, {})
-            systems[one.system] = systems.get(one.system, False) or one.is_write
-    plans, turns = [Plan(step, kill) for step in talks for kill in KILLS], itertools.count()
-    for step, system, has_write in [(step, *talk) for step, systems in talks.items() for talk in systems.items()]:
-        ways = [Plan(step, way, system, on_write=has_write) for way in ANYWHERE[system]]
-        ways.append(Plan(step, Mishap.REFUSED, system, is_lasting=True))
-        plans += [ways[next(turns) % len(ways)] for _ in range(TURNS.get(system, 1) if has_write else 1)]
-        plans += [Plan(step, way, system, on_write=True) for way in OF_WRITES[system] if has_write]
-    return plans
-
-
 def plan_cases(seen: Mapping[str, Sequence[Seen]]) -> list[tuple[str, Plan]]:
-    """Every fault of every scenario; the steps that follow an emergency are those of `rollback`, so there they are only killed."""
+    """The faults of every scenario, from what its clean run showed: which steps there are, and which systems each talks to.
+
+    A step is killed before and after. Where a promotion or an emergency changes Kubernetes, it fails in every way. Any other
+    system that a step changes fails there once, and what is only read at every second such step; the ways take turns. The steps
+    that follow an emergency are those of `rollback`, and have their faults there.
+    """
+    turns, reads = {system: itertools.count() for system in ANYWHERE}, itertools.count()
     followed = {one.step for one in seen[ROLLBACK]}
+    planned: list[tuple[str, Plan]] = []
+    for scenario, requests in seen.items():
+        steps = dict.fromkeys(one.step for one in requests if one.step)
+        for step in [step for step in steps if scenario != EMERGENCY or step not in followed]:
+            planned += [(scenario, Plan(step, kill)) for kill in KILLS]
+            writes = {one.system for one in requests if one.step == step and one.is_write}
+            for system in dict.fromkeys(one.system for one in requests if one.step == step):
+                if system not in writes and next(reads) % 2:
+                    continue
+                ways = _ways(step, system, has_write=system in writes)
+                is_all = system == "Kubernetes" and system in writes and scenario in (PROMOTION, EMERGENCY)
+                planned += [(scenario, way) for way in (ways if is_all else [ways[next(turns[system]) % len(ways)]])]
+    return planned
+
+
+def _ways(step: str, system: str, *, has_write: bool) -> list[Plan]:
+    """How a system can fail at a step: once, until the execution ends, and where it is changed as only a write can."""
     return [
-        (scenario, plan)
-        for scenario, requests in seen.items()
-        for plan in plans_of(requests)
-        if scenario != EMERGENCY or not plan.system or plan.step not in followed
+        *(Plan(step, way, system, on_write=has_write) for way in ANYWHERE[system]),
+        Plan(step, Mishap.REFUSED, system, is_lasting=True),
+        *(Plan(step, way, system, on_write=True) for way in OF_WRITES[system] if has_write),
     ]
 
 

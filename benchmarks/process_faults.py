@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from rich.console import Console
 
@@ -74,60 +75,65 @@ def _is_recorded(world: ProcessWorld, story: Story) -> bool:
     return RecordKind.BASELINE_KEPT in world.kinds(story)
 
 
+# each story meets them one after the other: what has been started again is killed again
 KILLS = (
-    Kill(PROMOTION, "registry: one of two models changed", _candidate_is_in_production),
-    Kill(KEEPING, "closed, not recorded", _is_closed),
-    Kill(PROMOTION, "check", _in_task("Check the candidate")),
-    Kill(PROMOTION, "archive", _says("loads and predicts")),
-    Kill(PROMOTION, "traffic shifted, not verified", _serves_candidate),
-    Kill(KEEPING, "opened", _is_open),
-    Kill(KEEPING, "verify", _says("traffic:")),
-    Kill(KEEPING, "recorded, not documented", _is_recorded),
+    (
+        Kill(PROMOTION, "archive", _says("loads and predicts")),
+        Kill(PROMOTION, "registry: one of two models changed", _candidate_is_in_production),
+    ),
+    (Kill(KEEPING, "opened", _is_open), Kill(KEEPING, "closed, not recorded", _is_closed)),
+    (
+        Kill(PROMOTION, "check", _in_task("Check the candidate")),
+        Kill(PROMOTION, "traffic shifted, not verified", _serves_candidate),
+    ),
+    (Kill(KEEPING, "verify", _says("traffic:")), Kill(KEEPING, "recorded, not documented", _is_recorded)),
 )
-MACHINES = (Kill(PROMOTION, "traffic shifted, not verified", _serves_candidate, machine=True),)
+MACHINE = Kill(PROMOTION, "traffic shifted, not verified", _serves_candidate, machine=True)
 
 
 def process_fault_cases(*, quick: bool) -> list[CaseResult]:
     """All cases, in two worlds beside each other, each with a process and an environment of its own.
 
     Args:
-        quick: two kills and one restart.
+        quick: one story with two kills.
     """
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        killed, broken = pool.submit(_kill_all, quick=quick), pool.submit(_break_all, quick=quick)
-        return [*killed.result(), *broken.result()]
+        worlds = [pool.submit(_kill_all, quick=quick)] + ([] if quick else [pool.submit(_break_all)])
+        return [result for world in worlds for result in world.result()]
 
 
 def _kill_all(*, quick: bool) -> list[CaseResult]:
     with process_world() as world:
-        return [_kill(world, kill) for kill in (KILLS[:2] if quick else KILLS)]
+        return [result for kills in (KILLS[:1] if quick else KILLS) for result in _kill(world, *kills)]
 
 
-def _break_all(*, quick: bool) -> list[CaseResult]:
+def _break_all() -> list[CaseResult]:
     with process_world() as world:
-        if quick:
-            return _restart_once(world)
-        return [*_restart_at_each_wait(world), *(_kill(world, kill) for kill in MACHINES)]
+        return [*_restart_at_each_wait(world), *_kill(world, MACHINE)]
 
 
 # ---- kills --------------------------------------------------------------------------------------------------------
 
 
-def _kill(world: ProcessWorld, kill: Kill) -> CaseResult:
-    wanted = RecordKind.PROMOTED if kill.scenario == PROMOTION else RecordKind.BASELINE_KEPT
+def _kill(world: ProcessWorld, *kills: Kill) -> list[CaseResult]:
+    """One story; all its kills share how it ends."""
+    scenario, is_lost = kills[0].scenario, any(kill.machine for kill in kills)
+    wanted = RecordKind.PROMOTED if scenario == PROMOTION else RecordKind.BASELINE_KEPT
 
     def play() -> tuple[Ending, list[str]]:
-        world.let(candidate_win=kill.scenario == PROMOTION)
+        world.let(candidate_win=scenario == PROMOTION)
         story = world.new_story()
         world.press(story, Choice.CONFIRM)
-        world.until(lambda: kill.seen(world, story), kill.step, pause=WATCH_CLOSELY_SECONDS)
-        if kill.machine:
-            world.lose_machine(story)
-        else:
-            world.kill_run(story)
-        return _at_rest(world, story, wanted, LAPSE_SECONDS if kill.machine else END_SECONDS)
+        for kill in kills:
+            world.until(partial(kill.seen, world, story), kill.step, pause=WATCH_CLOSELY_SECONDS)
+            if kill.machine:
+                world.lose_machine(story)
+            else:
+                world.kill_run(story)
+        return _at_rest(world, story, wanted, LAPSE_SECONDS if is_lost else END_SECONDS)
 
-    return _case(kill.scenario, LOST if kill.machine else KILLED, kill.step, play)
+    ended = _case(scenario, LOST if is_lost else KILLED, ", then ".join(kill.step for kill in kills), play)
+    return [replace(ended, step=kill.step) for kill in kills]
 
 
 def _at_rest(world: ProcessWorld, story: Story, wanted: RecordKind, seconds: float = END_SECONDS) -> tuple[Ending, list[str]]:
@@ -149,19 +155,6 @@ def _case(scenario: str, fault: str, step: str, play: Callable[[], tuple[Ending,
 
 
 # ---- restarts of Prefect's server -----------------------------------------------------------------------------------
-
-
-def _restart_once(world: ProcessWorld) -> list[CaseResult]:
-    """The answer comes while Prefect is down."""
-
-    def play() -> tuple[Ending, list[str]]:
-        story = world.new_story()
-        _await_suspended(world, story)
-        with prefect_down(world, killed=True):
-            world.press(story, Choice.CONFIRM)
-        return _at_rest(world, story, RecordKind.PROMOTED)
-
-    return [_case(PROMOTION, RESTARTED[True], "waits for the answer", play)]
 
 
 def _restart_at_each_wait(world: ProcessWorld) -> list[CaseResult]:

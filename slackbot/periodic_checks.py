@@ -46,6 +46,11 @@ class PeriodicChecks:
         """Look now: something has just changed."""
         self._wake.set()
 
+    @property
+    def troubles(self) -> Mapping[str, str]:
+        """What failed when it was last made, by the check's name."""
+        return dict(self._troubles)
+
     def check_once(self) -> None:
         """Make every check once; a check that fails is logged and made again next time."""
         with self._looking:
