@@ -10,6 +10,7 @@ from typing import Literal
 from rich.table import Table
 
 Ending = Literal["finished", "baseline", "bad"]
+Judged = tuple[Ending, tuple[str, ...]]  # with what is wrong, a sentence each
 ENDINGS: tuple[Ending, ...] = ("finished", "baseline", "bad")
 
 

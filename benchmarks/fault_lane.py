@@ -25,10 +25,10 @@ from mlflow.models import infer_signature
 from prefect.types.entrypoint import EntrypointType
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.fault_cases import CaseResult, Ending
+from benchmarks.fault_cases import CaseResult, Ending, Judged
 from benchmarks.fault_stage import EXAMPLE, LaneFiles, Plan, Seen
 from benchmarks.fault_worker import KILLED_AFTER, Ran, Started, forked, hurry, warm_up, watch_steps
-from benchmarks.fault_world import EMERGENCY, PROMOTION, World
+from benchmarks.fault_world import EMERGENCY, PROMOTION, Look, World
 from flows.domain.decision_record import RecordKind
 from flows.rollback_to_baseline import rollback_to_baseline
 
@@ -111,9 +111,7 @@ def play(case: Case) -> Played:
     if prepared.value is None:
         return Played(_result(case, began, ("bad", (f"it could not be prepared: {prepared.trouble}",))), ())
     _files.begin(case.plan)
-    seen, was_hit, troubles = _bring_to_rest(world, prepared.value)
-    judged = forked(world.judge)
-    ending, problems = judged.value or ("bad", (f"it could not be judged: {judged.trouble}",))
+    seen, was_hit, (ending, problems), troubles = _bring_to_rest(world, prepared.value)
     if case.plan is not None and not was_hit:
         ending, problems = "bad", (*problems, "the fault never happened")
     if ending == "bad":
@@ -153,19 +151,20 @@ def play_race(race: Race) -> Raced:
     time.sleep(race.delay_seconds)
     reverting = Started(world.revert_and_follow)
     troubles = [one.trouble for one in (promoting.wait(), reverting.wait()) if one.trouble]
-    troubles += _bring_to_rest(world, "")[2]
+    _, _, (ending, problems), more = _bring_to_rest(world, "")
+    troubles += more
     records = tuple(forked(world.recorded).value or ())
-    judged = forked(world.judge)
-    ending, problems = judged.value or ("bad", (f"it could not be judged: {judged.trouble}",))
     return Raced(race, ending, (*problems, *troubles) if ending != "baseline" else (), records)
 
 
-def _bring_to_rest(world: World, run_id: str) -> tuple[tuple[Seen, ...], bool, tuple[str, ...]]:
+def _bring_to_rest(world: World, run_id: str) -> tuple[tuple[Seen, ...], bool, Judged, tuple[str, ...]]:
     """Execute and look after, turn by turn, until nothing is left to do.
 
     Returns:
-        what the proxies saw until the execution with the fault had ended, whether the fault happened, what went wrong on the way.
+        what the proxies saw until the execution with the fault had ended, whether the fault happened, how the case ended, and what
+        went wrong on the way.
     """
+    judged: Judged = "bad", (f"it is not at rest after {LOOKS} looks",)
     runs, seen, troubles = [run_id] if run_id else [], (), list[str]()
     is_reverted, was_hit = world.scenario != EMERGENCY, False
     for look in range(LOOKS):
@@ -179,12 +178,15 @@ def _bring_to_rest(world: World, run_id: str) -> tuple[tuple[Seen, ...], bool, t
         if not was_hit:
             seen, was_hit = (*seen, *_files.seen()), _files.was_hit
             _files.begin(None if was_hit else _files.plan)
-        looked = forked(partial(world.look_after, [name for name, one in ran.items() if one.was_killed]))
-        runs, failed = looked.value or ([], [looked.trouble or "killed"])
-        troubles += [f"look {look + 1}: {trouble}" for trouble in failed]
-        if is_reverted and not runs and not failed:
+        crashed = [name for name, one in ran.items() if one.was_killed]
+        looked = forked(partial(world.look_after, crashed, may_rest=is_reverted))
+        found = looked.value or Look((), (looked.trouble or "killed",), None)
+        troubles += [f"look {look + 1}: {trouble}" for trouble in found.failed]
+        runs = [*found.runs]
+        if found.judged:
+            judged = found.judged
             break
-    return seen, was_hit, tuple(troubles)
+    return seen, was_hit, judged, tuple(troubles)
 
 
 def _was_killed_after() -> bool:
@@ -193,7 +195,7 @@ def _was_killed_after() -> bool:
     return plan is not None and plan.fault == KILLED_AFTER
 
 
-def _result(case: Case, began: float, ended: tuple[Ending, tuple[str, ...]]) -> CaseResult:
+def _result(case: Case, began: float, ended: Judged) -> CaseResult:
     fault = "none" if case.plan is None else OUTAGE if case.plan.is_lasting else case.plan.fault
     step = "" if case.plan is None else " × ".join(filter(None, (case.plan.step, case.plan.system)))
     return CaseResult(case.scenario, fault, step, *ended, time.monotonic() - began)

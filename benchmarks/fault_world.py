@@ -29,7 +29,7 @@ from prefect.flow_engine import run_flow
 from prefect.runtime import flow_run
 from prefect.states import Crashed
 
-from benchmarks.fault_cases import Ending
+from benchmarks.fault_cases import Judged
 from benchmarks.fault_stage import LaneFiles
 from benchmarks.fault_worker import at_step
 from deployments import serve
@@ -81,6 +81,15 @@ def carry_out(decision_id: str) -> str:
         if outcome == COMPENSATED:
             raise PromotionUndone("as finalize-ab-test ends then")
         return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The runs that are scheduled after a look, what failed in it, and how the case ended if neither is left."""
+
+    runs: tuple[str, ...]
+    failed: tuple[str, ...]
+    judged: Judged | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +243,8 @@ class World:
             state = run_flow(rollback_to_baseline, run, run.parameters, return_type="state")
         return f"{state.name}: {state.message}"
 
-    def look_after(self, crashed: Sequence[str]) -> tuple[list[str], list[str]]:
-        """One look of every check; returns the runs that are scheduled then, and what has to be looked at again."""
+    def look_after(self, crashed: Sequence[str], *, may_rest: bool) -> Look:
+        """One look of every check; where nothing is left to do then, the case is judged."""
         self.enter()
         for run_id in crashed:
             _say_crashed(run_id)
@@ -249,7 +258,8 @@ class World:
         production = PeriodicChecks("production", checks, period_seconds=1)
         for looking in (reconciler, production):
             looking.check_once()
-        return self.scheduled(), [*reconciler.troubles.values(), *production.troubles.values()]
+        runs, failed = self.scheduled(), (*reconciler.troubles.values(), *production.troubles.values())
+        return Look(tuple(runs), failed, self.judge() if may_rest and not runs and not failed else None)
 
     def scheduled(self) -> list[str]:
         """The runs of this case that wait for a runner."""
@@ -264,7 +274,7 @@ class World:
 
     # ---- at rest ----------------------------------------------------------------------------------------------------
 
-    def judge(self) -> tuple[Ending, tuple[str, ...]]:
+    def judge(self) -> Judged:
         """How the case ended, and every invariant of DESIGN.md that does not hold. Removes the deployment."""
         self.enter()
         address = f"{os.environ['FAULTS_VERSIONS_URL']}/{self.deployment}"

@@ -26,9 +26,9 @@ from deployments.sandbox.fault_proxy import Mishap
 if TYPE_CHECKING:
     from benchmarks.fault_lane import Played
 
-LANES = 4
+LANES, QUICK_LANES = 4, 2
 SEED = 7
-QUICK_CASES = 10
+QUICK_CASES = 4
 PROMOTION, KEEP_BASELINE, ROLLBACK, EMERGENCY = SCENARIOS = ("promotion", "keep-baseline", "rollback", "emergency")
 KILLS = ("killed before", "killed after")
 WAYS = (Mishap.REFUSED, Mishap.TIMEOUT, Mishap.SERVER_ERROR, Mishap.TOO_MANY_REQUESTS)
@@ -115,7 +115,7 @@ def process_faults(*, is_quick: bool) -> Generator[Future[list[CaseResult]]]:
 
 def main() -> None:
     began, is_quick = time.monotonic(), os.environ.get("QUICK") == "1"
-    with process_faults(is_quick=is_quick) as of_processes, Stage(LANES) as stage:
+    with process_faults(is_quick=is_quick) as of_processes, Stage(QUICK_LANES if is_quick else LANES) as stage:
         os.environ.update(stage.environment)
         results = run_matrix(stage, is_quick=is_quick)
         results += of_processes.result()

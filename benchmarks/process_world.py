@@ -48,7 +48,7 @@ CHANNEL = "C0FRAUD"
 STARTED_AT = datetime.fromisoformat(START.isoformat())
 KNOWN_UNTIL = STARTED_AT + timedelta(days=52)  # the second of three looks has matured, so that it can be postponed
 EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
-LOOK_SECONDS, WATCH_CLOSELY_SECONDS = 0.2, 0.02
+LOOK_SECONDS, WATCH_CLOSELY_SECONDS = 0.2, 0.05
 API_SECONDS = 10
 DEPLOYMENT_SECONDS = 90.0
 POLICY = """\
