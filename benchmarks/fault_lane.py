@@ -161,8 +161,8 @@ def _bring_to_rest(world: World, run_id: str) -> tuple[tuple[Seen, ...], bool, J
     """Execute and look after, turn by turn, until nothing is left to do.
 
     Returns:
-        what the proxies saw until the execution with the fault had ended, whether the fault happened, how the case ended, and what
-        went wrong on the way.
+        what the proxies saw until the execution with the fault had ended, whether the fault happened, how the case ended, and
+        what went wrong on the way.
     """
     judged: Judged = "bad", (f"it is not at rest after {LOOKS} looks",)
     runs, seen, troubles = [run_id] if run_id else [], (), list[str]()

@@ -69,3 +69,11 @@ def test_a_planted_violation_is_caught(copy: Path, contract: str) -> None:
     finally:
         source.write_text(original, encoding="utf-8")
     assert "0 kept, 1 broken" in report, report
+
+
+def test_a_run_s_process_does_not_import_what_few_steps_need() -> None:
+    """Each of these takes a second or more, and a person who has pressed a button waits for that."""
+    late = ("scipy.stats", "scipy.optimize", "mlflow", "pandas", "matplotlib", "ibis")
+    program = f"import sys, flows.finalize_ab_test, deployments.serve; print([one for one in {late} if one in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    assert said.stdout.strip() == "[]"
