@@ -28,6 +28,7 @@ from slackbot.publisher import message_key
 
 CHIARA = "U0CHI"
 PROMOTION, KEEPING = "promotion", "keep the baseline"
+STORY = "postponed, promoted, reverted"
 KILLED, LOST = "SIGKILL of the flow run's process", "runner and flow run lost"
 RESTARTED = {True: "Prefect's server killed", False: "Prefect's server stopped"}
 END_SECONDS = 300.0
@@ -84,11 +85,10 @@ KILLS = (
     (Kill(KEEPING, "opened", _is_open), Kill(KEEPING, "closed, not recorded", _is_closed)),
     (
         Kill(PROMOTION, "check", _in_task("Check the candidate")),
-        Kill(PROMOTION, "traffic shifted, not verified", _serves_candidate),
+        Kill(PROMOTION, "traffic shifted, not verified", _serves_candidate, machine=True),
     ),
     (Kill(KEEPING, "verify", _says("traffic:")), Kill(KEEPING, "recorded, not documented", _is_recorded)),
 )
-MACHINE = Kill(PROMOTION, "traffic shifted, not verified", _serves_candidate, machine=True)
 
 
 def process_fault_cases(*, quick: bool) -> list[CaseResult]:
@@ -109,7 +109,7 @@ def _kill_all(*, quick: bool) -> list[CaseResult]:
 
 def _break_all() -> list[CaseResult]:
     with process_world() as world:
-        return [*_restart_at_each_wait(world), *_kill(world, MACHINE)]
+        return _restart_at_each_wait(world)
 
 
 # ---- kills --------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def _break_all() -> list[CaseResult]:
 
 def _kill(world: ProcessWorld, *kills: Kill) -> list[CaseResult]:
     """One story; all its kills share how it ends."""
-    scenario, is_lost = kills[0].scenario, any(kill.machine for kill in kills)
+    scenario, seconds = kills[0].scenario, LAPSE_SECONDS if any(kill.machine for kill in kills) else END_SECONDS
     wanted = RecordKind.PROMOTED if scenario == PROMOTION else RecordKind.BASELINE_KEPT
 
     def play() -> tuple[Ending, list[str]]:
@@ -130,10 +130,10 @@ def _kill(world: ProcessWorld, *kills: Kill) -> list[CaseResult]:
                 world.lose_machine(story)
             else:
                 world.kill_run(story)
-        return _at_rest(world, story, wanted, LAPSE_SECONDS if is_lost else END_SECONDS)
+        return _at_rest(world, story, wanted, seconds)
 
-    ended = _case(scenario, LOST if is_lost else KILLED, ", then ".join(kill.step for kill in kills), play)
-    return [replace(ended, step=kill.step) for kill in kills]
+    ended = _case(scenario, KILLED, ", then ".join(kill.step for kill in kills), play)
+    return [replace(ended, step=kill.step, fault=LOST if kill.machine else KILLED) for kill in kills]
 
 
 def _at_rest(world: ProcessWorld, story: Story, wanted: RecordKind, seconds: float = END_SECONDS) -> tuple[Ending, list[str]]:
@@ -158,16 +158,15 @@ def _case(scenario: str, fault: str, step: str, play: Callable[[], tuple[Ending,
 
 
 def _restart_at_each_wait(world: ProcessWorld) -> list[CaseResult]:
-    """One story with a restart at each of its waits; after a bad one the rest is not reached."""
+    """One story with a restart at each of its waits, and a kill between two; after a bad one the rest is not reached."""
     world.let(candidate_win=True)
     world.set_watch(WATCH_MINUTES)
     results: list[CaseResult] = []
-    waits = _Waits(world)
-    for step, killed, play in waits.in_order():
+    for step, fault, play in _Waits(world).in_order():
         if results and results[-1].ending == "bad":
-            results.append(CaseResult("postponed, promoted, reverted", RESTARTED[killed], step, "bad", ("not reached",), 0.0))
+            results.append(CaseResult(STORY, fault, step, "bad", ("not reached",), 0.0))
         else:
-            results.append(_case("postponed, promoted, reverted", RESTARTED[killed], step, play))
+            results.append(_case(STORY, fault, step, play))
     return results
 
 
@@ -178,12 +177,14 @@ class _Waits:
         self._world = world
         self._story: Story | None = None
 
-    def in_order(self) -> Iterator[tuple[str, bool, Callable[[], tuple[Ending, list[str]]]]]:
-        yield "waits for the answer, which is to postpone", True, self._postponed_while_down
-        yield "waits for a postponement to become due", False, self._due_while_down
-        yield "waits for the answer, which is to promote", False, self._confirmed_while_down
-        yield "waits in Verify the traffic", True, self._verifying_while_down
-        yield "an emergency's follow-up waits", False, self._emergency_while_down
+    def in_order(self) -> Iterator[tuple[str, str, Callable[[], tuple[Ending, list[str]]]]]:
+        killed, stopped = RESTARTED[True], RESTARTED[False]
+        yield "waits for the answer, which is to postpone", killed, self._postponed_while_down
+        yield "waits for a postponement to become due", stopped, self._due_while_down
+        yield "waits for the answer, which is to promote", stopped, self._confirmed_while_down
+        yield "traffic shifted, not verified", KILLED, self._killed_when_shifted
+        yield "waits in Verify the traffic", killed, self._verifying_while_down
+        yield "an emergency's follow-up waits", stopped, self._emergency_while_down
 
     @property
     def _now(self) -> Story:
@@ -218,7 +219,14 @@ class _Waits:
         self._world.until(lambda: _serves_candidate(self._world, self._now), "the traffic to be shifted", END_SECONDS)
         return "finished", []
 
+    def _killed_when_shifted(self) -> tuple[Ending, list[str]]:
+        before = self._world.executions(self._now)
+        self._world.kill_run(self._now)
+        self._world.until(lambda: self._world.executions(self._now) > before, "the run to be started again", END_SECONDS)
+        return "finished", []
+
     def _verifying_while_down(self) -> tuple[Ending, list[str]]:
+        self._world.until(lambda: self._world.is_in_task(self._now, "Verify the traffic"), "the watch", END_SECONDS)
         with prefect_down(self._world, killed=True):
             if self._world.process_of(self._now) is None or not _is_open(self._world, self._now):
                 raise NotSeen("the watch was over before Prefect was away")

@@ -95,15 +95,16 @@ def catch_up(gateway: PrefectGateway) -> None:
     for entry in systems().serving.read().unrecorded:
         revert_id = entry["id"]
         runs = gateway.runs_with(FOLLOW_UP, "revert_id", revert_id)
-        if runs and datetime.now(UTC) < _patience_ends(runs[0], len(runs)):
+        if runs and datetime.now(UTC) < patience_ends(runs[0], tried=len(runs)):
             continue
         parameters = {"revert_id": revert_id, "actor": entry["actor"], "reason": entry["reason"]}
         key = f"{revert_id}-{len(runs)}" if runs else revert_id  # several of us may get here at once
         gateway.start_run(FOLLOW_UP, parameters, idempotency_key=key)
 
 
-def _patience_ends(run: KnownRun, tried: int) -> datetime:
-    pause = min(FIRST_PAUSE * 2 ** (tried - 1), LONGEST_PAUSE) if run.is_over else LONGEST_PAUSE
+def patience_ends(run: KnownRun, *, tried: int) -> datetime:
+    """Until when (UTC) a catch-up is left to `run`, the latest of as many that were tried."""
+    pause = min(FIRST_PAUSE * 2 ** min(tried - 1, 7), LONGEST_PAUSE) if run.is_over else LONGEST_PAUSE
     return (run.since or datetime.now(UTC)) + pause
 
 

@@ -47,9 +47,7 @@ class ResumeResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KnownRun:
-    """A run of a deployment: its address for people, what Prefect calls its state and since when (UTC), when it is to begin or
-    began.
-    """
+    """A run of a deployment: its address for people, Prefect's name of its state and since when (UTC), when (UTC) it begins."""
 
     url: str
     state: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +15,7 @@ from deployments import serve
 from flows.domain.serving_state import acknowledge_recorded
 from flows.production_steps import change_serving
 from flows.rollback_to_baseline import rollback_to_baseline
-from slackbot.prefect_gateway import PrefectGateway
+from slackbot.prefect_gateway import KnownRun, PrefectGateway
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -60,6 +60,13 @@ def test_between_two_there_is_a_pause(noted: World, monkeypatch: pytest.MonkeyPa
     with get_client(sync_client=True) as api:
         api.set_flow_run_state(first.id, Failed(), force=True)
     assert len(runs(noted)) == 1
+
+
+def test_the_pauses_grow_to_an_hour_and_no_further() -> None:
+    began = datetime(2026, 11, 28, tzinfo=UTC)
+    ended = KnownRun("", "Failed", is_over=True, since=began, starts_at=began)
+    pauses = [(serve.patience_ends(ended, tried=tried) - began).total_seconds() for tried in (1, 2, 3, 8, 1000)]
+    assert pauses == [30, 60, 120, 3600, 3600]
 
 
 def test_one_that_has_not_ended_is_not_waited_for_for_ever(noted: World, monkeypatch: pytest.MonkeyPatch) -> None:
