@@ -122,9 +122,13 @@ class LaneFiles:
         return step == plan.step and (is_write or not plan.on_write)
 
 
-def _stop(_number: int, _frame: object) -> None:
+def end_on_sigterm() -> None:
     """As Ctrl-C does, so that nothing is left running."""
-    sys.exit("stopped")
+
+    def stop(_number: int, _frame: object) -> None:
+        sys.exit("stopped")
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _is_write(system: str, line: str) -> bool:
@@ -157,7 +161,7 @@ class Stage(Startable):
         self.environment: dict[str, str] = {}
 
     def start(self) -> Self:
-        signal.signal(signal.SIGTERM, _stop)
+        end_on_sigterm()
         try:
             return self._start()
         except BaseException:

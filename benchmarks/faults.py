@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+import psutil
 from rich.console import Console
 
 from benchmarks.fault_cases import CaseResult, bad_lines, count_table, totals
@@ -110,7 +111,13 @@ def process_faults(*, is_quick: bool) -> Generator[Future[list[CaseResult]]]:
     from benchmarks.process_faults import process_fault_cases
 
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        yield pool.submit(process_fault_cases, quick=is_quick)
+        try:
+            yield pool.submit(process_fault_cases, quick=is_quick)
+        except BaseException:
+            for child in psutil.Process().children(recursive=True):
+                if any("multiprocessing.spawn" in word for word in child.cmdline()):
+                    child.terminate()  # and it stops what it has started
+            raise
 
 
 def main() -> None:

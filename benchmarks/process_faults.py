@@ -19,6 +19,7 @@ from functools import partial
 from rich.console import Console
 
 from benchmarks.fault_cases import CaseResult, Ending, bad_lines, count_table
+from benchmarks.fault_stage import end_on_sigterm
 from benchmarks.process_checks import broken_invariants, ending_of, registry_problems, serving_problems
 from benchmarks.process_world import WATCH_CLOSELY_SECONDS, NotSeen, ProcessWorld, Story, process_world
 from flows.domain.action_plan import Stage
@@ -97,7 +98,8 @@ def process_fault_cases(*, quick: bool) -> list[CaseResult]:
     Args:
         quick: one kill.
     """
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+    end_on_sigterm()
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), end_on_sigterm) as pool:
         worlds = [pool.submit(_kill_all, quick=quick)] + ([] if quick else [pool.submit(_break_all)])
         return [result for world in worlds for result in world.result()]
 

@@ -299,7 +299,8 @@ def test_a_waiting_run_is_left_alone_and_of_racing_resumes_one_wins(asked: Asked
 
     def resume(_: int) -> ResumeResult:
         together.wait(10)
-        return gateway.guarded_resume(asked.flow_run_id, key_prefix="decision-1-", decision_id=asked.decision_id(1))
+        answered = asked.decision_id(1)
+        return until(lambda: gateway.guarded_resume(asked.flow_run_id, key_prefix="decision-1-", decision_id=answered), "Prefect")
 
     with ThreadPoolExecutor(6) as pool:
         results = list(pool.map(resume, range(6)))
