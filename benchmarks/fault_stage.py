@@ -35,10 +35,6 @@ OPERATOR_SECONDS = 0.02
 SILENT_SECONDS = 2.0
 REQUESTS_SEEN = 1000
 EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
-# what Prefect's page shows of steps is no part of this
-WITHOUT_EVENTS = {
-    f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in ("EVENT_PERSISTER", "TASK_RUN_RECORDER", "TRIGGERS")
-}
 OURS = re.compile(r"FRAUD_AB_|SLACK_|AWS_|KUBECONFIG$|MLFLOW_TRACKING_URI$|PREFECT_API_URL$")
 SLACK_WRITES = ("chat.postMessage", "chat.update", "files.completeUpload")
 
@@ -173,7 +169,6 @@ class Stage(Startable):
         self._api.start()
         self._measured.start()
         kubeconfig = str(self._kubernetes.write_kubeconfig(self._stack.folder / "kubeconfig"))
-        os.environ.update(WITHOUT_EVENTS)
         os.environ["KUBECONFIG"] = self._stack.environment["KUBECONFIG"] = kubeconfig
         self._stack.start()
         quiet = {"PREFECT_LOGGING_TO_API_ENABLED": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
