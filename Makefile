@@ -9,6 +9,8 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
+# containers often set it; then each of the many processes compiles all that it imports, for seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency faults races clean
 

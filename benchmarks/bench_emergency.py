@@ -30,7 +30,8 @@ from rich.table import Table
 from urllib3.exceptions import HTTPError
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from deployments.sandbox.processes import START_SECONDS, Child, free_port, stop_all
+from deployments.sandbox.prefect_server import PrefectServer
+from deployments.sandbox.processes import START_SECONDS, Child, stop_all
 from deployments.sandbox.slack import SandboxSlack
 from deployments.sandbox.stack import QUIET
 from flows.adapters.serving_seldon import SeldonServing
@@ -166,16 +167,18 @@ def deploy(admin: Path) -> tuple[SeldonServing, Arrivals]:
 
 def start_processes(folder: Path, kubeconfig: Path, slack: SandboxSlack, ends: ExitStack) -> dict[str, str]:
     """Prefect's server, the Slack app and the deployment that is compared with it; returns their environment."""
-    port = free_port()
     (folder / "policy.toml").write_text(f'rollbackers = ["{CHIARA}"]\n', encoding="utf-8")
     given = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "FRAUD_AB_", "SLACK_"))}
+    prefect = PrefectServer(folder / "prefect", given | QUIET)
+    children = [prefect.child]
+    ends.callback(stop_all, children)
     environment = (
         given
         | QUIET
         | {
             "KUBECONFIG": str(kubeconfig),
             "PREFECT_HOME": str(folder / "prefect"),
-            "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+            "PREFECT_API_URL": f"{prefect.url}/api",
             "FRAUD_AB_POLICY_FILE": str(folder / "policy.toml"),
             "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{folder / 'log.db'}",
             "FRAUD_AB_SLACK_CHANNEL": "C0FRAUD",
@@ -184,17 +187,13 @@ def start_processes(folder: Path, kubeconfig: Path, slack: SandboxSlack, ends: E
             "SLACK_APP_TOKEN": slack.app_token,
         }
     )
-    children: list[Child] = []
-    ends.callback(stop_all, children)
 
-    def start(name: str, *arguments: str) -> Child:
-        child = Child(name, [sys.executable, *arguments], environment=environment, log=folder / f"{name}.log", folder=ROOT)
-        children.append(child)
-        return child
+    def start(name: str, *arguments: str) -> None:
+        command, log = [sys.executable, *arguments], folder / f"{name}.log"
+        children.append(Child(name, command, environment=environment, log=log, folder=ROOT))
 
     start("bot", "-m", "deployments.cli", "bot")
-    prefect = start("prefect", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
-    prefect.wait_until(f"http://127.0.0.1:{port}/api/health", seconds=START_SECONDS)
+    prefect.wait()
     os.environ |= {name: environment[name] for name in ("PREFECT_API_URL", "PREFECT_HOME")}
     start("deployment", "-m", "benchmarks.revert_deployment")
     wait_for("the app in Slack", lambda: slack.sockets.count > 0)

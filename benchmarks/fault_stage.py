@@ -36,6 +36,9 @@ SILENT_SECONDS = 2.0
 REQUESTS_SEEN = 1000
 EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
 OURS = re.compile(r"FRAUD_AB_|SLACK_|AWS_|KUBECONFIG$|MLFLOW_TRACKING_URI$|PREFECT_API_URL$")
+NOT_NEEDED = dict.fromkeys(  # no case asks for events or for task runs that are over
+    (f"PREFECT_SERVER_SERVICES_{name}_ENABLED" for name in ("EVENT_PERSISTER", "TASK_RUN_RECORDER", "TRIGGERS")), "false"
+)
 SLACK_WRITES = ("chat.postMessage", "chat.update", "files.completeUpload")
 
 
@@ -170,6 +173,7 @@ class Stage(Startable):
         self._measured.start()
         kubeconfig = str(self._kubernetes.write_kubeconfig(self._stack.folder / "kubeconfig"))
         os.environ["KUBECONFIG"] = self._stack.environment["KUBECONFIG"] = kubeconfig
+        self._stack.environment |= NOT_NEEDED
         self._stack.start()
         quiet = {"PREFECT_LOGGING_TO_API_ENABLED": "false", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
         self.environment = {**self._stack.environment, **quiet, "FAULTS_VERSIONS_URL": f"{self._measured.url}/versions"}

@@ -85,12 +85,17 @@ class ProcessWorld:
     def __init__(self, stack: EmbeddedStack, kubernetes: SandboxKubernetes, slack: SandboxSlack) -> None:
         self.stack, self.kubernetes, self.slack = stack, kubernetes, slack
         self.systems = Systems(load_settings(Settings))
+        self._prefect = httpx.Client(base_url=f"{stack.prefect_url}/api", timeout=API_SECONDS)
         self._model_uri, self._experiment = _log_model(self.systems.settings.mlflow_tracking_uri)
         self._deploy()
         self._database = FeedbackDatabase(self.systems.settings.feedback_url)
         self.let(candidate_win=True)
         self._day = 0
         self.traffic = self._new_traffic(_feedback())
+
+    def close(self) -> None:
+        self.traffic.stop()
+        self._prefect.close()
 
     # ---- what is done ---------------------------------------------------------------------------------------------
 
@@ -214,9 +219,7 @@ class ProcessWorld:
         return [str(reply["text"]) for reply in self.slack.thread(posted.ts)] if posted else []
 
     def prefect(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        url = f"{self.stack.prefect_url}/api/{path}"
-        reply = httpx.get(url, timeout=API_SECONDS) if body is None else httpx.post(url, json=body, timeout=API_SECONDS)
-        return reply.raise_for_status().json()
+        return self._prefect.request("GET" if body is None else "POST", path, json=body).raise_for_status().json()
 
     def run_state(self, story: Story) -> str:
         """The name of the flow run's state in Prefect."""
@@ -260,7 +263,7 @@ def process_world() -> Generator[ProcessWorld]:
             raise LookupError("these cases break what they run on: unset KUBECONFIG and SLACK_BOT_TOKEN")
         world = ProcessWorld(stack, stack.kubernetes, stack.slack)
         yield world
-        world.traffic.stop()
+        world.close()
     finally:
         stack.stop()
         os.environ.clear()

@@ -8,7 +8,6 @@ A test module names it in `pytest_plugins`. With `ON_BOTH_SERVERS` as its mark i
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,6 @@ from sklearn.linear_model import LogisticRegression
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.kubernetes.seldon_operator import SeldonOperator
 from deployments.sandbox.prefect_server import PrefectServer
-from deployments.sandbox.processes import stop_all
 from deployments.sandbox.slack import SandboxSlack
 from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import Stage, plan_model_in_charge
@@ -174,15 +172,6 @@ class World:
 
     def emergency(self, revert_id: str = "revert-1") -> None:
         revert_traffic(self.systems.serving, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=datetime.now(UTC))
-
-
-@pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """One for all modules: each test here has a name of its own."""
-    server = PrefectServer(tmp_path_factory.mktemp("server") / "prefect", os.environ)
-    server.wait()
-    yield server
-    stop_all([server.child])
 
 
 @pytest.fixture(scope="module")

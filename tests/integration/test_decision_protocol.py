@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from prefect.client.schemas.objects import FlowRun
+
+    from deployments.sandbox.prefect_server import PrefectServer
 
 ALICE = Person("U1", "Alice")
 SECONDS = 150  # all runs start at once, and a busy machine takes its time
@@ -94,37 +95,17 @@ def until(look: Callable[[], Any], what: str, seconds: float = SECONDS) -> Any:
 
 
 @pytest.fixture(scope="module")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prefect server on SQLite with nothing in it; this process and its children talk to it."""
+def prefect_api(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """This process and its children talk to the server; what the runs store is kept in a folder of this module."""
     from prefect.context import refresh_global_settings_context
 
-    home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("PREFECT_HOME", str(home))
-        environment.setenv("PREFECT_API_URL", url)
-        environment.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        environment.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        environment.setenv("PREFECT_API_URL", f"{prefect_server.url}/api")
         environment.setenv("PREFECT_RUNNER_POLL_FREQUENCY", "1")
         environment.setenv("PREFECT_LOGGING_LEVEL", "WARNING")
         refresh_global_settings_context()
-        command = (
-            sys.executable,
-            "-m",
-            "prefect",
-            "server",
-            "start",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--no-services",
-        )
-        with process(*command, log=home / "server.log"):
-            until(lambda: httpx.get(f"{url}/health", timeout=2).is_success, "the Prefect server", 90)
-            yield url
+        yield
     refresh_global_settings_context()
 
 
@@ -149,7 +130,7 @@ def log() -> Iterator[SqlDecisionLog]:
 
 @pytest.fixture(scope="module")
 def runs(
-    request: pytest.FixtureRequest, prefect_api: str, log: SqlDecisionLog, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, prefect_api: None, log: SqlDecisionLog, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Asked]]:
     """A run of the test flow for each test here, all started at once; their runner looks for work every second."""
     folder = tmp_path_factory.mktemp("runs")
@@ -196,7 +177,7 @@ def reconciler_of(log: SqlDecisionLog, slack: SandboxSlack, gateway: PrefectGate
 
 
 @pytest.fixture
-def reconciler(prefect_api: str, log: SqlDecisionLog, slack: SandboxSlack) -> Iterator[Reconciler]:
+def reconciler(prefect_api: None, log: SqlDecisionLog, slack: SandboxSlack) -> Iterator[Reconciler]:
     running = reconciler_of(log, slack, PrefectGateway(), finalize="ask/protocol")
     running.start()
     yield running
@@ -335,7 +316,7 @@ def test_a_run_that_is_killed_before_it_has_carried_the_answer_out_goes_on_where
 
 
 def test_a_run_whose_whole_machine_died_goes_on_elsewhere(
-    prefect_api: str, log: SqlDecisionLog, reconciler: Reconciler, tmp_path: Path
+    prefect_api: None, log: SqlDecisionLog, reconciler: Reconciler, tmp_path: Path
 ) -> None:
     """Runner and child at once: nobody is left to tell Prefect, which shows the run as Running for ever."""
     runner = (sys.executable, str(Path(__file__).with_name("protocol_flow.py")), "machine")
@@ -358,7 +339,7 @@ def test_a_run_whose_whole_machine_died_goes_on_elsewhere(
 
 
 def test_a_run_whose_machine_died_before_its_first_line_goes_on_elsewhere(
-    prefect_api: str, log: SqlDecisionLog, slack: SandboxSlack, tmp_path: Path
+    prefect_api: None, log: SqlDecisionLog, slack: SandboxSlack, tmp_path: Path
 ) -> None:
     """It is Pending for ever: it has no lease that could lapse, and no decision yet that somebody would miss."""
     runner = (sys.executable, str(Path(__file__).with_name("protocol_flow.py")), "early")
