@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed, Scheduled
-from prefect.testing.utilities import prefect_test_harness
 
+from deployments.sandbox.prefect_server import PrefectServer
 from deployments.sandbox.simulator import SimulatedTest, simulate_test
 from deployments.sandbox.slack import SandboxSlack
 from flows.adapters.feedback_ibis import IbisFeedback
@@ -76,8 +77,8 @@ def slack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxSl
 
 
 @pytest.fixture(scope="module")
-def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
+def prefect(prefect_server: PrefectServer) -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: f"{prefect_server.url}/api"}):
         yield
 
 
