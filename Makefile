@@ -4,8 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 SHIPPED := flows slackbot deployments
 ARGS ?= win
-# in the order of the folders: the many short unit tests come last and fill both processes
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true

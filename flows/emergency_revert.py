@@ -119,6 +119,8 @@ def revert_obstacles(state: ServingState, readiness: Readiness) -> tuple[str, ..
         found.append(f"the predictor {baseline} is gone: it would have to be restored first, which takes as long as it starts")
     elif not readiness.is_up(baseline):
         found.append(f"the predictor {baseline} is not ready ({readiness}): look at its pods")
+    if state.predictor(baseline) is not None and not state.is_as_tested(baseline):
+        found.append(f"the predictor {baseline} was changed since the test started: a revert would serve what it is now")
     if state.operation:
         found.append(f"{state.operation} is being carried out: a revert would stop it")
     if state.intent:

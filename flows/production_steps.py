@@ -106,12 +106,15 @@ def begin(decision_id: str, attempt: int) -> Json:
 
     def decide(state: ServingState) -> ServingChange | None:
         before.append(state)
-        return None if _outcome(state, decision) else opening_of(state, decision)
+        if _outcome(state, decision):
+            return None
+        change = opening_of(state, decision)
+        systems().decision_log.reopen(decision_id)  # first: an operation must never be open for which nobody is responsible
+        return change
 
     state = change_serving(decide)
     outcome = _outcome(state, decision)
     if outcome is None:
-        systems().decision_log.reopen(decision_id)
         text = f"{state.name} is reserved for this decision (epoch {state.epoch}, attempt {max(attempt, 1)})"
         tell(decision_id, f"opened-{state.epoch}", text, _annotation_changes(before[-1], state))
     epoch = state.epoch if outcome is None else ended_at(state, decision_id)

@@ -78,9 +78,16 @@ def _prepare(decision_id: str, attempt: int) -> None:
         raise
     except Exception as error:
         why = describe_failure(error)
-        text = f"the promotion has not begun, nothing was changed: {why}. It is tried again until that is mended"
+        text = f"the promotion has not begun, nothing was changed: {why}. {_tried_again(decision_id)}"
         tell_trouble(decision_id, "not-begun", why, text)
         raise
+
+
+def _tried_again(decision_id: str) -> str:
+    """An answer that was carried out before, so that this is another attempt, is not tried again by itself."""
+    if systems().decision_log.read(decision_id).consumed_at is None:
+        return "It is tried again until that is mended"
+    return "Retry the run in Prefect when that is mended"
 
 
 def _change_production(decision_id: str, epoch: int) -> tuple[str, str]:

@@ -21,7 +21,6 @@ from flows.production_steps import (
     ACCEPTED,
     append_record,
     archive_model,
-    await_restore,
     begin_keeping,
     change_serving,
     close,
@@ -113,12 +112,11 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     _restore_artifacts(revert_id)
     recorded = record_reverts(revert_id)
     tell_revert(revert_id, actor, reason)
-    finish_reverts(revert_id)
+    see_it_arrive(revert_id)
     registry = follow_after_revert(revert_id)
     page_after_revert(revert_id)
     update_manifest(revert_id, is_decision=False)
     acknowledge(revert_id, recorded)
-    see_it_arrive(revert_id)
     return registry
 
 
@@ -172,16 +170,10 @@ def _baseline_that_starts(state: ServingState) -> Model | None:
     return state.test.baseline if state.test and state.intent and is_baseline else None
 
 
-@step("Wait for a baseline that is started again")
-def finish_reverts(revert_id: str) -> None:
-    """The second patch of a revert, when it needs one."""
-    del revert_id  # part of the step's key
-    await_restore()
-
-
 @step("See the traffic arrive")
 def see_it_arrive(revert_id: str) -> str:
-    """The patch is what Kubernetes accepted; only the router says what is served. Removes a broken candidate that holds it up.
+    """The patch is what Kubernetes accepted; only the router says what is served. Moves the traffic to a baseline that had to be
+    started again, and removes a broken candidate that holds it up.
 
     Returns:
         the baseline's predictor; empty when a newer change came first, so that there is nothing to wait for.
@@ -193,9 +185,12 @@ def see_it_arrive(revert_id: str) -> str:
     for predictor in arrival.removed:
         _tell_latest(f"revert-{revert_id}-removed-{predictor}", removed_in_words(predictor))
     if not arrival.is_there:
-        raise OutsideSystemError(
-            "Seldon", f"waiting for the router to follow to {arrival.baseline or 'the baseline'}", retryable=True
+        baseline = arrival.baseline or "the baseline"
+        _tell_latest(
+            f"revert-{revert_id}-late",
+            f"the router does not send all traffic to {baseline} yet: look at its pods. I go on waiting",
         )
+        raise OutsideSystemError("Seldon", f"waiting for the router to follow to {baseline}", retryable=True)
     if arrival.baseline:
         _tell_latest(f"revert-{revert_id}-arrived", f"the router sends all traffic to {arrival.baseline}")
     return arrival.baseline

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from flows.domain.bake import Findings
     from flows.domain.decision_record import DecisionRecord
+    from flows.domain.serving_state import ServingState
 
 ACTOR = "fraud-ab (auto_revert)"
 NOTHING, UNWATCHED, HEALTHY, BREACHED = "nothing is due", "cannot be watched", "no breach", "breach"
@@ -111,10 +112,11 @@ def _look(decision_id: str, *, is_end: bool) -> Findings:
 @step("Act on a breach")
 def act_on_breaches(decision_id: str, breaches: Mapping[str, str]) -> list[str]:
     """Revert if the policy says so, then record each kind of breach once. Returns the kinds; none after a newer change."""
-    if accepted_decision(systems().serving.read()) != decision_id:
+    state, revert_id = systems().serving.read(), f"auto-{decision_id}"
+    if accepted_decision(state) != decision_id and not _was_made(revert_id, state):
         return []
     reason = "; ".join(f"{BreachKind(kind).words}: {found}" for kind, found in breaches.items())
-    is_reverted = systems().policy.auto_revert and _revert(decision_id, reason)
+    is_reverted = systems().policy.auto_revert and _revert(decision_id, revert_id, reason)
     test_id = systems().decision_log.read(decision_id).request.test.test_id
     for kind, found in breaches.items():
         details = {"decision_id": decision_id, "test_id": test_id, "breach": kind, "found": found, "is_reverted": is_reverted}
@@ -122,13 +124,18 @@ def act_on_breaches(decision_id: str, breaches: Mapping[str, str]) -> list[str]:
     return list(breaches)
 
 
-def _revert(decision_id: str, reason: str) -> bool:
+def _was_made(revert_id: str, state: ServingState) -> bool:
+    """Whether an earlier execution of this step has reverted, and then died or failed before the breach was recorded."""
+    return any(entry["id"] == revert_id for entry in state.unrecorded) or any(systems().decision_log.records(revert_id))
+
+
+def _revert(decision_id: str, revert_id: str, reason: str) -> bool:
     """Whether Kubernetes has accepted it; the follow-up is started, or else by the reconciler, which finds what is unrecorded."""
-    revert_id, at = f"auto-{decision_id}", systems().decision_log.now()
+    at = systems().decision_log.now()
     try:
         revert_traffic(systems().serving, revert_id=revert_id, actor=ACTOR, reason=reason, at=at, only_promoted_by=decision_id)
     except Superseded:
-        return False
+        return _was_made(revert_id, systems().serving.read())
     except OutsideSystemError as error:
         tell(decision_id, "auto-revert-failed", f"the automatic revert failed and is tried again: {error}", also_to_channel=True)
         return False

@@ -1,4 +1,4 @@
-"""The Slack app as a process: Socket Mode by default, signed HTTP behind a proxy; and the reconciler's thread beside it."""
+"""The Slack app as a process: Socket Mode by default, signed HTTP behind a proxy; with the threads that bring things in order."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def run(http_port: int | None = None) -> None:
     """
     settings = load_bot_settings(is_http=http_port is not None)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    bot, reconciler = build_bot(settings)
+    bot, threads = build_bot(settings)
     stopping = threading.Event()
 
     def stop(_signal: int, _frame: object) -> None:
@@ -122,7 +122,8 @@ def run(http_port: int | None = None) -> None:
         serving = (
             serving_socket_mode(app, token) if http_port is None else serving_http(app, host=settings.bot_host, port=http_port)
         )
-        reconciler.start()
+        for thread in threads:
+            thread.start()
         try:
             with serving as port:
                 logger.info(
@@ -131,4 +132,5 @@ def run(http_port: int | None = None) -> None:
                 while not stopping.wait(1):  # an endless wait would not notice a signal that another thread has caught
                     pass
         finally:
-            reconciler.stop()
+            for thread in threads:
+                thread.stop()

@@ -9,10 +9,12 @@ and not before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flows.deployment_names import FINALIZE
+from flows.domain.errors import OutsideSystemError
 from flows.domain.evidence import plain
 from slackbot.periodic_checks import Check, PeriodicChecks
 from slackbot.prefect_gateway import ResumeResult
@@ -25,13 +27,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+AFTER_OUTAGE_SECONDS = 60.0
+"""Longer than it takes a run that renews its lease every ten seconds to notice that the database is back."""
+
 
 class Reconciler(PeriodicChecks):
     """The checks that bring answers to their runs.
 
     Args:
         finalize: the deployment that is started for a question whose run is gone.
-        further_checks: by name, what else to bring in order on every look, before anything that waits for the database.
+        clock: seconds that only grow.
     """
 
     def __init__(
@@ -43,15 +48,16 @@ class Reconciler(PeriodicChecks):
         *,
         finalize: str = FINALIZE,
         period_seconds: float = 5.0,
-        further_checks: Mapping[str, Check] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._decision_log = decision_log
         self._executions = executions
         self._publisher = publisher
         self._gateway = gateway
         self._finalize = finalize
+        self._clock = clock
+        self._patient_until = 0.0
         checks: dict[str, Check] = {
-            **(further_checks or {}),
             "expiry": self._expire_overdue,
             "posting": self._post_all,
             "delivery": self._deliver_all,
@@ -77,7 +83,15 @@ class Reconciler(PeriodicChecks):
                 self._executions.renew(flow_run_id)
 
     def _revive_abandoned(self) -> None:
-        for flow_run_id in self._executions.take_lapsed():
+        """After an outage of the database every lease looks lapsed: who holds one gets the time to renew it first."""
+        if self._clock() < self._patient_until:
+            return
+        try:
+            lapsed = self._executions.take_lapsed()
+        except OutsideSystemError:
+            self._patient_until = self._clock() + AFTER_OUTAGE_SECONDS
+            raise
+        for flow_run_id in lapsed:
             if self._gateway.revive_abandoned(flow_run_id):
                 logger.warning("flow_run_id=%s has lost its process and is rescheduled", flow_run_id)
             else:

@@ -11,6 +11,7 @@ from flows.settings import read_policy
 from slackbot.bot import Bot
 from slackbot.directory import Directory
 from slackbot.emergency import Emergency
+from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.publisher import Publisher, slack_client
 from slackbot.reconciler import Reconciler
@@ -18,11 +19,12 @@ from slackbot.reconciler import Reconciler
 if TYPE_CHECKING:
     from slackbot.settings import BotSettings
 
+SETTLE_SECONDS = 5.0
 PERSON_SECONDS = 3.0  # a person waits for the answer; what Prefect has not taken by then, the reconciler brings to it
 
 
-def build_bot(settings: BotSettings) -> tuple[Bot, Reconciler]:
-    """The bot and the thread that delivers what is decided in it; neither is started."""
+def build_bot(settings: BotSettings) -> tuple[Bot, tuple[PeriodicChecks, ...]]:
+    """The bot and its threads, not started: one delivers what is decided, one needs Kubernetes alone and finishes reverts."""
     policy = read_policy(settings.policy_file)
     decision_log = SqlDecisionLog(settings.decision_log_url)
     client = slack_client(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
@@ -33,8 +35,8 @@ def build_bot(settings: BotSettings) -> tuple[Bot, Reconciler]:
         SqlExecutions(settings.decision_log_url),
         publisher,
         PrefectGateway(ui_url=settings.prefect_ui_url),
-        further_checks={"settle": emergency.settle},
     )
+    settling = PeriodicChecks("settling", {"settle": emergency.settle}, period_seconds=SETTLE_SECONDS)
     bot = Bot(
         client=client,
         policy=policy,
@@ -45,4 +47,4 @@ def build_bot(settings: BotSettings) -> tuple[Bot, Reconciler]:
         gateway=PrefectGateway(ui_url=settings.prefect_ui_url, call_seconds=PERSON_SECONDS),
         nudge=reconciler.nudge,
     )
-    return bot, reconciler
+    return bot, (reconciler, settling)

@@ -363,16 +363,15 @@ def _not_ready(found: _SeldonDeployment, deployments: list[JSON]) -> frozenset[s
     """Predictors with a Deployment that is not rolled out, or with none yet.
 
     Seldon names a Deployment after its predictor, or where that gets too long by a digest: then nobody can tell whose it is, and
-    a predictor counts as ready unless there are fewer Deployments than predictors.
+    the predictors without one of their name count as ready unless there are fewer such Deployments than such predictors.
     """
-    waiting: set[str] = set()
-    is_complete = len(deployments) >= len(found.spec.predictors)
+    named: dict[str, list[JSON]] = {}
     for spec in found.spec.predictors:
-        start = f"{found.metadata.name}-{spec['name']}-"
-        own = [one for one in deployments if re.fullmatch(rf"{re.escape(start)}\d+-.*", one["metadata"]["name"])]
-        if not all(map(_is_rolled_out, own)) or not (own or is_complete):
-            waiting.add(spec["name"])
-    return frozenset(waiting)
+        start = re.escape(f"{found.metadata.name}-{spec['name']}-")
+        named[spec["name"]] = [one for one in deployments if re.fullmatch(rf"{start}\d+-.*", one["metadata"]["name"])]
+    unnamed = len(deployments) - sum(map(len, named.values()))
+    is_complete = unnamed >= sum(not own for own in named.values())
+    return frozenset(name for name, own in named.items() if not all(map(_is_rolled_out, own)) or not (own or is_complete))
 
 
 def _is_rolled_out(deployment: JSON) -> bool:

@@ -53,6 +53,7 @@ def _others(before: ServingState, after: ServingState) -> str:
     """What else was going on, and has ended."""
     ended = [one.name for one in before.predictors if one.shadow and not after.is_shadow(one.name)]
     lines = [f"{escape(name)} was a shadow; nothing is copied to it any more." for name in ended]
+    lines += _changed_since(before)
     if before.operation:
         lines.append(f"{escape(before.operation)} was being carried out; it stops where it is.")
     if before.intent:
@@ -61,6 +62,14 @@ def _others(before: ServingState, after: ServingState) -> str:
         earlier = before.unrecorded[-1]
         lines.append(f"An earlier rollback by {escape(earlier['actor'])} ({escape(earlier['at'])}) is still being recorded.")
     return "\n".join(lines)
+
+
+def _changed_since(state: ServingState) -> list[str]:
+    """Whose name serves is known, and whether it is still the model of the test."""
+    baseline = _baseline(state)
+    if state.predictor(baseline) is None or state.is_as_tested(baseline):
+        return []
+    return [f"Note: the predictor {escape(baseline)} was changed since the test started; what it is now is what serves."]
 
 
 def follow_up(run_url: str, problems: Sequence[str]) -> str:
@@ -83,9 +92,8 @@ def preview(state: ServingState) -> SlackMessage:
         return _message(title, f"{escape(baseline)} is the baseline and has all traffic already: no traffic would move.")
     after = {**only_these(state, {baseline: 100}), baseline: 100}
     missing = "" if state.predictor(baseline) else f"{escape(baseline)} has been removed and would be started again first."
-    return _message(
-        title, f"Traffic: {escape(describe_serving(state))} → {escape(describe_traffic(after))}", missing, "Nothing has changed."
-    )
+    moved = f"Traffic: {escape(describe_serving(state))} → {escape(describe_traffic(after))}"
+    return _message(title, moved, missing, *_changed_since(state), "Nothing has changed.")
 
 
 def still_trying(namespace: str, name: str) -> SlackMessage:

@@ -45,6 +45,37 @@ def test_a_retry_of_a_promotion_that_was_undone_is_another_attempt(world: World,
     assert world.systems.decision_log.read(undone).consumed_at is None  # until the flow marks it, it counts as undelivered
 
 
+def test_another_attempt_that_nobody_would_be_responsible_for_opens_nothing(
+    world: World, undone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decision is put among the unfinished before the deployment is reserved: the reconciler looks only there."""
+    before = world.state
+
+    def refuse(_: str) -> None:
+        raise OutsideSystemError("the decision log", "a test", retryable=False)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(world.systems.decision_log, "reopen", refuse)
+        with pytest.raises(OutsideSystemError, match="a test"):
+            run(promote_candidate, undone)
+    assert world.is_still(before)
+    assert run(promote_candidate, undone) == "promoted"
+
+
+def test_another_attempt_that_cannot_begin_says_who_has_to_try_again(
+    world: World, undone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as failing:
+        failing.setattr(world.systems.archive, "store", lambda *_: failed("S3"))
+        with pytest.raises(OutsideSystemError, match="a test"):
+            run(promote_candidate, undone)
+    assert any("has not begun" in line and "Retry the run in Prefect" in line for line in lines(world, undone))
+
+
+def failed(system: str) -> None:
+    raise OutsideSystemError(system, "a test", retryable=False)
+
+
 def test_before_it_is_documented_an_execution_finishes_the_undoing_and_tries_nothing(world: World, undone: str) -> None:
     world.systems.decision_log.reopen(undone)
     assert run(promote_candidate, undone) == "compensated"

@@ -12,9 +12,11 @@ from prefect.states import Crashed, Failed
 from prefect.types.entrypoint import EntrypointType
 
 from deployments import serve
+from flows.domain.errors import OutsideSystemError
 from flows.domain.serving_state import acknowledge_recorded
 from flows.production_steps import change_serving
-from flows.rollback_to_baseline import rollback_to_baseline
+from flows.rollback_to_baseline import rollback_to_baseline, see_it_arrive
+from flows.watch import Arrival
 from slackbot.prefect_gateway import KnownRun, PrefectGateway
 
 if TYPE_CHECKING:
@@ -73,6 +75,25 @@ def test_one_that_has_not_ended_is_not_waited_for_for_ever(noted: World, monkeyp
     assert len(runs(noted)) == 1
     monkeypatch.setattr(serve, "LONGEST_PAUSE", timedelta(0))
     assert len(runs(noted)) == 2
+
+
+def test_a_revert_that_does_not_arrive_stays_noted_until_it_has(noted: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    revert_id = noted.state.unrecorded[0]["id"]
+
+    def told(words: str) -> int:
+        return sum(words in str(message["text"]) for message in noted.slack.messages("C0FRAUD"))
+
+    with monkeypatch.context() as stuck:
+        stuck.setattr(see_it_arrive, "retries", 0)
+        stuck.setattr("flows.rollback_to_baseline.await_arrival", lambda _: Arrival("fraud-v1", is_there=False, removed=()))
+        with pytest.raises(OutsideSystemError, match="the router"):
+            rollback_to_baseline(revert_id, "ana", "too many false alarms")
+    assert told("does not send all traffic to fraud-v1 yet") == 1
+    assert [entry["id"] for entry in noted.state.unrecorded] == [revert_id]
+    assert [run.state_name for run in runs(noted)].count("Scheduled") == 1, "it is tried again"
+    rollback_to_baseline(revert_id, "ana", "too many false alarms")
+    assert told("the router sends all traffic to fraud-v1") == 1
+    assert noted.state.unrecorded == ()
 
 
 def test_what_is_recorded_needs_none(noted: World) -> None:

@@ -14,7 +14,7 @@ from kubernetes import client, config
 
 from deployments.sandbox.faults import Fault
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from flows.adapters.serving_seldon import SeldonServing
+from flows.adapters.serving_seldon import SeldonServing, _not_ready, _SeldonDeployment
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.errors import Conflict, OutsideSystemError, SettingsInvalid
 from flows.domain.serving_state import (
@@ -217,6 +217,26 @@ def test_a_predictor_that_does_not_start_is_not_done(cluster: SandboxKubernetes,
     assert "Deployments are rolled out: not yet" in str(serving.readiness())
     cluster.operator.heal_predictor("fraud-v2")
     wait_for(lambda: serving.readiness().is_done)
+
+
+def test_a_predictor_without_a_deployment_is_not_ready_however_many_the_other_one_has() -> None:
+    """A candidate of two parts has two Deployments, while the operator has not made one for the restored baseline yet."""
+
+    def deployment(name: str) -> dict[str, Any]:
+        done = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
+        return {"metadata": {"name": name, "generation": 1}, "spec": {"replicas": 1}, "status": done}
+
+    found = _SeldonDeployment.model_validate(
+        {
+            "metadata": {"name": "fraud", "namespace": "models", "resourceVersion": "1", "generation": 1},
+            "spec": {"predictors": [{"name": "fraud-v1"}, {"name": "fraud-v2"}]},
+        }
+    )
+    two = [deployment("fraud-fraud-v2-0-model"), deployment("fraud-fraud-v2-1-transformer")]
+    assert _not_ready(found, two) == {"fraud-v1"}
+    assert _not_ready(found, [*two, deployment("seldon-7a1b2c3d")]) == frozenset()  # a name too long for Seldon
+    assert _not_ready(found, [deployment("seldon-7a1b2c3d"), deployment("seldon-8e9f0a1b")]) == frozenset()
+    assert _not_ready(found, [deployment("seldon-7a1b2c3d")]) == {"fraud-v1", "fraud-v2"}
 
 
 def test_a_baseline_that_is_gone_comes_back_idle_and_then_takes_over(cluster: SandboxKubernetes, tmp_path: Path) -> None:

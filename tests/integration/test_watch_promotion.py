@@ -25,11 +25,11 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError
 from flows.domain.policy import load_policy
 from flows.domain.serving_state import start_test
-from flows.emergency_revert import revert_traffic
+from flows.emergency_revert import revert_obstacles, revert_traffic
 from flows.promote_candidate import promote_candidate
 from flows.rehearse_rollback import rehearse_rollback
 from flows.rollback_to_baseline import rollback_to_baseline
-from flows.watch_promotion import ACTOR, watch_promotion
+from flows.watch_promotion import ACTOR, act_on_breaches, watch_promotion
 from slackbot.identifiers import Action
 from slackbot.payloads import Alarm
 from tests.integration.production_world import WHERE, World, lines, run
@@ -190,6 +190,32 @@ def test_auto_revert_puts_the_baseline_back_and_the_catch_up_follows(promoted: B
     rollback_to_baseline(entry["id"], entry["actor"], entry["reason"])
     assert world.registry() == ["Production (champion)", "Archived"]
     assert RecordKind.EMERGENCY_REVERT in world.kinds()
+
+
+def test_a_breach_is_recorded_also_when_the_process_died_right_after_its_revert(
+    promoted: Baking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = promoted.world
+    promoted.policy("auto_revert = true")
+    promoted.later(3)
+    world.telemetry.p95_ms = 140.0
+
+    def act(decision_id: str) -> str:
+        return " ".join(act_on_breaches.fn(decision_id, {"latency": "p95 140 ms is above 100 ms"}))
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OutsideSystemError("the decision log", "a test", retryable=False)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(world.systems.decision_log, "append_record", refuse)
+        with pytest.raises(OutsideSystemError, match="a test"):
+            run(act, promoted.decision_id)
+    assert world.state.serves_alone("fraud-v1")
+    assert promoted.breaches == {}
+    before = world.state
+    assert run(act, promoted.decision_id) == "latency"  # the step is tried again
+    assert promoted.breaches["latency"]["is_reverted"] is True
+    assert world.is_still(before)
 
 
 def test_an_automatic_revert_leaves_a_newer_test_alone(promoted: Baking, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,6 +402,16 @@ def test_after_a_retirement_an_emergency_restores_predictor_and_artifacts_and_th
     [line] = [line for line in promoted.said if "missing files" in line]
     assert f"{len(files)} missing files of {world.test.baseline} are back at s3://models/x" in line
     assert world.registry() == ["Production (champion)", "Archived"]
+
+
+def test_a_rehearsal_says_that_the_baseline_is_not_the_tests_any_more(promoted: Baking) -> None:
+    state = promoted.world.state
+    spec = {**state.predictors[0].spec, "graph": {"name": "fraud-v1", "modelUri": "s3://models/fraud_v3"}}
+    anew = replace(state, predictors=(replace(state.predictors[0], spec=spec), *state.predictors[1:]))
+    readiness = promoted.world.systems.serving.readiness()
+    assert revert_obstacles(state, readiness) == ()
+    [obstacle] = revert_obstacles(anew, readiness)
+    assert "fraud-v1 was changed since the test started" in obstacle
 
 
 def test_artifacts_that_cannot_be_restored_are_said_and_hold_nothing_up(promoted: Baking) -> None:

@@ -115,6 +115,15 @@ def test_a_revert_that_has_to_start_the_baseline_does_not_claim_that_traffic_mov
     assert "has all traffic" not in text
 
 
+def test_a_baseline_that_was_deployed_anew_since_the_test_began_is_said() -> None:
+    before = state()
+    changed = Predictor("fraud-v1", 80, spec={"graph": {"name": "fraud-v1", "modelUri": "s3://models/fraud_v3"}})
+    anew = replace(before, predictors=(changed, before.predictors[1]))
+    assert "was changed since the test started" in said(rollback_messages.rolled_back(anew, state(100, 0), "U0CHI", "x"))
+    assert "was changed since the test started" in said(rollback_messages.preview(anew))
+    assert "was changed" not in said(rollback_messages.rolled_back(before, state(100, 0), "U0CHI", "x"))
+
+
 def test_a_revert_tells_what_else_was_going_on() -> None:
     earlier = json.dumps([{"id": "r1", "actor": "ana (U0ANA)", "reason": "y", "at": "2026-03-02T09:00:00+00:00"}])
     before = state(**{OPERATION: "ab-1", UNRECORDED: earlier})
