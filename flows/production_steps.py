@@ -37,6 +37,8 @@ from flows.wiring import systems
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from flows.domain.ab_test import ABTest
+    from flows.domain.action_plan import ActionPlan
     from flows.domain.decision import Decision
     from flows.domain.serving_state import ServingChange, ServingState
 
@@ -286,14 +288,22 @@ def record(decision_id: str, kind: str, details: Json, epoch: int) -> str:
         change.what: {"before": change.before, "after": change.after} for change in plan.changes if change.what == "traffic"
     }
     if kind != RecordKind.COMPENSATED:  # there the registry follows the record
-        before = [change.before for change in plan.changes if change.what == "registry"]
-        after = [str(systems().registry.entry(model)) for model in request.test.models]
-        changes["registry"] = {"before": "; ".join(before), "after": "; ".join(after)}
+        before = "; ".join(change.before for change in plan.changes if change.what == "registry")
+        changes["registry"] = {"before": before, "after": _registry_after(request.test, plan)}
     occurrence = epoch if kind == RecordKind.COMPENSATED else 0
     payload = {"test_id": request.test.test_id, "epoch": epoch, **changes, **details}
     digest = append_record(RecordKind(kind), decision_id, payload, occurrence=occurrence)
     redraw(decision_id)
     return digest
+
+
+def _registry_after(test: ABTest, plan: ActionPlan) -> str:
+    """What MLflow says now. The record must not wait for it: from the record on a promotion is watched."""
+    try:
+        return "; ".join(str(systems().registry.entry(model)) for model in test.models)
+    except OutsideSystemError:
+        marked = "; ".join(change.after for change in plan.changes if change.what == "registry")
+        return f"{marked} (as it was marked; MLflow did not answer when this was recorded)"
 
 
 @step("Record that a newer change came first")

@@ -29,7 +29,7 @@ from flows.emergency_revert import revert_obstacles, revert_traffic
 from flows.promote_candidate import promote_candidate
 from flows.rehearse_rollback import rehearse_rollback
 from flows.rollback_to_baseline import rollback_to_baseline
-from flows.watch_promotion import ACTOR, act_on_breaches, watch_promotion
+from flows.watch_promotion import ACTOR, act_on_breaches, find_promotion, watch_promotion
 from slackbot.identifiers import Action
 from slackbot.payloads import Alarm
 from tests.integration.production_world import WHERE, World, lines, run
@@ -190,6 +190,32 @@ def test_auto_revert_puts_the_baseline_back_and_the_catch_up_follows(promoted: B
     rollback_to_baseline(entry["id"], entry["actor"], entry["reason"])
     assert world.registry() == ["Production (champion)", "Archived"]
     assert RecordKind.EMERGENCY_REVERT in world.kinds()
+
+
+def test_a_promotion_is_recorded_and_watched_also_when_mlflow_fails_right_after_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decision_id, registry, real = world.decide().decision_id, world.systems.registry, world.systems.serving.apply
+
+    def fail(_: Any) -> Any:
+        raise OutsideSystemError("MLflow", "a test", retryable=True)
+
+    def apply(state: Any, change: Any, *, dry_run: bool = False) -> Any:
+        if change.why.endswith("is accepted"):
+            monkeypatch.setattr(registry, "entry", fail)
+        return real(state, change, dry_run=dry_run)
+
+    monkeypatch.setattr(world.systems.serving, "apply", apply)
+    monkeypatch.setattr("flows.promote_candidate.store_documents", fail_to_document)
+    with pytest.raises(OutsideSystemError, match="documents"):
+        run(promote_candidate, decision_id)
+    [promoted] = [one for one in world.systems.decision_log.records(decision_id) if one.kind is RecordKind.PROMOTED]
+    assert "MLflow did not answer" in str(promoted.payload["registry"])
+    assert find_promotion.fn()["decision_id"] == decision_id
+
+
+def fail_to_document(*_: Any) -> None:
+    raise OutsideSystemError("MLflow", "the documents", retryable=False)
 
 
 def test_a_breach_is_recorded_also_when_the_process_died_right_after_its_revert(
