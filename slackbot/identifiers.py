@@ -27,6 +27,11 @@ class Command(StrEnum):
     """The slash commands."""
 
     FRAUD_ROLLBACK = "/fraud-rollback"
+    FRAUD_STATUS = "/fraud-status"
+
+
+HOME_OPENED = "app_home_opened"
+"""The event: somebody looks at the app's Home."""
 
 
 class Field(StrEnum):

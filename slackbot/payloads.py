@@ -177,6 +177,21 @@ class SlashCommand(Origin):
         return _short_digest(self.trigger_id)
 
 
+class _Opened(_Incoming):
+    user: SlackId
+    tab: str = ""
+
+
+class HomeOpened(_Incoming):
+    """Somebody opened the app's tabs; `is_home` is false for the messages beside it."""
+
+    event: _Opened
+
+    @property
+    def is_home(self) -> bool:
+        return self.event.tab == "home"
+
+
 def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

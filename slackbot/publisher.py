@@ -138,6 +138,18 @@ class Publisher:
                 ts = str(uploaded[0]["id"])
             return slot.record(ts, "")
 
+    def address(self, decision_id: str) -> str:
+        """Where the decision's message is, for a browser; empty when it is not posted, or Slack does not tell."""
+        posted = self._outbox.find(message_key(decision_id))
+        if posted is None:
+            return ""
+        try:
+            with slack_errors("asking where a message is"):
+                answer = self._client.chat_getPermalink(channel=posted.channel, message_ts=posted.ts)
+        except OutsideSystemError:
+            return ""
+        return str(answer.get("permalink") or "")
+
     def announce(self, key: str, text: str, blocks: Sequence[Json] | None = None) -> PostedMessage:
         """Post a message of its own to the channel, once per `key`. Raises as `publish_decision`."""
         return self._post_once(key, SlackMessage(text, tuple(blocks or ())), {})

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from slackbot.door import guarded
-from slackbot.identifiers import Action, Command, View
+from slackbot.identifiers import HOME_OPENED, Action, Command, View
 from slackbot.listeners.confirm import confirm_pressed, confirm_submitted
 from slackbot.listeners.force_rollback import force_rollback_pressed, force_rollback_submitted
 from slackbot.listeners.fraud_rollback import breach_revert_pressed, fraud_rollback_submitted, fraud_rollback_typed
 from slackbot.listeners.postpone import postpone_pressed, postpone_submitted
-from slackbot.payloads import Press, SlashCommand, Submission
+from slackbot.listeners.status import fraud_status_typed, home_opened
+from slackbot.payloads import HomeOpened, Press, SlashCommand, Submission
 
 if TYPE_CHECKING:
     from slack_bolt import Ack, App
@@ -30,7 +31,10 @@ SUBMISSIONS: Mapping[View, Callable[[Bot, Submission, Ack], None]] = {
     View.FORCE_ROLLBACK: force_rollback_submitted,
     View.FRAUD_ROLLBACK: fraud_rollback_submitted,
 }
-COMMANDS: Mapping[Command, Callable[[Bot, SlashCommand], None]] = {Command.FRAUD_ROLLBACK: fraud_rollback_typed}
+COMMANDS: Mapping[Command, Callable[[Bot, SlashCommand], None]] = {
+    Command.FRAUD_ROLLBACK: fraud_rollback_typed,
+    Command.FRAUD_STATUS: fraud_status_typed,
+}
 
 Body = dict[str, Any]
 
@@ -42,6 +46,7 @@ def add_routes(app: App, bot: Bot) -> None:
         app.view(view.value)(_submitted(submitted, bot))
     for command, typed in COMMANDS.items():
         app.command(command.value)(_typed(typed, bot))
+    app.event(HOME_OPENED)(_opened(bot))
 
 
 def _pressed(listener: Callable[[Bot, Press], None], bot: Bot) -> Callable[..., None]:
@@ -56,6 +61,14 @@ def _typed(listener: Callable[[Bot, SlashCommand], None], bot: Bot) -> Callable[
     def handle(ack: Ack, body: Body) -> None:
         ack()
         guarded(bot, body, ack, lambda: listener(bot, SlashCommand.parse(body)))
+
+    return handle
+
+
+def _opened(bot: Bot) -> Callable[..., None]:
+    def handle(ack: Ack, body: Body) -> None:
+        ack()
+        guarded(bot, body, ack, lambda: home_opened(bot, HomeOpened.parse(body)))
 
     return handle
 

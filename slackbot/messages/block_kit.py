@@ -173,6 +173,13 @@ def _input(field: str, label: str, element: Json, *, hint: str) -> Json:
     return made | ({"hint": _plain_text("a hint", hint, 2000)} if hint else {})
 
 
+def home(blocks: Sequence[Json]) -> Json:
+    """The App Home of one person."""
+    if len(blocks) > 100:
+        raise ExceedsSlackLimit(f"{len(blocks)} blocks in the Home, Slack shows 100")
+    return {"type": "home", "blocks": list(blocks)}
+
+
 def modal(title: str, blocks: Sequence[Json], *, submit: str = "", callback_id: str = "", private_metadata: str = "") -> Json:
     """A modal; without `submit` it can only be closed."""
     if len(blocks) > 100:

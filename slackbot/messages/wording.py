@@ -150,10 +150,11 @@ def decided_title(request: DecisionRequest, claim: Claim, recorded: RecordKind |
 
 def decided(request: DecisionRequest, claim: Claim, recorded: RecordKind | None) -> str:
     """Who, when, what and why; then what has come of it so far."""
-    return f"{_answered(request, claim)}\n{_so_far(request, claim, recorded)}"
+    return f"{answered(request, claim)}\n{_so_far(request, claim, recorded)}"
 
 
-def _answered(request: DecisionRequest, claim: Claim) -> str:
+def answered(request: DecisionRequest, claim: Claim) -> str:
+    """Who answered what, when and why."""
     when, reason = local_time(claim.claimed_at), f" Reason: {quote(claim.reason)}" if claim.reason else ""
     match claim.choice:
         case Choice.CONFIRM:
@@ -195,4 +196,4 @@ def already_decided(decision: Decision) -> str:
     claim = decision.claim
     if claim is None:
         return f"The time to decide ended {local_time(decision.deadline)}: the baseline stays. Your press has changed nothing."
-    return f"Your press has changed nothing: this was decided before. {_answered(decision.request, claim)}"
+    return f"Your press has changed nothing: this was decided before. {answered(decision.request, claim)}"

@@ -165,6 +165,13 @@ def test_a_message_is_posted_found_by_its_metadata_and_updated(server: Server) -
     assert again["metadata"]["event_payload"] == metadata["event_payload"]  # but not the metadata
 
 
+def test_a_message_has_an_address_for_browsers(server: Server) -> None:
+    posted = server.web.chat_postMessage(channel=server.channel, text="where am I?")
+    address = str(server.web.chat_getPermalink(channel=posted["channel"], message_ts=posted["ts"])["permalink"])
+    assert address.endswith(f"/archives/{posted['channel']}/p{str(posted['ts']).replace('.', '')}")
+    assert refused(lambda: server.web.chat_getPermalink(channel=posted["channel"], message_ts="1.1")) == "message_not_found"
+
+
 def test_a_thread_holds_its_replies_and_a_broadcast_reaches_the_channel(server: Server) -> None:
     parent = server.web.chat_postMessage(channel=server.channel, text="A verdict")["ts"]
     quiet = server.web.chat_postMessage(channel=server.channel, text="step", thread_ts=parent)["ts"]

@@ -323,6 +323,28 @@ def test_a_modal_submitted_after_the_decision_says_so(world: World) -> None:
     assert "<@U0BEN>" in str(view)
 
 
+def test_the_status_command_tells_one_person_what_is_live(world: World) -> None:
+    decision = world.ask()
+    outcome = world.slack.slash(BEN, "/fraud-status")  # who may decide nothing may look
+    assert outcome.acked
+    text = world.told(BEN, "fraud-v1 80 %, fraud-v2 20 %", decision.request.test.test_id)
+    assert f"/archives/{CHANNEL}/p{str(world.message()['ts']).replace('.', '')}" in text
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+
+
+def test_the_home_is_drawn_anew_whenever_somebody_opens_it(world: World) -> None:
+    decision = world.ask()
+
+    def home(user: str, *parts: str) -> str:
+        assert world.slack.open_home(user).acked
+        return world.wait(lambda: all(part in str(world.slack.home(user)) for part in parts) and str(world.slack.home(user)))
+
+    assert "Waits for you" in home(ANA, "fraud-v1 80 %", "fraud_v2 wins. Promote it?")
+    assert "Waits for an answer" in home(BEN, "fraud_v2 wins. Promote it?")
+    claim_directly(world, decision, Choice.FORCE_ROLLBACK)
+    assert "<@U0BEN>" in home(ANA, "rollback forced")
+
+
 def claim_directly(world: World, decision: Decision, choice: Choice, until: datetime | None = None) -> None:
     """Somebody else decided, and the message has not been redrawn yet."""
     digest = decision.request.verdict.evidence_digest

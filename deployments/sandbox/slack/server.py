@@ -165,6 +165,7 @@ class _Routes:
         routes = [
             Route("/", self._asset),
             Route("/page/{name}", self._asset),
+            Route("/archives/{channel}/{message}", self._asset),
             Route("/api/{method}", self._api, methods=["GET", "POST"]),
             WebSocketRoute("/link/", self._slack.sockets.serve),
             Route("/actions/{team}/{name}", self._respond, methods=["POST"]),

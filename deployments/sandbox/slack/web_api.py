@@ -31,6 +31,7 @@ class WebApi:
             "chat.postMessage": self._post_message,
             "chat.update": self._update_message,
             "chat.postEphemeral": self._post_ephemeral,
+            "chat.getPermalink": self._permalink,
             "conversations.history": self._history,
             "conversations.replies": self._replies,
             "views.open": self._open_modal,
@@ -88,6 +89,13 @@ class WebApi:
         if args.get("user") not in self._space.people:
             raise SlackRefusal("user_not_in_channel")
         return {"message_ts": self._space.post({**args, "metadata": None}, visible_to=args["user"]).ts}
+
+    def _permalink(self, args: Json) -> Json:
+        message = self._space.message(args.get("channel") or "", args.get("message_ts") or "")
+        return {
+            "channel": message.channel,
+            "permalink": f"{self._space.url}/archives/{message.channel}/p{message.ts.replace('.', '')}",
+        }
 
     def _page(self, messages: list[Message], args: Json) -> Json:
         """The messages of one page within `oldest` and `latest`, and where the next page begins."""

@@ -10,7 +10,7 @@ import yaml
 
 import slackbot
 from slackbot import routes
-from slackbot.identifiers import Action, Command, View
+from slackbot.identifiers import HOME_OPENED, Action, Command, View
 
 FOLDER = Path(next(iter(slackbot.__path__)))
 MANIFEST: dict[str, Any] = yaml.safe_load((FOLDER / "manifest.yaml").read_text(encoding="utf-8"))
@@ -19,6 +19,8 @@ SCOPES = {
     "chat_postMessage": "chat:write",
     "chat_postEphemeral": "chat:write",
     "chat_update": "chat:write",
+    "chat_getPermalink": None,
+    "views_publish": None,
     "conversations_history": "channels:history",
     "conversations_replies": "groups:history",
     "users_info": "users:read",
@@ -49,6 +51,11 @@ def test_the_manifest_grants_what_is_called_and_no_more() -> None:
     assert called <= set(SCOPES), "a new method: add its scope here and in the manifest"
     needed = {SCOPES[name] for name in called} - {None}
     assert set(MANIFEST["oauth_config"]["scopes"]["bot"]) == needed | {"commands", "metadata.message:read"}
+
+
+def test_the_manifest_subscribes_to_the_home_and_to_nothing_else() -> None:
+    assert MANIFEST["settings"]["event_subscriptions"]["bot_events"] == [HOME_OPENED]
+    assert MANIFEST["features"]["app_home"]["home_tab_enabled"] is True
 
 
 def test_interactivity_and_socket_mode_are_on() -> None:

@@ -1,0 +1,117 @@
+"""`/fraud-status` and the App Home: what is live, what waits, what was decided. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flows.domain.action_plan import describe_serving
+from slackbot.identifiers import Command
+from slackbot.messages import wording
+from slackbot.messages.block_kit import Json, SlackMessage, context, divider, escape, header, home, link, local_time, section
+
+if TYPE_CHECKING:
+    from flows.domain.serving_state import ServingState
+    from slackbot.overview import Known, Overview
+
+NOTHING = "No test has been decided here yet."
+
+
+def status_message(overview: Overview) -> SlackMessage:
+    """The answer to `/fraud-status`, for the one who asked."""
+    lines = [_live(overview), _test(overview), _last(overview)]
+    return SlackMessage(" ".join(lines), (*(section(line) for line in lines), context(_as_of(overview))))
+
+
+def home_view(overview: Overview, *, may_decide: bool) -> Json:
+    """The App Home of one person.
+
+    Args:
+        may_decide: this person may answer a verdict.
+    """
+    blocks = [header("What is live"), section(_live(overview)), section(_test(overview)), divider()]
+    if isinstance(overview.decisions, str):
+        blocks.append(section(_unread("The decisions", overview.decisions)))
+    else:
+        waiting = [known for known in overview.decisions if known.decision.is_pending]
+        answered = [known for known in overview.decisions if not known.decision.is_pending]
+        blocks += [header("Waits for you" if may_decide else "Waits for an answer"), *_waiting(waiting), divider()]
+        blocks += [header("Last decisions"), *_answered(answered)]
+    emergency = f"In an emergency, in any channel: `{Command.FRAUD_ROLLBACK}`"
+    return home([*blocks, divider(), context(emergency, _as_of(overview))])
+
+
+def _waiting(waiting: Sequence[Known]) -> list[Json]:
+    if not waiting:
+        return [section("Nothing.")]
+    return [section(f"*{escape(wording.question(known.decision.request))}*\n{_until(known)}{_where(known)}") for known in waiting]
+
+
+def _answered(answered: Sequence[Known]) -> list[Json]:
+    return [section(_told(known)) for known in answered] or [section(NOTHING)]
+
+
+def _told(known: Known) -> str:
+    request, claim = known.decision.request, known.decision.claim
+    if claim is None:
+        return f"*{escape(wording.question(request))}*\n{_until(known)}{_where(known)}"
+    return f"*{escape(wording.decided_title(request, claim, known.outcome))}*\n{wording.answered(request, claim)}{_where(known)}"
+
+
+def _until(known: Known) -> str:
+    return f"To be answered until {local_time(known.decision.deadline)}; {wording.BASELINE_BY_SILENCE}."
+
+
+def _where(known: Known) -> str:
+    return f" {link(known.address, 'Open the message')}" if known.address else ""
+
+
+def _live(overview: Overview) -> str:
+    serving = overview.serving
+    if isinstance(serving, str):
+        return _unread("*Live*", serving)
+    return "\n".join([f"*Live*: {escape(describe_serving(serving))}", *_unfinished(serving)])
+
+
+def _unfinished(serving: ServingState) -> list[str]:
+    lines = [f"{escape(serving.operation)} is being carried out."] if serving.operation else []
+    if serving.intent:
+        lines.append("A rollback is starting the baseline again.")
+    lines += [
+        f"Still to be recorded: the rollback by {escape(entry['actor'])} ({escape(entry['at'])})." for entry in serving.unrecorded
+    ]
+    return lines
+
+
+def _test(overview: Overview) -> str:
+    """Which test this is, its day, and what the latest question about it is."""
+    serving, decisions = overview.serving, overview.decisions
+    latest = decisions[0] if decisions and not isinstance(decisions, str) else None
+    test = None if isinstance(serving, str) else serving.test
+    if test is None:
+        test = latest.decision.request.test if latest else None
+    if test is None:
+        return "*Test*: none is known."
+    day = max(1, (overview.at - test.started_at).days + 1)
+    said = f"*Test*: {escape(test.test_id)}, day {day}: {escape(test.baseline.name)} against {escape(test.candidate.name)}."
+    if latest is None or latest.decision.request.test.test_id != test.test_id:
+        return f"{said} It has not been judged yet."
+    return f"{said}\n{_told(latest)}"
+
+
+def _last(overview: Overview) -> str:
+    decisions = overview.decisions
+    if isinstance(decisions, str):
+        return _unread("*Last change*", decisions)
+    changed = next((known for known in decisions if known.outcome and known.decision.claim), None)
+    if changed is None or changed.decision.claim is None:
+        return f"*Last change*: {NOTHING}"
+    return f"*Last change*: {_told(changed)}"
+
+
+def _unread(what: str, why: str) -> str:
+    return f"{what} cannot be read: {escape(why)}."
+
+
+def _as_of(overview: Overview) -> str:
+    return f"As of {local_time(overview.at)}"

@@ -1,0 +1,62 @@
+"""What a person wants to know before anything else: what is live, what waits, what happened last.
+
+Each system is asked by itself: one that does not answer is one sentence, and the rest is still shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from flows.domain.decision import Decision
+from flows.domain.decision_record import RecordKind
+from flows.domain.errors import FraudABError
+from flows.domain.serving_state import ServingState
+
+if TYPE_CHECKING:
+    from slackbot.bot import Bot
+
+DECISIONS_SHOWN = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A decision, what has come of it so far (None: nothing yet) and where its message is (empty: nobody knows)."""
+
+    decision: Decision
+    outcome: RecordKind | None
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """`serving` and `decisions` (newest first) are sentences where a system did not answer."""
+
+    at: datetime
+    serving: ServingState | str
+    decisions: Sequence[Known] | str
+
+
+def read_overview(bot: Bot) -> Overview:
+    """Ask Kubernetes and the decision log; never raises."""
+    return Overview(datetime.now(UTC), _read(bot.emergency.read), _read(lambda: _decisions(bot)))
+
+
+def _decisions(bot: Bot) -> Sequence[Known]:
+    found: list[Known] = []
+    for decision in bot.decision_log.decisions()[:DECISIONS_SHOWN]:
+        kinds = [record.kind for record in bot.decision_log.records(decision.decision_id)]
+        outcome = next((kind for kind in reversed(kinds) if kind.is_outcome), None)
+        found.append(Known(decision, outcome, bot.publisher.address(decision.decision_id)))
+    return found
+
+
+def _read(part: Callable[[], T]) -> T | str:
+    try:
+        return part()
+    except FraudABError as error:
+        return str(error)
