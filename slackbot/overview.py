@@ -6,14 +6,11 @@ Each system is asked by itself: one that does not answer is one sentence, and th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from flows.domain.decision import Decision
-from flows.domain.decision_record import RecordKind
 from flows.domain.errors import FraudABError
-from flows.domain.serving_state import ServingState
+from slackbot.messages.status_messages import Known, Overview
 
 if TYPE_CHECKING:
     from slackbot.bot import Bot
@@ -21,24 +18,6 @@ if TYPE_CHECKING:
 DECISIONS_SHOWN = 5
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A decision, what has come of it so far (None: nothing yet) and where its message is (empty: nobody knows)."""
-
-    decision: Decision
-    outcome: RecordKind | None
-    address: str
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """`serving` and `decisions` (newest first) are sentences where a system did not answer."""
-
-    at: datetime
-    serving: ServingState | str
-    decisions: Sequence[Known] | str
 
 
 def read_overview(bot: Bot) -> Overview:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import describe_serving
@@ -11,10 +13,29 @@ from slackbot.messages import wording
 from slackbot.messages.block_kit import Json, SlackMessage, context, divider, escape, header, home, link, local_time, section
 
 if TYPE_CHECKING:
+    from flows.domain.decision import Decision
+    from flows.domain.decision_record import RecordKind
     from flows.domain.serving_state import ServingState
-    from slackbot.overview import Known, Overview
 
 NOTHING = "No test has been decided here yet."
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A decision, what has come of it so far (None: nothing yet) and where its message is (empty: nobody knows)."""
+
+    decision: Decision
+    outcome: RecordKind | None
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """`serving` and `decisions` (newest first) are sentences where a system did not answer."""
+
+    at: datetime
+    serving: ServingState | str
+    decisions: Sequence[Known] | str
 
 
 def status_message(overview: Overview) -> SlackMessage:

@@ -17,8 +17,8 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.serving_state import OPERATION, REVERT_TO, UNRECORDED, Predictor, ServingState
 from flows.domain.verdict import VerdictKind
 from slackbot.messages.block_kit import SlackMessage
-from slackbot.messages.status_messages import home_view, status_message
-from slackbot.overview import DECISIONS_SHOWN, Known, Overview
+from slackbot.messages.status_messages import Known, Overview, home_view, status_message
+from slackbot.overview import DECISIONS_SHOWN
 
 Asking = Callable[..., Decision]
 
