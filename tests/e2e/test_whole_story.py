@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import httpx
 import pytest
+from prefect.context import refresh_global_settings_context
 from prometheus_client.parser import text_string_to_metric_families
 
 from deployments.sandbox.demo_person import ANA
@@ -97,6 +98,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         stack.environment["FRAUD_AB_METRICS_PORT"] = str(free_port())
         for name, value in stack.environment.items():
             patch.setenv(name, value)
+        refresh_global_settings_context()  # Prefect reads the environment once per process, and another test may have come first
         stack.start_product()
         assert stack.slack is not None
         from flows.settings import Settings, load_settings
@@ -109,6 +111,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     finally:
         stack.stop()
         patch.undo()
+        refresh_global_settings_context()
 
 
 def test_the_verdict_is_asked_once_and_changes_nothing_yet(story: Story) -> None:
