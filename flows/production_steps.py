@@ -303,7 +303,7 @@ def _registry_after(test: ABTest, plan: ActionPlan) -> str:
         return "; ".join(str(systems().registry.entry(model)) for model in test.models)
     except OutsideSystemError:
         marked = "; ".join(change.after for change in plan.changes if change.what == "registry")
-        return f"{marked} (as it was marked; MLflow did not answer when this was recorded)"
+        return f"{marked} (as it was marked; MLflow could not be read when this was recorded)"
 
 
 @step("Record that a newer change came first")

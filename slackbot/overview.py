@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
+from flows.domain.decision_record import latest_outcome
 from flows.domain.errors import FraudABError
 from slackbot.messages.status_messages import Known, Overview
 
@@ -29,8 +30,7 @@ def _decisions(bot: Bot) -> Sequence[Known]:
     found: list[Known] = []
     for decision in bot.decision_log.decisions()[:DECISIONS_SHOWN]:
         kinds = [record.kind for record in bot.decision_log.records(decision.decision_id)]
-        outcome = next((kind for kind in reversed(kinds) if kind.is_outcome), None)
-        found.append(Known(decision, outcome, bot.publisher.address(decision.decision_id)))
+        found.append(Known(decision, latest_outcome(kinds), bot.publisher.address(decision.decision_id)))
     return found
 
 

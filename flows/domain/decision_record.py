@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -58,6 +58,11 @@ class DecisionRecord:
             payload=self.payload,
             previous_hash=self.previous_hash,
         )
+
+
+def latest_outcome(kinds: Sequence[RecordKind]) -> RecordKind | None:
+    """What has come of a decision by the kinds of its records, oldest first; None: nothing yet."""
+    return next((kind for kind in reversed(kinds) if kind.is_outcome), None)
 
 
 def record_hash(

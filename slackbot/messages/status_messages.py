@@ -63,9 +63,7 @@ def home_view(overview: Overview, *, may_decide: bool) -> Json:
 
 
 def _waiting(waiting: Sequence[Known]) -> list[Json]:
-    if not waiting:
-        return [section("Nothing.")]
-    return [section(f"*{escape(wording.question(known.decision.request))}*\n{_until(known)}{_where(known)}") for known in waiting]
+    return [section(_told(known)) for known in waiting] or [section("Nothing.")]
 
 
 def _answered(answered: Sequence[Known]) -> list[Json]:
@@ -123,11 +121,9 @@ def _test(overview: Overview) -> str:
 def _last(overview: Overview) -> str:
     decisions = overview.decisions
     if isinstance(decisions, str):
-        return _unread("*Last change*", decisions)
-    changed = next((known for known in decisions if known.outcome and known.decision.claim), None)
-    if changed is None or changed.decision.claim is None:
-        return f"*Last change*: {NOTHING}"
-    return f"*Last change*: {_told(changed)}"
+        return _unread("*Last decision*", decisions)
+    carried_out = next((known for known in decisions if known.outcome), None)
+    return f"*Last decision*: {_told(carried_out) if carried_out else NOTHING}"
 
 
 def _unread(what: str, why: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import RecordKind, latest_outcome
 from flows.domain.guardrails import GuardrailStatus
 from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Action
@@ -45,8 +45,7 @@ def verdict_message(decision: Decision, policy: Policy, *, recorded: Sequence[Re
     """
     if decision.claim is None:
         return _pending(decision, policy)
-    outcome = next((kind for kind in reversed(recorded) if kind.is_outcome), None)
-    return _answered(decision.request, decision.claim, outcome)
+    return _answered(decision.request, decision.claim, latest_outcome(recorded))
 
 
 def _pending(decision: Decision, policy: Policy) -> SlackMessage:

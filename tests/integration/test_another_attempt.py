@@ -50,12 +50,8 @@ def test_another_attempt_that_nobody_would_be_responsible_for_opens_nothing(
 ) -> None:
     """The decision is put among the unfinished before the deployment is reserved: the reconciler looks only there."""
     before = world.state
-
-    def refuse(_: str) -> None:
-        raise OutsideSystemError("the decision log", "a test", retryable=False)
-
     with monkeypatch.context() as failing:
-        failing.setattr(world.systems.decision_log, "reopen", refuse)
+        failing.setattr(world.systems.decision_log, "reopen", lambda _: failed("the decision log"))
         with pytest.raises(OutsideSystemError, match="a test"):
             run(promote_candidate, undone)
     assert world.is_still(before)

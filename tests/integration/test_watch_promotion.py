@@ -210,7 +210,7 @@ def test_a_promotion_is_recorded_and_watched_also_when_mlflow_fails_right_after_
     with pytest.raises(OutsideSystemError, match="documents"):
         run(promote_candidate, decision_id)
     [promoted] = [one for one in world.systems.decision_log.records(decision_id) if one.kind is RecordKind.PROMOTED]
-    assert "MLflow did not answer" in str(promoted.payload["registry"])
+    assert "MLflow could not be read" in str(promoted.payload["registry"])
     assert find_promotion.fn()["decision_id"] == decision_id
 
 

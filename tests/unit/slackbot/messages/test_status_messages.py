@@ -58,11 +58,11 @@ def test_the_status_says_what_is_live_the_tests_day_and_the_open_question(decisi
         assert part in text
 
 
-def test_the_last_change_is_what_really_came_of_a_decision(decision: Asking) -> None:
+def test_the_last_decision_is_what_really_came_of_a_decision(decision: Asking) -> None:
     promoted = Known(decision(choice=Choice.CONFIRM), RecordKind.PROMOTED, "")
     waiting = Known(decision(round=2), None, "")
     text = said(status_message(overview(waiting, promoted)))
-    assert "*Last change*: *fraud_v2 is promoted*" in text
+    assert "*Last decision*: *fraud_v2 is promoted*" in text
     assert "<@U0ANA>" in text
     assert "No test has been decided here yet" in said(status_message(overview(waiting)))
 
@@ -81,7 +81,7 @@ def test_a_system_that_is_down_is_one_sentence_and_the_rest_is_shown(decision: A
     assert "ab-2026-03, day 52" in without_cluster
     without_log = said(status_message(overview(decisions="the decision log failed")))
     assert "fraud-v1 80 %" in without_log
-    assert "*Last change* cannot be read" in without_log
+    assert "*Last decision* cannot be read" in without_log
     assert "cannot be read: down too" in shown(home_view(overview(serving="down", decisions="down too"), may_decide=True))
 
 
