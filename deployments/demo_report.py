@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.domain.ab_test import ABTest
-from flows.domain.action_plan import describe_serving
 from flows.domain.decision import Decision
+from flows.domain.serving_state import describe_serving
 
 if TYPE_CHECKING:
     from deployments.sandbox.stack import Part

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flows.emergency_revert import RevertOutcome
     from flows.ports import Serving
 
-ARRIVAL_SECONDS = 60.0
+ARRIVAL_SECONDS, START_SECONDS = 60.0, 300.0
 
 
 def rollback(
@@ -58,11 +58,11 @@ def _roll_back(serving: Serving, name: str, reason: str) -> None:
         at=datetime.now(UTC),
     )
     _say_what_was_done(outcome)
-    _say_whether_it_arrived(serving, name)
+    _say_whether_it_arrived(serving, name, START_SECONDS if outcome.pending_restore else ARRIVAL_SECONDS)
 
 
 def _say_what_was_done(outcome: RevertOutcome) -> None:
-    from flows.domain.action_plan import describe_serving
+    from flows.domain.serving_state import describe_serving
 
     before, after = describe_serving(outcome.before), describe_serving(outcome.after)
     if outcome.pending_restore:
@@ -75,17 +75,19 @@ def _say_what_was_done(outcome: RevertOutcome) -> None:
         typer.echo(f"Traffic: {before} → {after}")
 
 
-def _say_whether_it_arrived(serving: Serving, name: str) -> None:
+def _say_whether_it_arrived(serving: Serving, name: str, seconds: float) -> None:
     from flows.watch import await_arrival, removed_in_words
 
-    arrival = await_arrival(serving, ARRIVAL_SECONDS)
+    arrival = await_arrival(serving, seconds)
     for predictor in arrival.removed:
         typer.echo(f"Note: {removed_in_words(predictor)}.")
     if not arrival.is_there:
-        waited = (
-            f"after {ARRIVAL_SECONDS:g} seconds the router does not send all traffic to {arrival.baseline or 'the baseline'} yet"
+        waited = f"after {seconds:g} seconds the router does not send all traffic to {arrival.baseline or 'the baseline'} yet"
+        typer.echo(
+            f"Kubernetes has accepted the change, but {waited}: look at the pods of {name}. A worker or the bot goes on with it; "
+            "so does this command when you give it again.",
+            err=True,
         )
-        typer.echo(f"Kubernetes has accepted the change, but {waited}: look at the pods of {name}.", err=True)
         raise typer.Exit(1)
     if arrival.baseline:
         typer.echo(f"The router sends all traffic to {arrival.baseline}.")

@@ -63,7 +63,7 @@ def _await_router(systems: Systems) -> None:
 
 
 def _plan(systems: Systems, prepared: Start) -> dict[str, str]:
-    from flows.domain.action_plan import describe_serving
+    from flows.domain.serving_state import describe_serving
 
     test = prepared.test
     before, after = describe_serving(prepared.before), describe_serving(prepared.after)
@@ -78,7 +78,7 @@ def _plan(systems: Systems, prepared: Start) -> dict[str, str]:
 
 
 def _outcome(systems: Systems, done: Start) -> dict[str, str]:
-    from flows.domain.action_plan import describe_serving
+    from flows.domain.serving_state import describe_serving
 
     test, run = done.test, done.run
     scheduled = f"{run.starts_at:%Y-%m-%d %H:%M} UTC, {run.state}: {run.url}" if run and run.starts_at else ""

@@ -10,9 +10,9 @@ from flows.domain.lifecycle import arm_in_charge, model_lives
 from flows.reports.charts import recall_and_precision_chart
 from flows.reports.decision_document import CHART_NAME, decision_document, decision_json
 from flows.reports.lifecycle_page import PAGE_PATH, lifecycle_page, merge_page
-from flows.reports.serving_manifest import manifest_as_served
+from flows.reports.serving_manifest import changed_lines, manifest_as_served
 from flows.steps import step
-from flows.telling import tell
+from flows.telling import show_in_prefect, tell
 from flows.wiring import systems
 
 if TYPE_CHECKING:
@@ -90,11 +90,15 @@ def commit_manifest(cause: str, epoch: int) -> str:
     While somebody is changing the deployment it is left as it is: the end of that change commits it. `epoch`: as for
     `store_documents`.
     """
-    del epoch  # part of the step's key
     manifests, path = systems().manifests, systems().settings.manifest_path
+
+    texts: list[str] = []
 
     def change(text: str) -> str:
         state = systems().serving.read()
-        return text if state.operation or state.intent else manifest_as_served(text, state, path)
+        texts[:] = text, text if state.operation or state.intent else manifest_as_served(text, state, path)
+        return texts[1]
 
-    return manifests.edit(path, change, f"Traffic after {cause}") if manifests else ""
+    reference = manifests.edit(path, change, f"Traffic after {cause}") if manifests else ""
+    show_in_prefect(f"{cause}-manifest-{epoch}", f"manifest: {reference}", [Change(path, *changed_lines(*texts))])
+    return reference

@@ -10,9 +10,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from flows.domain.action_plan import describe_serving
 from flows.domain.errors import FraudABError, OutsideSystemError, Superseded
-from flows.domain.serving_state import ServingState, accepted_decision, clear_the_way, emergency_revert, finish_revert
+from flows.domain.serving_state import (
+    ServingState,
+    accepted_decision,
+    clear_the_way,
+    describe_serving,
+    emergency_revert,
+    finish_revert,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -213,6 +213,10 @@ class Archive(Protocol):
 
     def restore(self, model: Model, folder: Path) -> Path: ...
 
+    def digests(self, uri: str) -> Mapping[str, str]:
+        """SHA-256 by relative path of all that lies at an s3:// address, read and not taken from a label; empty: nothing."""
+        ...
+
     def put_back(self, model: Model, uri: str) -> int:
         """Copy to an s3:// address what is missing there, then verify every checksum at that place; nothing is overwritten.
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from flows.domain.action_plan import describe_serving
-from flows.domain.errors import PreflightFailed
-from flows.domain.serving_state import GITOPS, model_uri
+from flows.domain.errors import OutsideSystemError, PreflightFailed
+from flows.domain.serving_state import GITOPS, describe_serving, model_uri
 from flows.production_steps import opening_of
 from flows.steps import step
 from flows.telling import tell
@@ -20,7 +20,7 @@ from flows.wiring import systems
 if TYPE_CHECKING:
     from flows.domain.ab_test import ABTest, Model
     from flows.domain.serving_state import ServingState
-    from flows.ports import Provenance
+    from flows.ports import Archive, Provenance
 
 
 @step("Check the candidate before anything is changed")
@@ -43,14 +43,17 @@ def check_candidate(decision_id: str, attempt: int) -> int:
     with tempfile.TemporaryDirectory(prefix="candidate-") as folder:
         files = systems().registry.artifact_files(test.candidate, Path(folder))
         rows = systems().registry.try_out(test.candidate, files)
-        identity = mistaken_identity(test.candidate, state, files, systems().registry.provenance(test.candidate))
+        provenance = systems().registry.provenance(test.candidate)
+        identity = mistaken_identity(test.candidate, state, files, provenance)
+        loaded = compare_loaded(test.candidate, state, files, provenance.source, systems().archive)
     forbidden = [
         f"this account may not {what}: apply k8s/base/promoter-role.yaml" for what in systems().serving.missing_permissions()
     ]
-    if problems := [*obstacles(state, test), *identity, *forbidden]:
+    if problems := [*obstacles(state, test), *identity, *loaded.problems, *forbidden]:
         raise PreflightFailed(problems)
     systems().serving.apply(state, opening, dry_run=True)
-    tell(decision_id, f"checked-{attempt}", f"{test.candidate} loads and predicts; {state.name} accepts the change (dry run)")
+    text = f"{test.candidate} loads and predicts; {loaded.said}; {state.name} accepts the change (dry run)"
+    tell(decision_id, f"checked-{attempt}", text)
     return rows
 
 
@@ -96,15 +99,57 @@ def mistaken_identity(model: Model, state: ServingState, files: Path, provenance
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Whether a predictor loads the registered model: `problems`, empty when it does or nobody can see; `said` tells which."""
+
+    said: str
+    problems: tuple[str, ...] = ()
+
+
+def compare_loaded(model: Model, state: ServingState, files: Path, source: str, archive: Archive) -> Loaded:
+    """Compare the registered artifacts, file by file, with what lies where the model's predictor has its own from.
+
+    Args:
+        files: the downloaded artifacts of the registered version.
+        source: where the registry has them.
+
+    Raises:
+        OutsideSystemError: retryable, the storage does not answer.
+    """
+    predictor = state.predictor(model.predictor)
+    loads = model_uri(predictor.spec) if predictor else ""
+    if loads and loads.rstrip("/") == source.rstrip("/"):
+        return Loaded(f"its predictor loads it from where it is registered ({loads})")
+    if not loads.startswith("s3://"):
+        return Loaded(f"not compared with what its predictor loads ({loads or 'its image'}): only s3:// addresses can be read")
+    try:
+        found = archive.digests(loads)
+    except OutsideSystemError as error:
+        if error.retryable:
+            raise
+        return Loaded(f"not compared with what its predictor loads: {error}")
+    if not found:
+        return Loaded(f"not compared with what its predictor loads: nothing is left at {loads}")
+    registered = {path.relative_to(files).as_posix(): _sha256(path) for path in files.rglob("*") if path.is_file()}
+    others = sorted(path for path, digest in registered.items() if found.get(path) != digest)
+    if not others:
+        return Loaded(f"its {len(registered)} files are those that its predictor loads from {loads} (SHA-256)")
+    doing = f"the predictor {model.predictor} loads {loads}, where {', '.join(others[:3])}"
+    return Loaded(doing, (f"{doing} {'is' if len(others) == 1 else 'are'} not what {model} has in the registry",))
+
+
 def artifacts_sha256(folder: Path) -> str:
     """One digest of all files below a folder: their paths and contents."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as stream:
-            digest.update(
-                f"{path.relative_to(folder).as_posix()}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode()
-            )
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{_sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def note_artifacts(test: ABTest) -> None:

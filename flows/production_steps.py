@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from flows.domain.ab_test import Arm
-from flows.domain.action_plan import Change, describe_serving
+from flows.domain.action_plan import Change
 from flows.domain.decision import refuse_another_attempt
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import Conflict, OutsideSystemError, Superseded
 from flows.domain.serving_state import (
     close_operation,
     compensate_operation,
+    describe_serving,
     finished_outcome,
     open_operation,
     outcome_epoch,
@@ -97,8 +98,8 @@ def begin(decision_id: str, attempt: int) -> Json:
         attempt: as for `find_standing`, so that each execution raises the epoch once.
 
     Returns:
-        the `epoch` to work under, or the `outcome` of an attempt that ended before and the epoch of its end; `failed`: why an
-        earlier execution was to put everything back and could not, so that this one has to.
+        the `epoch` to work under, or the `outcome` of an attempt that ended before, the epoch of its end and, when it was undone,
+        `why`; `failed`: why an earlier execution was to put everything back and could not, so that this one has to.
 
     Raises:
         Superseded: the deployment changed since the decision was asked for.
@@ -120,7 +121,7 @@ def begin(decision_id: str, attempt: int) -> Json:
         text = f"{state.name} is reserved for this decision (epoch {state.epoch}, attempt {max(attempt, 1)})"
         tell(decision_id, f"opened-{state.epoch}", text, _annotation_changes(before[-1], state))
     epoch = state.epoch if outcome is None else ended_at(state, decision_id)
-    return {"epoch": epoch, "outcome": outcome, "failed": _failed_before(decision_id)}
+    return {"epoch": epoch, "outcome": outcome, "why": state.undone_because, "failed": _failed_before(decision_id)}
 
 
 def opening_of(state: ServingState, decision: Decision) -> ServingChange:
@@ -262,7 +263,7 @@ def compensate(decision_id: str, epoch: int, why: str) -> str:
 
     def decide(state: ServingState) -> ServingChange | None:
         before.append(describe_serving(state))
-        return None if state.outcome in mine else compensate_operation(state, decision_id, epoch)
+        return None if state.outcome in mine else compensate_operation(state, decision_id, epoch, why)
 
     state = change_serving(decide)
     outcome = finished_outcome(state, decision_id) or ""

@@ -57,7 +57,7 @@ def promote_candidate(decision_id: str) -> str:
         opening = begin(decision_id, attempt)
     except Superseded as error:
         return stop_superseded(decision_id, str(error))
-    epoch, outcome, why = int(opening["epoch"]), opening["outcome"], "an earlier execution of this run put everything back"
+    epoch, outcome, why = int(opening["epoch"]), opening["outcome"], str(opening["why"])
     if outcome is None:
         failed = opening["failed"]
         outcome, why = _put_back(decision_id, epoch, failed) if failed else _change_production(decision_id, epoch)

@@ -14,7 +14,7 @@ from flows.telling import tell
 from flows.wiring import systems
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from flows.domain.ab_test import ABTest
 
@@ -24,12 +24,10 @@ def put_in_charge(decision_id: str, target: str, epoch: int | None) -> list[str]
     """Target in Production, the other explicitly archived, both read back; fenced before and after."""
     test, arm = systems().decision_log.read(decision_id).request.test, Arm(target)
     check_fence(decision_id, arm, epoch)
-    before = [str(systems().registry.entry(model)) for model in test.models]
-    after = mark(test, {arm: Stage.PRODUCTION, arm.other: Stage.ARCHIVED})
+    changes = mark(test, {arm: Stage.PRODUCTION, arm.other: Stage.ARCHIVED})
     check_fence(decision_id, arm, epoch)
-    changes = [Change("registry", old, new) for old, new in zip(before, after, strict=True)]
-    tell(decision_id, f"registry-{target}-{epoch}", "registry: " + "; ".join(after), changes)
-    return after
+    tell(decision_id, f"registry-{target}-{epoch}", registry_in_words(changes), changes)
+    return [change.after for change in changes]
 
 
 @step("Let the registry follow what serves")
@@ -40,13 +38,18 @@ def follow_registry(decision_id: str, attempt: int) -> list[str]:
         attempt: part of the step's key: each execution looks again.
     """
     await_restore()
-    after = follow_what_serves(systems().decision_log.read(decision_id).request.test)
-    if after:
-        tell(decision_id, f"registry-follows-{attempt}", "registry: " + "; ".join(after))
-    return after
+    changes = follow_what_serves(systems().decision_log.read(decision_id).request.test)
+    if changes:
+        tell(decision_id, f"registry-follows-{attempt}", registry_in_words(changes), changes)
+    return [change.after for change in changes]
 
 
-def follow_what_serves(test: ABTest) -> list[str]:
+def registry_in_words(changes: Sequence[Change]) -> str:
+    """How both models are marked now."""
+    return "registry: " + "; ".join(change.after for change in changes)
+
+
+def follow_what_serves(test: ABTest) -> list[Change]:
     """Set both models by what the deployment serves now; empty where nobody can tell (see `stages_by_serving`).
 
     Raises:
@@ -56,10 +59,10 @@ def follow_what_serves(test: ABTest) -> list[str]:
     stages = stages_by_serving(state, test)
     if stages is None:
         return []
-    after = mark(test, stages)
+    changes = mark(test, stages)
     if stages_by_serving(systems().serving.read(), test) != stages:
         raise Conflict("Seldon", f"letting the registry follow {state.name}: it changed meanwhile")
-    return after
+    return changes
 
 
 def follow_test_that_serves() -> None:
@@ -69,9 +72,10 @@ def follow_test_that_serves() -> None:
         follow_what_serves(test)
 
 
-def mark(test: ABTest, stages: Mapping[Arm, Stage]) -> list[str]:
+def mark(test: ABTest, stages: Mapping[Arm, Stage]) -> list[Change]:
     """One model in Production, the other explicitly out of it, then both read back; in words, the baseline first."""
     registry = systems().registry
+    before = [registry.entry(model) for model in test.models]
     arm = next(arm for arm in Arm if stages[arm] is Stage.PRODUCTION)
     registry.set_in_charge(test.model(arm))
     if stages[arm.other] is Stage.ARCHIVED:
@@ -82,4 +86,4 @@ def mark(test: ABTest, stages: Mapping[Arm, Stage]) -> list[str]:
     if any(entries[one].stage is not stages[one] for one in Arm):
         read = "; ".join(map(str, entries.values()))
         raise OutsideSystemError("MLflow", f"putting {test.model(arm)} in charge, it reads {read}", retryable=True)
-    return [str(entry) for entry in entries.values()]
+    return [Change("registry", str(old), str(new)) for old, new in zip(before, entries.values(), strict=True)]

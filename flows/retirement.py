@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from flows.documents import update_manifest
+from flows.domain.action_plan import Change
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
-from flows.domain.serving_state import retire_baseline
+from flows.domain.serving_state import describe_serving, retire_baseline
 from flows.production_steps import append_record, change_serving
 from flows.steps import step
 from flows.telling import describe_failure, tell, tell_trouble
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from flows.domain.ab_test import Model
     from flows.domain.decision_record import DecisionRecord
+    from flows.domain.serving_state import ServingChange, ServingState
 
 
 def retire(decision_id: str) -> str:
@@ -50,14 +52,20 @@ def retire_predictor(decision_id: str) -> int:
     records = {record.kind: record for record in systems().decision_log.records(decision_id)}
     _require_healthy_watch(baseline, records)
     receipt = _verified_archive(baseline, records[RecordKind.PROMOTED])
-    state = change_serving(lambda state: retire_baseline(state, decision_id))
+    before: list[str] = []
+
+    def decide(state: ServingState) -> ServingChange | None:
+        before.append(describe_serving(state))
+        return retire_baseline(state, decision_id)
+
+    state = change_serving(decide)
     details = {"predictor": baseline.predictor, "archive": receipt, "epoch": state.epoch}
     append_record(RecordKind.RETIRED, decision_id, details)
     text = (
         f"{baseline.predictor} is retired: its predictor is gone from {state.name}, its {receipt['files']} archived files are "
         "verified. A rollback would start it again from the rollback point first, which takes minutes instead of seconds"
     )
-    tell(decision_id, "retired", text)
+    tell(decision_id, "retired", text, [Change("predictors", before[-1], describe_serving(state))])
     return state.epoch
 
 

@@ -13,10 +13,10 @@ from prefect.runtime import flow_run
 
 from flows.documents import publish_lifecycle, store_documents, update_manifest, write_lifecycle_page
 from flows.domain.ab_test import Arm
-from flows.domain.action_plan import describe_serving
+from flows.domain.action_plan import Change
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
-from flows.domain.serving_state import acknowledge_recorded, model_uri
+from flows.domain.serving_state import acknowledge_recorded, describe_serving, model_uri
 from flows.production_steps import (
     ACCEPTED,
     append_record,
@@ -29,13 +29,15 @@ from flows.production_steps import (
     verify,
 )
 from flows.promote_candidate import stop_superseded
-from flows.registry_steps import follow_what_serves, put_in_charge
+from flows.registry_steps import follow_what_serves, put_in_charge, registry_in_words
 from flows.steps import step
-from flows.telling import announce, describe_failure, tell, tell_trouble
+from flows.telling import announce, describe_failure, show_in_prefect, tell, tell_trouble
 from flows.watch import await_arrival, removed_in_words
 from flows.wiring import systems
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flows.domain.ab_test import Model
     from flows.domain.decision import Decision
     from flows.domain.serving_state import ServingState
@@ -204,7 +206,10 @@ def follow_after_revert(revert_id: str) -> list[str]:
         text = "The registry was left as it is: the SeldonDeployment does not say which test's models are meant."
         announce(f"revert-{revert_id}-registry", text)
         return []
-    return follow_what_serves(test)
+    changes = follow_what_serves(test)
+    if changes:
+        _tell_latest(f"revert-{revert_id}-registry", registry_in_words(changes), changes, also_to_channel=False)
+    return [change.after for change in changes]
 
 
 @step("Record the emergency reverts")
@@ -225,22 +230,28 @@ def tell_revert(revert_id: str, actor: str, reason: str) -> None:
     """In the thread of the test's latest decision and in the channel."""
     state = systems().serving.read()
     text = f"emergency revert by {actor}: {state.name} serves {describe_serving(state)}. Reason: {reason or 'none given'}"
-    _tell_latest(f"revert-{revert_id}", text)
+    before = [entry.get("before", "") for entry in state.unrecorded if entry["id"] == revert_id]
+    _tell_latest(f"revert-{revert_id}", text, [Change("traffic", one, describe_serving(state)) for one in before])
 
 
-def _tell_latest(key: str, text: str) -> None:
+def _tell_latest(key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = True) -> None:
     decision = _latest_decision()
     if decision is None:
-        announce(key, text)
+        announce(key, text, changes)
     else:
-        tell(decision.decision_id, key, text, also_to_channel=True)
+        tell(decision.decision_id, key, text, changes, also_to_channel=also_to_channel)
 
 
 @step("Publish the lifecycle page")
 def page_after_revert(revert_id: str) -> str:
     """The page of all models; empty without a test."""
     test = systems().serving.read().test
-    return write_lifecycle_page(test, f"emergency revert {revert_id}") if test else ""
+    if test is None:
+        return ""
+    reference = write_lifecycle_page(test, f"emergency revert {revert_id}")
+    text = f"lifecycle page: {reference}"
+    show_in_prefect(f"revert-{revert_id}-lifecycle", text, [Change("lifecycle page", "", reference)])
+    return reference
 
 
 @step("Take what is recorded off the deployment")

@@ -161,12 +161,14 @@ def _rehearsed(systems: Systems, state: ServingState, test: ABTest, registry: tu
 
 def _unlike_registered(systems: Systems, state: ServingState, test: ABTest) -> Iterable[str]:
     """What a promotion would find after weeks is better found now: another model behind a predictor than the registered one."""
-    from flows.preflight import mistaken_identity
+    from flows.preflight import compare_loaded, mistaken_identity
 
     for model in test.models:
         with tempfile.TemporaryDirectory(prefix="model-") as folder:
             files = systems.registry.artifact_files(model, Path(folder))
-            yield from mistaken_identity(model, state, files, systems.registry.provenance(model))
+            provenance = systems.registry.provenance(model)
+            yield from mistaken_identity(model, state, files, provenance)
+            yield from compare_loaded(model, state, files, provenance.source, systems.archive).problems
 
 
 def _unfit_systems(systems: Systems, test: ABTest) -> Iterable[str]:

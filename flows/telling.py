@@ -31,14 +31,16 @@ _log = logging.getLogger(__name__)
 
 def tell(decision_id: str, key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = False) -> None:
     """Say what has happened: an artifact of the run and a line in the thread. A silent Slack undoes nothing."""
-    if task_run.id and changes:
-        _show_in_prefect(decision_id, key, text, changes)
+    show_in_prefect(f"{decision_id}-{key}", text, changes)
     _post(lambda: systems().publisher.thread_line(decision_id, key, escape(text), also_to_channel=also_to_channel))
 
 
-def _show_in_prefect(decision_id: str, key: str, text: str, changes: Sequence[Change]) -> None:
+def show_in_prefect(key: str, text: str, changes: Sequence[Change]) -> None:
+    """What a step changed, before and after, as an artifact of it; outside of a step, or without changes, nothing."""
+    if not task_run.id or not changes:
+        return
     table = [{"what": change.what, "before": change.before, "after": change.after} for change in changes]
-    artifact_key = re.sub(r"[^a-z0-9]+", "-", f"{decision_id}-{key}".lower()).strip("-")
+    artifact_key = re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")
     try:
         with no_retries(SHOW_SECONDS):
             create_table_artifact(table=table, key=artifact_key, description=text)
@@ -67,8 +69,9 @@ def show_picture(decision_id: str, name: str, png: bytes, alt_text: str) -> None
     _post(lambda: systems().publisher.thread_picture(decision_id, name, png, alt_text))
 
 
-def announce(key: str, text: str) -> None:
+def announce(key: str, text: str, changes: Sequence[Change] = ()) -> None:
     """A message of its own in the channel, where there is no decision to hang it on."""
+    show_in_prefect(key, text, changes)
     _post(lambda: systems().publisher.announce(key, escape(text)))
 
 

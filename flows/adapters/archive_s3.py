@@ -98,7 +98,7 @@ class S3Archive:
             OutsideSystemError: not retryable when the archive is not whole, or something else lies at that address: nothing is
                 overwritten.
         """
-        bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
+        bucket, prefix = _place(uri)
         with _talking(f"putting {model} back to {uri}"), tempfile.TemporaryDirectory(prefix="restore-") as name:
             files = self._read_manifest(model)[0]
             places = {file: "/".join(filter(None, (prefix, file.path))) for file in files}
@@ -113,6 +113,18 @@ class S3Archive:
                     doing = f"putting {model} back to {uri}: {file.path} is there with other content (SHA-256 {found})"
                     raise OutsideSystemError("S3", doing, retryable=False)
         return len(missing)
+
+    def digests(self, uri: str) -> dict[str, str]:
+        """As `Archive.digests`.
+
+        Raises:
+            OutsideSystemError: not retryable when this account may not read there.
+        """
+        bucket, prefix = _place(uri)
+        with _talking(f"reading {uri}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/" if prefix else "")
+            keys = [item["Key"] for page in pages for item in page.get("Contents", ())]
+            return {key.removeprefix(prefix).lstrip("/"): _sha256(self._stream(key, bucket)) for key in keys}
 
     def _uri(self, model: Model) -> str:
         return f"s3://{self._bucket}/{_key(model)}"
@@ -155,6 +167,12 @@ class S3Archive:
             raise OutsideSystemError(
                 "S3", f"reading {self._uri(model)}: {file.path} is not what was archived (SHA-256 {sha256})", retryable=False
             )
+
+
+def _place(uri: str) -> tuple[str, str]:
+    """Bucket and prefix of an s3:// address."""
+    bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
+    return bucket, prefix
 
 
 def _key(model: Model, *parts: str) -> str:

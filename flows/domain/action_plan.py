@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flows.domain.ab_test import ABTest, Arm
-from flows.domain.serving_state import ServingState, only_these
+from flows.domain.serving_state import ServingState, describe_serving, only_these
 
 
 class Stage(StrEnum):
@@ -54,11 +54,6 @@ class ActionPlan:
 def describe_traffic(traffic: Mapping[str, int]) -> str:
     """`fraud-v1 80 %, fraud-v2 20 %`."""
     return ", ".join(f"{name} {share} %" for name, share in traffic.items())
-
-
-def describe_serving(state: ServingState) -> str:
-    """`fraud-v1 100 %, fraud-v2 shadow`."""
-    return ", ".join(f"{one.name} shadow" if one.shadow else f"{one.name} {one.traffic} %" for one in state.predictors)
 
 
 def plan_model_in_charge(

@@ -19,6 +19,7 @@ from flows.domain.errors import Superseded
 EPOCH = "fraud-ab/epoch"
 OPERATION = "fraud-ab/operation"
 OUTCOME = "fraud-ab/outcome"
+UNDONE_BECAUSE = "fraud-ab/undone-because"
 REVERT_TO = "fraud-ab/revert-to"
 INTENT = "fraud-ab/intent"
 UNRECORDED = "fraud-ab/unrecorded"
@@ -67,12 +68,17 @@ class ServingState:
         return self.annotations.get(OUTCOME) or None
 
     @property
+    def undone_because(self) -> str:
+        """Why the last finished operation was compensated; empty when it was accepted."""
+        return self.annotations.get(UNDONE_BECAUSE, "")
+
+    @property
     def intent(self) -> str | None:
         return self.annotations.get(INTENT) or None
 
     @property
     def unrecorded(self) -> tuple[Mapping[str, str], ...]:
-        """Emergency reverts that no decision record tells of yet: who, when, why."""
+        """Emergency reverts that no decision record tells of yet: who, when, why, from what."""
         return tuple(json.loads(self.annotations.get(UNRECORDED, "[]")))
 
     @property
@@ -132,6 +138,11 @@ class ServingChange:
     traffic: Mapping[str, int] | None = None
     restore: tuple[Mapping[str, object], ...] = ()
     remove: tuple[str, ...] = ()
+
+
+def describe_serving(state: ServingState) -> str:
+    """`fraud-v1 100 %, fraud-v2 shadow`."""
+    return ", ".join(f"{one.name} shadow" if one.shadow else f"{one.name} {one.traffic} %" for one in state.predictors)
 
 
 def _all_traffic_to(state: ServingState, name: str) -> dict[str, int]:
@@ -201,6 +212,7 @@ def start_test(state: ServingState, test: ABTest, traffic: Mapping[str, int]) ->
             CANDIDATE: json.dumps({"predictor": candidate.name, "spec": dict(candidate.spec)}, sort_keys=True),
             TEST: json.dumps(asdict(test), default=str, sort_keys=True),
             OUTCOME: None,
+            UNDONE_BECAUSE: None,
         },
     )
 
@@ -223,7 +235,7 @@ def open_operation(state: ServingState, decision_id: str, decided_at_epoch: int)
         raise Superseded(f"{state.name} is being changed by {state.operation or state.intent}: {decision_id} no longer applies")
     annotations: dict[str, str | None] = {EPOCH: str(state.epoch + 1), OPERATION: decision_id}
     if finished_outcome(state, decision_id):
-        annotations[OUTCOME] = None  # of the attempt before this one
+        annotations |= {OUTCOME: None, UNDONE_BECAUSE: None}  # of the attempt before this one
     return ServingChange(why=f"{decision_id} begins", annotations=annotations)
 
 
@@ -254,12 +266,18 @@ def close_operation(state: ServingState, decision_id: str, epoch: int) -> Servin
     require_operation(state, decision_id, epoch)
     return ServingChange(
         why=f"{decision_id} is accepted",
-        annotations={EPOCH: str(epoch + 1), OPERATION: None, OUTCOME: f"{decision_id}:accepted@{epoch + 1}"},
+        annotations={
+            EPOCH: str(epoch + 1),
+            OPERATION: None,
+            OUTCOME: f"{decision_id}:accepted@{epoch + 1}",
+            UNDONE_BECAUSE: None,
+        },
     )
 
 
-def compensate_operation(state: ServingState, decision_id: str, epoch: int) -> ServingChange:
-    """All traffic back to the rollback point and the operation closed, in one patch. Raises as `shift_traffic` does."""
+def compensate_operation(state: ServingState, decision_id: str, epoch: int, why: str) -> ServingChange:
+    """All traffic back to the rollback point and the operation closed, in one patch that also says why: what makes it may die
+    before it can say so elsewhere. Raises as `shift_traffic` does."""
     require_operation(state, decision_id, epoch)
     baseline, restore, is_pending = _rollback_point(state)
     return ServingChange(
@@ -270,6 +288,7 @@ def compensate_operation(state: ServingState, decision_id: str, epoch: int) -> S
             EPOCH: str(epoch + 1),
             OPERATION: None,
             OUTCOME: f"{decision_id}:compensated@{epoch + 1}",
+            UNDONE_BECAUSE: why,
             INTENT: _revert(baseline) if is_pending else None,
         },
     )
@@ -286,6 +305,7 @@ def emergency_revert(state: ServingState, *, revert_id: str, actor: str, reason:
     """
     baseline, restore, is_pending = _rollback_point(state)
     entry = {"id": revert_id, "actor": actor, "reason": reason, "at": at.isoformat(), "epoch": str(state.epoch + 1)}
+    entry["before"] = describe_serving(state)
     return ServingChange(
         why=f"emergency revert by {actor}",
         traffic=None if is_pending else _all_traffic_to(state, baseline),

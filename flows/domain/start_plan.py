@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from flows.domain.action_plan import RegistryEntry, Stage, describe_serving
+from flows.domain.action_plan import RegistryEntry, Stage
 from flows.domain.errors import StartRefused
-from flows.domain.serving_state import ServingChange, ServingState, start_test
+from flows.domain.serving_state import ServingChange, ServingState, describe_serving, start_test
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

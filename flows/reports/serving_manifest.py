@@ -6,6 +6,7 @@ the edited text says is then compared with what it should say; a layout that can
 
 from __future__ import annotations
 
+import difflib
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,13 @@ def manifest_as_served(text: str, state: ServingState, path: str) -> str:
     except (LookupError, TypeError) as error:
         raise SettingsInvalid(path, [f"it must hold {KIND} {state.namespace}/{state.name} once, with its predictors"]) from error
     return edited
+
+
+def changed_lines(before: str, after: str) -> tuple[str, str]:
+    """The lines that only one of the texts has, without their indentation: of the first, of the second."""
+    lines = list(difflib.ndiff(before.splitlines(), after.splitlines()))
+    old, new = ([line[2:].strip() for line in lines if line.startswith(sign)] for sign in ("- ", "+ "))
+    return "; ".join(old), "; ".join(new)
 
 
 def _expected(text: str, state: ServingState) -> list[Any]:

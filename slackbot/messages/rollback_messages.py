@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flows.domain.action_plan import describe_serving, describe_traffic
-from flows.domain.serving_state import only_these
+from flows.domain.action_plan import describe_traffic
+from flows.domain.serving_state import describe_serving, only_these
 from slackbot.identifiers import Command
 from slackbot.messages.block_kit import SlackMessage, escape, header, link, mention, plain, quote, section
 

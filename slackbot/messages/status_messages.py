@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from flows.domain.action_plan import describe_serving
+from flows.domain.serving_state import describe_serving
 from slackbot.identifiers import Command
 from slackbot.messages import wording
 from slackbot.messages.block_kit import Json, SlackMessage, context, divider, escape, header, home, link, local_time, section

@@ -8,6 +8,7 @@ A test module names it in `pytest_plugins`. With `ON_BOTH_SERVERS` as its mark i
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import httpx
 import mlflow
 import pandas as pd
 import pytest
@@ -25,6 +27,8 @@ from mlflow import MlflowClient
 from mlflow.models import infer_signature
 from moto.server import ThreadedMotoServer
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from sklearn.linear_model import LogisticRegression
 
@@ -262,6 +266,7 @@ def world(
         "FRAUD_AB_ARCHIVE_BUCKET": "archive",
     }.items():
         monkeypatch.setenv(name, value)
+    httpx.post(f"{s3}/moto-api/reset", timeout=10).raise_for_status()  # its buckets outlive a test, even the server itself
     boto3.client("s3").create_bucket(Bucket="archive")
     api = client.CustomObjectsApi(config.new_client_from_config(str(cluster.admin)))
     api.create_namespaced_custom_object(*WHERE, manifest(models))
@@ -299,6 +304,15 @@ def run(act: Callable[[str], str], decision_id: str) -> str:
         return act(decision_id)
 
     return body()
+
+
+def shown(key: str) -> list[tuple[str, str, str]]:
+    """What the latest artifact of this key shows in Prefect: what, before, after."""
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+    assert found, f"no artifact {key}"
+    rows = json.loads(str(max(found, key=lambda one: str(one.created)).data))
+    return [(row["what"], row["before"], row["after"]) for row in rows]
 
 
 def lines(world: World, decision_id: str) -> list[str]:

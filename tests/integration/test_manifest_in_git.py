@@ -14,7 +14,7 @@ from flows.domain.errors import SettingsInvalid
 from flows.promote_candidate import promote_candidate
 from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
 from flows.watch import poll
-from tests.integration.production_world import World, lines, run
+from tests.integration.production_world import World, lines, run, shown
 
 pytest_plugins = ("tests.integration.production_world",)
 
@@ -115,6 +115,12 @@ def test_an_emergency_is_committed_by_its_catch_up(manifests: ManifestRepository
     rollback_to_baseline("revert-1", "U0CHI", "wrong alerts")
     assert manifests.traffic == {"fraud-v1": 100, "fraud-v2": 0}
     assert manifests.subjects()[0] == "Traffic after revert-1"
+    [(path, before, after)] = shown("revert-1-manifest-0")
+    assert (path, before, after.partition(";")[0]) == (
+        FILE,
+        "traffic: 80    # while the test runs; traffic: 20",
+        "traffic: 100    # while the test runs",
+    )
     assert world.state.unrecorded == ()
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
 
 from flows.domain.ab_test import Model
 from flows.domain.errors import PreflightFailed
 from flows.domain.serving_state import GITOPS
 from flows.ports import Provenance
-from flows.preflight import artifacts_sha256, mistaken_identity, note_artifacts
+from flows.preflight import Loaded, artifacts_sha256, compare_loaded, mistaken_identity, note_artifacts
 from flows.promote_candidate import promote_candidate
 from tests.integration.production_world import World, lines, run
 
@@ -105,6 +107,34 @@ def test_what_the_registry_the_artifacts_and_the_predictor_mean_must_be_one_mode
     assert mistaken_identity(model, state, files, Provenance("", "s3://models/x/", "")) == []
     (tmp_path / "bare").mkdir()
     assert mistaken_identity(Model("x", "1", "absent"), state, tmp_path / "bare", Provenance("r", "s3://x", "")) == []
+
+
+def test_the_files_that_the_predictor_loads_are_compared_with_the_registered_ones(world: World, tmp_path: Path) -> None:
+    model, source = world.test.candidate, world.systems.registry.provenance(world.test.candidate).source
+    files = world.systems.registry.artifact_files(model, tmp_path / "registered")
+
+    def compare(uri: str = "s3://models/x") -> Loaded:
+        graph = {"name": "fraud-v2", "implementation": "MLFLOW_SERVER", "modelUri": uri}
+        predictors = (replace(world.state.predictors[1], spec={"graph": graph}),)
+        return compare_loaded(model, replace(world.state, predictors=predictors), files, source, world.systems.archive)
+
+    assert "NoSuchBucket" in compare().said
+    storage = boto3.resource("s3").create_bucket(Bucket="models")
+    assert compare().said.endswith("nothing is left at s3://models/x")
+    storage.put_object(Key="x-other/MLmodel", Body=b"of another model")
+    paths = [path for path in files.rglob("*") if path.is_file()]
+    for path in paths:
+        storage.put_object(Key=f"x/{path.relative_to(files).as_posix()}", Body=path.read_bytes())
+    assert compare() == Loaded(f"its {len(paths)} files are those that its predictor loads from s3://models/x (SHA-256)")
+    assert compare(source) == Loaded(f"its predictor loads it from where it is registered ({source})")
+    assert compare("gs://models/x").problems == compare("").problems == ()
+    storage.put_object(Key="x/MLmodel", Body=b"changed")
+    problem = f"the predictor fraud-v2 loads s3://models/x, where MLmodel is not what {model} has in the registry"
+    assert compare().problems == (problem,)
+    decision_id, before = world.decide().decision_id, world.state
+    with pytest.raises(PreflightFailed, match="where MLmodel is not what"):
+        run(promote_candidate, decision_id)
+    assert world.is_still(before)
 
 
 def test_the_digest_of_artifacts_is_of_their_names_and_contents(tmp_path: Path) -> None:

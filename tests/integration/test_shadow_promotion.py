@@ -9,10 +9,10 @@ import pytest
 
 from deployments.sandbox.kubernetes.kinds import VIRTUAL_SERVICES
 from flows.domain.ab_test import Arm
-from flows.domain.action_plan import describe_serving
 from flows.domain.decision import Choice
 from flows.domain.decision_record import RecordKind
 from flows.domain.policy import Traffic
+from flows.domain.serving_state import describe_serving
 from flows.ports import ArmTelemetry
 from flows.promote_candidate import promote_candidate
 from flows.registry_steps import follow_what_serves
@@ -72,8 +72,8 @@ def test_a_started_shadow_test_serves_the_baseline_alone_and_copies_to_the_candi
     assert describe_serving(shadowed.state) == "fraud-v1 100 %, fraud-v2 shadow"
     assert shadowed.state.test == shadowed.test
     assert not copies_have_ended(shadowed)
-    entries = follow_what_serves(shadowed.test)
-    assert [entry.partition(": ")[2] for entry in entries] == ["Production (champion)", "Staging (challenger)"]
+    changes = follow_what_serves(shadowed.test)
+    assert [change.after.partition(": ")[2] for change in changes] == ["Production (champion)", "Staging (challenger)"]
 
 
 def test_a_shadow_candidate_is_promoted_step_by_step(shadowed: World) -> None:

@@ -15,9 +15,8 @@ from prefect.states import Cancelled
 from pydantic import TypeAdapter
 
 from flows.domain.ab_test import ABTest
-from flows.domain.action_plan import describe_serving
 from flows.domain.errors import OutsideSystemError
-from flows.domain.serving_state import OPERATION, ServingChange, ServingState
+from flows.domain.serving_state import OPERATION, ServingChange, ServingState, describe_serving
 from flows.start_ab_test import FINALIZE
 from flows.watch import poll
 from slackbot.prefect_gateway import PrefectGateway

@@ -32,7 +32,7 @@ from flows.rollback_to_baseline import rollback_to_baseline
 from flows.watch_promotion import ACTOR, act_on_breaches, find_promotion, watch_promotion
 from slackbot.identifiers import Action
 from slackbot.payloads import Alarm
-from tests.integration.production_world import WHERE, World, lines, run
+from tests.integration.production_world import WHERE, World, lines, run, shown
 
 pytest_plugins = ("tests.integration.production_world",)
 
@@ -312,6 +312,7 @@ def test_the_baseline_is_retired_after_its_archive_is_verified_and_once(promoted
     assert watch_promotion() == "nothing is due"
     assert world.is_still(after)
     assert sum("fraud-v1 is retired" in line for line in promoted.said) == 1
+    assert shown(f"{promoted.decision_id}-retired") == [("predictors", "fraud-v1 0 %, fraud-v2 100 %", "fraud-v2 100 %")]
     world.systems.publisher.publish_decision(promoted.decision_id)
     assert world.kinds() == [RecordKind.PROMOTED, RecordKind.WATCHED, RecordKind.RETIRED]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from flows.domain.ab_test import ABTest, Arm, Model
-from flows.domain.action_plan import Change, RegistryEntry, Stage, describe_serving, describe_traffic, plan_model_in_charge
-from flows.domain.serving_state import Predictor, ServingState
+from flows.domain.action_plan import Change, RegistryEntry, Stage, describe_traffic, plan_model_in_charge
+from flows.domain.serving_state import Predictor, ServingState, describe_serving
 
 V1, V2 = Model("fraud_v1", "1", "fraud-v1"), Model("fraud_v2", "2", "fraud-v2")
 TEST = ABTest("t", V1, V2, datetime(2026, 11, 1, tzinfo=UTC), "run")

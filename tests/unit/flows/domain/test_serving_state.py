@@ -160,7 +160,7 @@ def test_after_every_way_back_nothing_is_copied_to_the_candidate(how: str) -> No
     opened = shadowed(epoch="5", operation="d-1")
     ways = {
         "emergency": revert(opened),
-        "compensation": compensate_operation(opened, "d-1", 5),
+        "compensation": compensate_operation(opened, "d-1", 5, "errors"),
         "keeping": shift_traffic(opened, "d-1", 5, {"fraud-v1": 100, "fraud-v2": 0}),
     }
     back = after(opened, ways[how])
@@ -241,15 +241,17 @@ def test_closing_leaves_the_outcome_and_clears_the_operation() -> None:
 
 def test_compensation_is_one_patch_back_to_the_rollback_point() -> None:
     opened = state(0, 100, epoch="5", operation="d-1", revert_to=POINT)
-    back = after(opened, compensate_operation(opened, "d-1", 5))
+    back = after(opened, compensate_operation(opened, "d-1", 5, "errors"))
     assert back.traffic == {"fraud-v1": 100, "fraud-v2": 0, "fraud-v3": 0}
     assert (back.epoch, back.operation, back.intent, finished_outcome(back, "d-1")) == (6, None, None, "compensated")
-    assert back.annotations[REVERT_TO] == POINT
+    assert (back.annotations[REVERT_TO], back.undone_because) == (POINT, "errors")
+    again = after(back, open_operation(back, "d-1", 6))
+    assert (again.outcome, again.undone_because) == (None, "")
 
 
 def test_compensation_without_the_baselines_predictor_restores_it_first() -> None:
     opened = state(None, 100, epoch="5", operation="d-1", revert_to=POINT)
-    back = after(opened, compensate_operation(opened, "d-1", 5))
+    back = after(opened, compensate_operation(opened, "d-1", 5, "errors"))
     assert back.traffic == {"fraud-v1": 0, "fraud-v2": 100}
     assert back.intent == "revert:fraud-v1"
 
@@ -260,6 +262,7 @@ def test_an_emergency_supersedes_an_open_operation_and_keeps_the_rollback_point(
     assert back.serves_alone("fraud-v1")
     assert (back.epoch, back.operation, back.annotations[REVERT_TO]) == (6, None, POINT)
     entry = {"id": "r1", "actor": "U0CHI", "reason": "wrong alerts", "at": AT.isoformat(), "epoch": "6"}
+    entry["before"] = "fraud-v1 40 %, fraud-v2 60 %, fraud-v3 shadow"
     assert back.unrecorded == (entry,)
     with pytest.raises(Superseded):
         close_operation(back, "d-1", 5)
@@ -400,7 +403,7 @@ def _act(action: str, now: ServingState, held: int) -> ServingChange | None:
         case ["close"]:
             return close_operation(now, "d-1", held)
         case ["compensate"]:
-            return compensate_operation(now, "d-1", held)
+            return compensate_operation(now, "d-1", held, "errors")
         case ["revert"]:
             return revert(now, f"r{now.epoch}")
         case ["finish"]:
