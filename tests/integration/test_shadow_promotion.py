@@ -13,11 +13,12 @@ from flows.domain.decision import Choice
 from flows.domain.decision_record import RecordKind
 from flows.domain.policy import Traffic
 from flows.domain.serving_state import describe_serving
+from flows.domain.start_plan import plan_start
 from flows.ports import ArmTelemetry
+from flows.production_steps import change_serving
 from flows.promote_candidate import promote_candidate
 from flows.registry_steps import follow_what_serves
 from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
-from flows.start_ab_test import start_ab_test
 from flows.watch import poll
 from tests.integration.production_world import WHERE, RouterTelemetry, World, lines, run
 
@@ -55,8 +56,8 @@ def shadowed(world: World) -> World:
     body["spec"]["predictors"] = [{**baseline, "traffic": 100}, {**candidate, "traffic": 100, "shadow": True}]
     body["metadata"].pop("annotations")
     api.replace_namespaced_custom_object(*WHERE, "fraud-predictor", body)
-    policy = world.systems.policy
-    start_ab_test(world.systems.serving, world.test, policy.model_copy(update={"traffic": Traffic(baseline=100, candidate=0)}))
+    policy = world.systems.policy.model_copy(update={"traffic": Traffic(baseline=100, candidate=0)})
+    change_serving(lambda state: plan_start(state, world.test, policy))  # the operator writes its status meanwhile
     world.telemetry = ExecutorTelemetry(world.kubernetes, world.test)
     world.systems.__dict__["telemetry"] = world.telemetry
     assert poll(lambda: world.systems.serving.readiness().is_done, 10)
