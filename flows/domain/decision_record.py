@@ -34,6 +34,17 @@ class RecordKind(StrEnum):
         """Whether it tells what has come of a decision: not the answer itself, nor what was seen and tidied up later."""
         return self not in (RecordKind.DECIDED, RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED)
 
+    @property
+    def is_change(self) -> bool:
+        """Whether production is another one since."""
+        return self in (
+            RecordKind.PROMOTED,
+            RecordKind.BASELINE_KEPT,
+            RecordKind.COMPENSATED,
+            RecordKind.EMERGENCY_REVERT,
+            RecordKind.RETIRED,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:

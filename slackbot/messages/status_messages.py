@@ -1,4 +1,4 @@
-"""`/fraud-status` and the App Home: what is live, what waits, what was decided. Pure."""
+"""`/fraud-status` and the App Home: what is live, what changed last, what waits, what was decided. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slackbot.messages.block_kit import Json, SlackMessage, context, divider, es
 
 if TYPE_CHECKING:
     from flows.domain.decision import Decision
-    from flows.domain.decision_record import RecordKind
+    from flows.domain.decision_record import DecisionRecord, RecordKind
     from flows.domain.serving_state import ServingState
 
 NOTHING = "No test has been decided here yet."
@@ -31,16 +31,18 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`serving` and `decisions` (newest first) are sentences where a system did not answer."""
+    """`serving`, `decisions` (newest first) and `changed`, the record of the last change of production, are sentences where a
+    system did not answer."""
 
     at: datetime
     serving: ServingState | str
     decisions: Sequence[Known] | str
+    changed: DecisionRecord | str | None = None
 
 
 def status_message(overview: Overview) -> SlackMessage:
     """The answer to `/fraud-status`, for the one who asked."""
-    lines = [_live(overview), _test(overview), _last(overview)]
+    lines = [_live(overview), _changed(overview), _test(overview)]
     return SlackMessage(" ".join(lines), (*(section(line) for line in lines), context(_as_of(overview))))
 
 
@@ -50,7 +52,7 @@ def home_view(overview: Overview, *, may_decide: bool) -> Json:
     Args:
         may_decide: this person may answer a verdict.
     """
-    blocks = [header("What is live"), section(_live(overview)), section(_test(overview)), divider()]
+    blocks = [header("What is live"), *(section(part(overview)) for part in (_live, _changed, _test)), divider()]
     if isinstance(overview.decisions, str):
         blocks.append(section(_unread("The decisions", overview.decisions)))
     else:
@@ -118,12 +120,14 @@ def _test(overview: Overview) -> str:
     return f"{said}\n{_told(latest)}"
 
 
-def _last(overview: Overview) -> str:
-    decisions = overview.decisions
-    if isinstance(decisions, str):
-        return _unread("*Last decision*", decisions)
-    carried_out = next((known for known in decisions if known.outcome), None)
-    return f"*Last decision*: {_told(carried_out) if carried_out else NOTHING}"
+def _changed(overview: Overview) -> str:
+    match overview.changed:
+        case None:
+            return "*Last change*: none is recorded yet."
+        case str() as why:
+            return _unread("*Last change*", why)
+        case record:
+            return f"*Last change*: {wording.changed(record)}"
 
 
 def _unread(what: str, why: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import assert_never
+from typing import Any, assert_never
 
 from flows.domain.criteria import Criterion, CriterionName, CriterionStatus, points, signed
 from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Person
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind
 from slackbot.messages.block_kit import escape, local_time, mention, plain, quote
 
@@ -189,6 +189,29 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
             again = f"The test is evaluated again on {local_time(claim.due_at)}." if claim.due_at else ""
             return again or "The steps are reported in the thread, each when it is done."
     assert_never(recorded)
+
+
+def changed(record: DecisionRecord) -> str:
+    """What a record of a change tells: when, what, from what to what, by whom and why."""
+    told = record.payload
+    traffic: Any = told.get("traffic") or {}
+    before = escape(str(traffic.get("before") or told.get("before") or ""))
+    moved = f"{before} → {escape(str(traffic['after']))}" if traffic else before
+    match record.kind:
+        case RecordKind.PROMOTED:
+            what = f"promotion, {moved}"
+        case RecordKind.BASELINE_KEPT:
+            what = f"the baseline is kept, {moved}"
+        case RecordKind.COMPENSATED:
+            what = f"a promotion was undone, {moved}. Why: {quote(str(told.get('why', '')))}"
+        case RecordKind.EMERGENCY_REVERT:
+            reason = f" Reason: {quote(str(told['reason']))}" if told.get("reason") else ""
+            what = f"emergency rollback by {escape(str(told.get('actor', '')))}, before it {moved}.{reason}"
+        case RecordKind.RETIRED:
+            what = f"the predictor {escape(str(told.get('predictor', '')))} is retired"
+        case _:
+            what = str(record.kind)
+    return f"{local_time(record.at)}: {what}"
 
 
 def already_decided(decision: Decision) -> str:
