@@ -1,0 +1,216 @@
+"""The real app between the stand-ins of Slack and Kubernetes, once for each way in; for the modules that name it as a plugin."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client, config
+from prefect.context import refresh_global_settings_context
+
+from deployments.sandbox.kubernetes import SandboxKubernetes
+from deployments.sandbox.slack import SandboxSlack, SandboxUser
+from deployments.sandbox.slack.people import DEFAULT_USERS
+from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.action_plan import ActionPlan, Change
+from flows.domain.counts import Design, ModelCounts, Outcomes
+from flows.domain.decision import Choice, Decision, DecisionRequest, Links, Person
+from flows.domain.evidence import Evidence
+from flows.domain.policy import Policy
+from flows.domain.serving_state import REVERT_TO
+from flows.domain.verdict import VerdictKind, decide_verdict
+from slackbot.app import REQUEST_PATH, build_app, serving_http, serving_socket_mode
+from slackbot.bot import Bot
+from slackbot.identifiers import Action
+from slackbot.settings import load_bot_settings
+from slackbot.wiring import build_bot
+
+ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
+CHANNEL = "C0FRAUD"
+WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
+TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
+PROMOTERS = [ANA, "S0PROMOTERS", *(user.id for user in TEAM)]
+POLICY = f'promoters = {json.dumps(PROMOTERS)}\nrollbackers = ["U0CHI"]\n'
+MANIFEST = Path(__file__).parents[2] / "k8s" / "base" / "seldon-deployment.yaml"
+ANSWER_SECONDS = 20.0
+ONCE = pytest.mark.parametrize("running", ["socket mode"], indirect=True)
+"""What does not depend on the way in."""
+
+
+@dataclass
+class World:
+    """The app and what is around it; `nudges` counts how often the reconciler was asked to deliver."""
+
+    slack: SandboxSlack
+    kubernetes: SandboxKubernetes
+    api: client.CustomObjectsApi
+    bot: Bot
+    database: Path
+    nudges: list[float]
+    http_port: int | None
+
+    def ask(self, kind: VerdictKind = VerdictKind.PROMOTE, **more: Any) -> Decision:
+        """A new question in the log, posted."""
+        decision = self.bot.decision_log.open(question(kind, f"ab-{uuid.uuid4().hex[:8]}", **more))
+        self.bot.publisher.publish_decision(decision.decision_id)
+        return decision
+
+    def message(self) -> dict[str, Any]:
+        """The newest verdict message."""
+        found = [
+            one for one in self.slack.messages(CHANNEL) if str(one["metadata"]["event_payload"]["key"]).startswith("decision:")
+        ]
+        return found[-1]
+
+    def wait(self, look: Callable[[], Any]) -> Any:
+        return self.slack.wait_for(look, seconds=ANSWER_SECONDS)
+
+    def told(self, user: str, *parts: str) -> str:
+        """What this person was told, once it contains all parts."""
+
+        def look() -> str:
+            shown = [text_of(message) for message in self.slack.ephemerals(user)]
+            return next((text for text in shown if all(part in text for part in parts)), "")
+
+        return self.wait(look)
+
+    def answered(self, decision: Decision) -> Decision:
+        """The decision, once it is answered and its message has no buttons."""
+        self.wait(lambda: "actions" not in str(self.message()["blocks"]))
+        return self.bot.decision_log.read(decision.decision_id)
+
+    def traffic(self) -> dict[str, int]:
+        found: Any = self.api.get_namespaced_custom_object(*WHERE, "fraud-predictor")
+        return {predictor["name"]: predictor["traffic"] for predictor in found["spec"]["predictors"]}
+
+
+def text_of(message: dict[str, Any]) -> str:
+    return f"{message['text']} {json.dumps(message.get('blocks') or [], ensure_ascii=False)}"
+
+
+def question(kind: VerdictKind, test_id: str, **more: Any) -> DecisionRequest:
+    one, two = Model("fraud_v1", "1", "fraud-v1"), Model("fraud_v2", "2", "fraud-v2")
+    counts = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3516, 3200), ModelCounts(1000, 880, 967, 880))
+    changes = (Change("traffic", "fraud-v1 80 %, fraud-v2 20 %", "fraud-v1 0 %, fraud-v2 100 %"),)
+    plan = ActionPlan(Arm.CANDIDATE, (100,), changes)
+    soon = datetime.now(UTC) + timedelta(days=7)
+    request = DecisionRequest(
+        test=ABTest(test_id, one, two, datetime(2026, 1, 5, tzinfo=UTC), "run-1"),
+        round=1,
+        flow_run_id="0197b1f2-0000-7000-8000-000000000000",
+        verdict=replace(decide_verdict(Evidence(counted=counts), Policy()), verdict=kind),
+        plan=plan,
+        rollback_plan=plan,
+        epoch=1,
+        links=Links(prefect_run="http://127.0.0.1:4200/runs/1"),
+        decide_within_hours=72,
+        next_look_at=soon,
+        horizon_at=soon,
+    )
+    return replace(request, **more)
+
+
+@pytest.fixture(scope="module")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxKubernetes, Path]]:
+    with SandboxKubernetes(delay_seconds=0.05) as sandbox:
+        yield sandbox, sandbox.write_kubeconfig(tmp_path_factory.mktemp("kube") / "config")
+
+
+def deploy(api: client.CustomObjectsApi) -> None:
+    """The split of a running test, with its rollback point."""
+    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
+    one, two = manifest["spec"]["predictors"]
+    one["traffic"], two["traffic"] = 80, 20
+    revert_to = json.dumps({"predictor": "fraud-v1", "spec": one})
+    manifest["metadata"]["annotations"] = {REVERT_TO: revert_to, "fraud-ab/epoch": "1"}
+    api.create_namespaced_custom_object(*WHERE, manifest)
+
+
+def until_connected(slack: SandboxSlack) -> None:
+    deadline, pause = time.monotonic() + ANSWER_SECONDS, threading.Event()
+    while slack.sockets.count == 0:
+        assert time.monotonic() < deadline, "the app did not connect"
+        pause.wait(0.02)
+
+
+@pytest.fixture(scope="module", params=["socket mode", "signed http"])
+def running(
+    request: pytest.FixtureRequest, kubernetes: tuple[SandboxKubernetes, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """The app, once for each way in; built from its environment as the command builds it."""
+    sandbox, kubeconfig = kubernetes
+    folder = tmp_path_factory.mktemp("bot")
+    (folder / "policy.toml").write_text(POLICY, encoding="utf-8")
+    with ExitStack() as stack:
+        slack = stack.enter_context(SandboxSlack(users=(*DEFAULT_USERS, *TEAM)))
+        environment = {
+            "FRAUD_AB_POLICY_FILE": str(folder / "policy.toml"),
+            "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{folder / 'log.db'}",
+            "FRAUD_AB_SLACK_CHANNEL": CHANNEL,
+            "KUBECONFIG": str(kubeconfig),
+            "SLACK_API_URL": slack.api_url,
+            "SLACK_BOT_TOKEN": slack.bot_token,
+            "SLACK_APP_TOKEN": slack.app_token,
+            "SLACK_SIGNING_SECRET": slack.signing_secret,
+            "PREFECT_API_URL": "http://127.0.0.1:9/api",  # nobody is there: an emergency must not need it
+            "PREFECT_CLIENT_MAX_RETRIES": "0",
+        }
+        stack.callback(refresh_global_settings_context)  # called after the environment is put back
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        refresh_global_settings_context()  # Prefect reads the environment once per process, and another test may have come first
+        bot, _ = build_bot(load_bot_settings(is_http=request.param == "signed http"))
+        nudges: list[float] = []
+        bot = replace(bot, nudge=lambda: nudges.append(time.monotonic()))
+        app = build_app(bot, signing_secret=slack.signing_secret, executor=stack.enter_context(ThreadPoolExecutor(32)))
+        port = None
+        if request.param == "socket mode":
+            stack.enter_context(serving_socket_mode(app, slack.app_token))
+            until_connected(slack)
+        else:
+            port = stack.enter_context(serving_http(app, host="127.0.0.1", port=0))
+            slack.request_url = f"http://127.0.0.1:{port}{REQUEST_PATH}"
+        api = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
+        yield World(slack, sandbox, api, bot, folder / "log.db", nudges, port)
+
+
+@pytest.fixture
+def world(running: World) -> Iterator[World]:
+    """An empty workspace and a running test; each test asks its own question."""
+    with running.slack.workspace.lock:
+        running.slack.workspace.messages.clear()
+        running.slack.workspace.modals.clear()
+    running.nudges.clear()
+    running.kubernetes.faults.reset()
+    deploy(running.api)
+    yield running
+    running.kubernetes.faults.reset()
+    running.slack.faults.reset()
+    running.api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
+
+
+def claim_directly(world: World, decision: Decision, choice: Choice, until: datetime | None = None) -> None:
+    """Somebody else decided, and the message has not been redrawn yet."""
+    digest = decision.request.verdict.evidence_digest
+    ben = Person(BEN, "ben")
+    world.bot.decision_log.claim(
+        decision.decision_id, evidence_digest=digest, choice=choice, actor=ben, reason="", postponed_until=until
+    )
+
+
+def confirm(world: World, user: str, **entered: str) -> Any:
+    assert world.slack.press(user, Action.CONFIRM).acked
+    world.wait(lambda: world.slack.open_view(user))
+    return world.slack.submit(user, entered)
