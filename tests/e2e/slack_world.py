@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,12 +148,26 @@ def until_connected(slack: SandboxSlack) -> None:
 def running(
     request: pytest.FixtureRequest, kubernetes: tuple[SandboxKubernetes, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
-    """The app, once for each way in; built from its environment as the command builds it."""
+    """The app, once for each way in."""
+    with serving_app(kubernetes, tmp_path_factory.mktemp("bot"), is_http=request.param == "signed http") as found:
+        yield found
+
+
+@contextmanager
+def serving_app(
+    kubernetes: tuple[SandboxKubernetes, Path],
+    folder: Path,
+    *,
+    is_http: bool,
+    policy: str = POLICY,
+    lacking: tuple[str, ...] = (),
+) -> Iterator[World]:
+    """The app, built from its environment as the command builds it; `lacking`: beginnings of methods unknown to Slack."""
     sandbox, kubeconfig = kubernetes
-    folder = tmp_path_factory.mktemp("bot")
-    (folder / "policy.toml").write_text(POLICY, encoding="utf-8")
+    (folder / "policy.toml").write_text(policy, encoding="utf-8")
     with ExitStack() as stack:
         slack = stack.enter_context(SandboxSlack(users=(*DEFAULT_USERS, *TEAM)))
+        slack.web_api.lacking = lacking
         environment = {
             "FRAUD_AB_POLICY_FILE": str(folder / "policy.toml"),
             "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{folder / 'log.db'}",
@@ -171,12 +185,12 @@ def running(
         for name, value in environment.items():
             patch.setenv(name, value)
         refresh_global_settings_context()  # Prefect reads the environment once per process, and another test may have come first
-        bot, _ = build_bot(load_bot_settings(is_http=request.param == "signed http"))
+        bot, _ = build_bot(load_bot_settings(is_http=is_http))
         nudges: list[float] = []
         bot = replace(bot, nudge=lambda: nudges.append(time.monotonic()))
         app = build_app(bot, signing_secret=slack.signing_secret, executor=stack.enter_context(ThreadPoolExecutor(32)))
         port = None
-        if request.param == "socket mode":
+        if not is_http:
             stack.enter_context(serving_socket_mode(app, slack.app_token))
             until_connected(slack)
         else:

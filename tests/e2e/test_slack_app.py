@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -20,6 +21,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from deployments.sandbox.faults import Fault
+from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.slack import NothingThere
 from flows.domain.bake import Breach, BreachKind
 from flows.domain.decision import Choice, Decision, Person
@@ -40,7 +42,9 @@ from tests.e2e.slack_world import (
     World,
     claim_directly,
     confirm,
+    deploy,
     question,
+    serving_app,
     text_of,
 )
 
@@ -430,6 +434,28 @@ def test_a_picture_is_uploaded_once_below_the_message_also_after_a_lost_reply(wo
     [line] = world.slack.thread(world.message()["ts"])
     assert [(file["id"], file["alt_txt"]) for file in line["files"]] == [(posted.ts, "recall by day")]
     assert len(world.slack.messages(CHANNEL)) == 1
+
+
+@pytest.mark.parametrize("is_http", [False, True])
+def test_a_compatible_server_without_files_and_user_groups(
+    kubernetes: tuple[SandboxKubernetes, Path], tmp_path: Path, *, is_http: bool
+) -> None:
+    """The message goes out without its chart, and of a group whose members nobody tells nobody may promote."""
+    policy = 'promoters = ["U0ANA", "S0ONCALL"]\nrollbackers = ["S0ONCALL", "U0BEN"]\n'
+    with serving_app(kubernetes, tmp_path, is_http=is_http, policy=policy, lacking=("files.", "usergroups.")) as world:
+        deploy(world.api)
+        try:
+            decision = world.ask()
+            with pytest.raises(OutsideSystemError, match="unknown_method"):
+                world.bot.publisher.thread_picture(decision.decision_id, "chart", b"png", "in words")
+            assert world.slack.press(CHI, Action.CONFIRM).acked
+            world.told(CHI, "Slack did not tell who is in <!subteam^S0ONCALL>", "Nothing has changed")
+            confirm(world, ANA)
+            assert world.answered(decision).claim is not None
+            assert world.slack.slash(BEN, "/fraud-rollback now wrong alerts").acked
+            world.told(BEN, "fraud-v1 100 %")
+        finally:
+            world.api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
 
 
 @pytest.mark.parametrize("running", ["signed http"], indirect=True)
