@@ -7,21 +7,22 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from slack_bolt import App
+from slack_bolt import App, BoltResponse
 from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
-from slack_bolt.adapter.wsgi import SlackRequestHandler
-from waitress.server import create_server
 
 from slackbot.publisher import slack_errors
 from slackbot.routes import add_routes
 from slackbot.settings import load_bot_settings
+from slackbot.signed_http import REQUEST_PATH, serving_http, unreadable
 from slackbot.wiring import build_bot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from collections.abc import Callable, Generator
+
+    from slack_bolt import BoltContext
 
     from slackbot.bot import Bot
 
@@ -29,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 LISTENER_THREADS = 64  # acknowledgements wait for a free one: a listener that waits for Kubernetes must not hold them up
 DELIVERY_THREADS = 32
-MAX_BODY_BYTES = 1_000_000
-REQUEST_PATH = "/slack/events"
 PING_SECONDS = 10
 
 
@@ -42,10 +41,24 @@ def build_app(bot: Bot, *, signing_secret: str = "", executor: ThreadPoolExecuto
     """
     listeners = executor or ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener")
     with slack_errors("checking the app's token"):
-        bot.client.auth_test()
+        team = str(bot.client.auth_test()["team_id"])
         app = App(client=bot.client, signing_secret=signing_secret, listener_executor=listeners)
+    app.use(_of_this_team(team))
+    app.error(unreadable)  # what a listener raises never gets there (slackbot/door.py)
     add_routes(app, bot)
     return app
+
+
+def _of_this_team(team: str) -> Callable[..., BoltResponse | None]:
+    """Bolt does not ask whose workspace a press comes from; the policy's people are those of one."""
+
+    def check(context: BoltContext, next: Callable[[], None]) -> BoltResponse | None:  # noqa: A002 - Bolt's name for it
+        if context.team_id in (team, None):  # events of the whole organisation name no team
+            return next()
+        logger.warning("refused another team's request team=%s", context.team_id)
+        return BoltResponse(status=HTTPStatus.FORBIDDEN)
+
+    return check
 
 
 @contextmanager
@@ -58,41 +71,6 @@ def serving_socket_mode(app: App, app_token: str) -> Generator[None]:
         yield
     finally:
         handler.close()
-
-
-@contextmanager
-def serving_http(app: App, *, host: str, port: int) -> Generator[int]:
-    """Receive signed requests on a threaded WSGI server until the block ends; gives the port (0 asks for a free one)."""
-    server: Any = create_server(
-        _only_text(SlackRequestHandler(app, path=REQUEST_PATH)),
-        host=host,
-        port=port,
-        threads=DELIVERY_THREADS,
-        max_request_body_size=MAX_BODY_BYTES,
-        channel_timeout=30,
-        ident=None,
-    )
-    thread = threading.Thread(target=server.run, name="http", daemon=True)
-    thread.start()
-    try:
-        yield int(server.effective_port)
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown()
-        thread.join(timeout=5)
-
-
-def _only_text(application: SlackRequestHandler) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
-    """Bolt's handler answers 500 to a body that is no text; it is the sender's fault, so 400."""
-
-    def handle(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            return application(environ, start_response)
-        except UnicodeDecodeError:
-            start_response("400 Bad Request", [("content-type", "text/plain")])
-            return [b"the body is not UTF-8"]
-
-    return handle
 
 
 def run(http_port: int | None = None) -> None:
@@ -120,7 +98,9 @@ def run(http_port: int | None = None) -> None:
     with ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener") as executor:
         app = build_app(bot, signing_secret=secret, executor=executor)
         serving = (
-            serving_socket_mode(app, token) if http_port is None else serving_http(app, host=settings.bot_host, port=http_port)
+            serving_socket_mode(app, token)
+            if http_port is None
+            else serving_http(app, secret, host=settings.bot_host, port=http_port)
         )
         for thread in threads:
             thread.start()

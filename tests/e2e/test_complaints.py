@@ -20,9 +20,9 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Action, Field, View
 from slackbot.messages.block_kit import local_time
-from tests.e2e.slack_world import ANA, BEN, CHI, ONCE, World, claim_directly, confirm, text_of
+from tests.e2e.app_in_process import ANA, BEN, CHI, ONCE, World, claim_directly, confirm, text_of
 
-pytest_plugins = ("tests.e2e.slack_world",)
+pytest_plugins = ("tests.e2e.app_in_process",)
 
 
 def submit_together(world: World, user: str) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import sqlite3
 import threading
@@ -28,27 +30,24 @@ from flows.domain.decision import Choice, Decision, Person
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError
 from flows.domain.verdict import VerdictKind
-from slackbot.app import REQUEST_PATH
 from slackbot.identifiers import Action, Field, View
 from slackbot.messages.breach_message import breach_message
-from tests.e2e.slack_world import (
+from slackbot.signed_http import REQUEST_PATH
+from tests.e2e.app_in_process import (
     ANA,
     BEN,
-    CHANNEL,
     CHI,
     ONCE,
     TEAM,
-    WHERE,
     World,
     claim_directly,
     confirm,
-    deploy,
-    question,
     serving_app,
     text_of,
 )
+from tests.slack_world import CHANNEL, WHERE, deploy, question
 
-pytest_plugins = ("tests.e2e.slack_world",)
+pytest_plugins = ("tests.e2e.app_in_process",)
 
 
 @pytest.fixture
@@ -469,3 +468,45 @@ def test_over_http_nothing_unsigned_is_believed(world: World) -> None:
             urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=5)
         assert refused.value.code in (400, 401)
     assert world.bot.decision_log.read(decision.decision_id).is_pending
+
+
+@pytest.mark.parametrize("running", ["signed http"], indirect=True)
+@pytest.mark.parametrize(
+    ("method", "path", "more", "status"),
+    [
+        ("POST", REQUEST_PATH, {}, 200),
+        ("POST", REQUEST_PATH, {"team_id": "T0ANOTHER"}, 403),
+        ("HEAD", REQUEST_PATH, {}, 405),
+        ("POST", "/slack", {}, 404),
+    ],
+)
+def test_over_http_only_this_teams_requests_to_the_one_address_are_taken(
+    world: World, method: str, path: str, more: dict[str, str], status: int
+) -> None:
+    form = {"command": "/fraud-rollback", "text": "now", "user_id": CHI, "user_name": "chiara", "channel_id": CHANNEL}
+    body = urlencode({**form, "trigger_id": uuid.uuid4().hex, "team_id": "T0SANDBOX", **more}).encode()
+    assert send_signed(world, body, method=method, path=path) == status
+    if status == 200:
+        world.told(CHI, "Rolled back: fraud-v1 gets all traffic")
+    assert world.traffic()["fraud-v2"] == (0 if status == 200 else 20)
+
+
+@pytest.mark.parametrize("running", ["signed http"], indirect=True)
+@pytest.mark.parametrize(
+    "body", [b"payload=[]", b"payload=" + b"%5B" * 30_000, b'{"type": "event_callback", "event": 1}', b"payload={"]
+)
+def test_over_http_what_nobody_can_read_is_the_senders_fault(world: World, body: bytes) -> None:
+    assert send_signed(world, body) == 400
+
+
+def send_signed(world: World, body: bytes, *, method: str = "POST", path: str = REQUEST_PATH) -> int:
+    """As Slack signs it: the answer's status."""
+    now = str(int(time.time()))
+    digest = hmac.new(world.slack.signing_secret.encode(), f"v0:{now}:".encode() + body, hashlib.sha256).hexdigest()
+    headers = {"X-Slack-Request-Timestamp": now, "X-Slack-Signature": f"v0={digest}"}
+    address = f"http://127.0.0.1:{world.http_port}{path}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, body, headers, method=method), timeout=5) as reply:
+            return reply.status
+    except urllib.error.HTTPError as refused:
+        return refused.code

@@ -10,39 +10,31 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kubernetes import client, config
 from prefect.context import refresh_global_settings_context
 
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.slack import SandboxSlack, SandboxUser
 from deployments.sandbox.slack.people import DEFAULT_USERS
-from flows.domain.ab_test import ABTest, Arm, Model
-from flows.domain.action_plan import ActionPlan, Change
-from flows.domain.counts import Design, ModelCounts, Outcomes
-from flows.domain.decision import Choice, Decision, DecisionRequest, Links, Person
-from flows.domain.evidence import Evidence
-from flows.domain.policy import Policy
-from flows.domain.serving_state import REVERT_TO
-from flows.domain.verdict import VerdictKind, decide_verdict
-from slackbot.app import REQUEST_PATH, build_app, serving_http, serving_socket_mode
+from flows.domain.decision import Choice, Decision, Person
+from flows.domain.verdict import VerdictKind
+from slackbot.app import build_app, serving_socket_mode
 from slackbot.bot import Bot
 from slackbot.identifiers import Action
 from slackbot.settings import load_bot_settings
+from slackbot.signed_http import REQUEST_PATH, serving_http
 from slackbot.wiring import build_bot
+from tests.slack_world import CHANNEL, WHERE, deploy, question
 
 ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
-CHANNEL = "C0FRAUD"
-WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
 TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
 PROMOTERS = [ANA, "S0PROMOTERS", *(user.id for user in TEAM)]
 POLICY = f'promoters = {json.dumps(PROMOTERS)}\nrollbackers = ["U0CHI"]\n'
-MANIFEST = Path(__file__).parents[2] / "k8s" / "base" / "seldon-deployment.yaml"
 ANSWER_SECONDS = 20.0
 ONCE = pytest.mark.parametrize("running", ["socket mode"], indirect=True)
 """What does not depend on the way in."""
@@ -99,42 +91,10 @@ def text_of(message: dict[str, Any]) -> str:
     return f"{message['text']} {json.dumps(message.get('blocks') or [], ensure_ascii=False)}"
 
 
-def question(kind: VerdictKind, test_id: str, **more: Any) -> DecisionRequest:
-    one, two = Model("fraud_v1", "1", "fraud-v1"), Model("fraud_v2", "2", "fraud-v2")
-    counts = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3516, 3200), ModelCounts(1000, 880, 967, 880))
-    changes = (Change("traffic", "fraud-v1 80 %, fraud-v2 20 %", "fraud-v1 0 %, fraud-v2 100 %"),)
-    plan = ActionPlan(Arm.CANDIDATE, (100,), changes)
-    soon = datetime.now(UTC) + timedelta(days=7)
-    request = DecisionRequest(
-        test=ABTest(test_id, one, two, datetime(2026, 1, 5, tzinfo=UTC), "run-1"),
-        round=1,
-        flow_run_id="0197b1f2-0000-7000-8000-000000000000",
-        verdict=replace(decide_verdict(Evidence(counted=counts), Policy()), verdict=kind),
-        plan=plan,
-        rollback_plan=plan,
-        epoch=1,
-        links=Links(prefect_run="http://127.0.0.1:4200/runs/1"),
-        decide_within_hours=72,
-        next_look_at=soon,
-        horizon_at=soon,
-    )
-    return replace(request, **more)
-
-
 @pytest.fixture(scope="module")
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxKubernetes, Path]]:
     with SandboxKubernetes(delay_seconds=0.05) as sandbox:
         yield sandbox, sandbox.write_kubeconfig(tmp_path_factory.mktemp("kube") / "config")
-
-
-def deploy(api: client.CustomObjectsApi) -> None:
-    """The split of a running test, with its rollback point."""
-    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    one, two = manifest["spec"]["predictors"]
-    one["traffic"], two["traffic"] = 80, 20
-    revert_to = json.dumps({"predictor": "fraud-v1", "spec": one})
-    manifest["metadata"]["annotations"] = {REVERT_TO: revert_to, "fraud-ab/epoch": "1"}
-    api.create_namespaced_custom_object(*WHERE, manifest)
 
 
 def until_connected(slack: SandboxSlack) -> None:
@@ -194,7 +154,7 @@ def serving_app(
             stack.enter_context(serving_socket_mode(app, slack.app_token))
             until_connected(slack)
         else:
-            port = stack.enter_context(serving_http(app, host="127.0.0.1", port=0))
+            port = stack.enter_context(serving_http(app, slack.signing_secret, host="127.0.0.1", port=0))
             slack.request_url = f"http://127.0.0.1:{port}{REQUEST_PATH}"
         api = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
         yield World(slack, sandbox, api, bot, folder / "log.db", nudges, port)
