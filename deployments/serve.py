@@ -25,6 +25,7 @@ from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
 from flows.watch_promotion import watch_promotion
 from flows.wiring import systems
+from slackbot.late_messages import LateMessages
 from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import KnownRun, PrefectGateway
 from slackbot.reconciler import Reconciler
@@ -65,7 +66,8 @@ def run() -> None:
     gateway = PrefectGateway(ui_url=systems().settings.prefect_ui_url)
     production = {"settle": lambda: settle(systems().serving), "catch-up": lambda: catch_up(gateway)}
     threads = (
-        Reconciler(systems().decision_log, systems().executions, systems().publisher, gateway),
+        Reconciler(systems().decision_log, systems().executions, gateway),
+        LateMessages(systems().decision_log, systems().publisher),
         PeriodicChecks("production", production, period_seconds=PRODUCTION_SECONDS),
         PeriodicChecks("registry", {"follow": follow_test_that_serves}, period_seconds=REGISTRY_SECONDS),
     )

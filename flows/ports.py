@@ -350,11 +350,34 @@ class OutboxSlot(Protocol):
     def record(self, ts: str, content_digest: str) -> PostedMessage: ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """A message that Slack did not take: `content` is the publisher's own JSON, `at` when it was to be said first (UTC), `times`
+    how often it was kept."""
+
+    key: str
+    content: str
+    at: datetime
+    times: int
+
+
 class Outbox(Protocol):
-    """Which messages are in Slack already, so that none is posted twice, by however many processes."""
+    """Which messages are in Slack already, so that none is posted twice, by however many processes; and which are to be yet."""
 
     def slot(self, key: str, channel: str) -> AbstractContextManager[OutboxSlot]:
         """Wait for and hold the slot of a key; the attempt itself is stored before the block is entered."""
         ...
 
     def find(self, key: str) -> PostedMessage | None: ...
+
+    def keep(self, key: str, channel: str, content: str) -> None:
+        """Remember what Slack did not take, until it is dropped. Under the same key the first content and moment stay."""
+        ...
+
+    def kept(self) -> Sequence[KeptMessage]:
+        """In the order in which they were to be said."""
+        ...
+
+    def drop(self, message: KeptMessage) -> None:
+        """It is in Slack now. Nothing is dropped when it was kept once more since it was read."""
+        ...

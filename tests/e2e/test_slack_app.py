@@ -31,6 +31,8 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError
 from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Action, Field, View
+from slackbot.late_messages import LateMessages
+from slackbot.messages.block_kit import section
 from slackbot.messages.breach_message import breach_message
 from slackbot.signed_http import REQUEST_PATH
 from tests.e2e.app_in_process import (
@@ -433,6 +435,40 @@ def test_a_picture_is_uploaded_once_below_the_message_also_after_a_lost_reply(wo
     [line] = world.slack.thread(world.message()["ts"])
     assert [(file["id"], file["alt_txt"]) for file in line["files"]] == [(posted.ts, "recall by day")]
     assert len(world.slack.messages(CHANNEL)) == 1
+
+
+@ONCE
+def test_an_outage_of_slack_delays_messages_and_loses_none(world: World) -> None:
+    decision, publisher = world.ask(), world.bot.publisher
+    question_ts = str(world.message()["ts"])
+    said: list[Callable[[], object]] = [
+        lambda: publisher.thread_line(decision.decision_id, "shifted", "traffic is shifted"),
+        lambda: publisher.thread_picture(decision.decision_id, "chart", b"png", "recall by day"),
+        lambda: publisher.thread_line(decision.decision_id, "failed", "it failed", also_to_channel=True),
+        lambda: publisher.announce("revert-1", "rolled back", [section("rolled *back*")]),
+        lambda: publisher.publish_decision(decision.decision_id),
+    ]
+    claim_directly(world, decision, Choice.FORCE_ROLLBACK)
+    for method in ("chat.postMessage", "files.getUploadURLExternal", "chat.update"):
+        world.slack.faults.plan(Fault.SERVER_ERROR, times=1000, of=method)
+    for say in said:
+        with pytest.raises(OutsideSystemError, match="Slack"):
+            say()
+    late = LateMessages(world.bot.decision_log, publisher)
+    late.check_once()
+    assert "kept messages" in late.troubles
+    world.slack.faults.reset()
+    for _ in range(2):
+        late.check_once()
+        thread = world.slack.thread(question_ts)
+        lines = [line["text"].partition(" (Said late")[0] for line in thread if line["text"]]
+        assert lines == ["traffic is shifted", "it failed"]
+        assert [file["alt_txt"] for line in thread for file in line.get("files") or ()] == ["recall by day"]
+        [announced] = [one for one in world.slack.messages(CHANNEL) if one["text"].startswith("rolled back")]
+        assert "Said late, Slack was away" in str(announced["blocks"])
+        [redrawn] = [one for one in world.slack.messages(CHANNEL) if one["ts"] == question_ts]
+        assert "actions" not in str(redrawn["blocks"])
+    assert late.troubles == {}
 
 
 @pytest.mark.parametrize("is_http", [False, True])
