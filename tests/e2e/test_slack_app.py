@@ -34,14 +34,15 @@ from flows.domain.decision import Choice, Decision, Person
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError
 from flows.domain.verdict import VerdictKind
-from slackbot.app import build_app, serving_socket_mode
+from slackbot.app import build_app
 from slackbot.bot import Bot
 from slackbot.identifiers import Action, Field, View
 from slackbot.messages.breach_message import breach_message
 from slackbot.settings import load_bot_settings
 from slackbot.signed_http import REQUEST_PATH, serving_http
+from slackbot.socket_mode import serving_socket_mode
 from slackbot.wiring import build_bot
-from tests.slack_world import CHANNEL, WHERE, deploy, question
+from tests.slack_world import CHANNEL, WHERE, deploy, question, text_of
 
 ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
 TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
@@ -99,10 +100,6 @@ class World:
         return {predictor["name"]: predictor["traffic"] for predictor in found["spec"]["predictors"]}
 
 
-def text_of(message: dict[str, Any]) -> str:
-    return f"{message['text']} {json.dumps(message.get('blocks') or [], ensure_ascii=False)}"
-
-
 @pytest.fixture(scope="module")
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxKubernetes, Path]]:
     with SandboxKubernetes(delay_seconds=0.05) as sandbox:
@@ -152,7 +149,7 @@ def running(
             stack.enter_context(serving_socket_mode(app, slack.app_token))
             until_connected(slack)
         else:
-            port = stack.enter_context(serving_http(app, slack.signing_secret, host="127.0.0.1", port=0))
+            port = stack.enter_context(serving_http(app, slack.signing_secret, host="127.0.0.1", port=0)).port
             slack.request_url = f"http://127.0.0.1:{port}{REQUEST_PATH}"
         api = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
         yield World(slack, sandbox, api, bot, folder / "log.db", nudges, port)
@@ -363,7 +360,7 @@ def test_a_button_of_other_evidence_does_nothing_and_the_message_is_redrawn(worl
     world.bot.client.chat_update(channel=CHANNEL, ts=shown["ts"], text="as it was before", blocks=forged)
     world.slack.press(ANA, Action.CONFIRM)
     world.told(ANA, "nothing has been done")
-    assert "0" * 64 not in str(world.message()["blocks"])
+    world.wait(lambda: "0" * 64 not in str(world.message()["blocks"]))
     assert decision.request.verdict.evidence_digest in str(world.message()["blocks"])
     assert world.slack.open_view(ANA) is None
     assert world.bot.decision_log.read(decision.decision_id).is_pending
