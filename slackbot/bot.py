@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slack_sdk.webhook import WebhookClient
@@ -22,8 +22,10 @@ from flows.domain.errors import (
 from slackbot import authorization
 from slackbot.messages import wording
 from slackbot.messages.block_kit import SlackMessage, escape
+from slackbot.metrics import Outcome, PressMetrics
 from slackbot.payloads import AskedQuestion, AskedRollback, Origin, PayloadInvalid, Question, Submission
 from slackbot.publisher import TIMEOUT_SECONDS, Publisher, passing_troubles, slack_errors
+from slackbot.repeats import Answers
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from slackbot.directory import Directory
     from slackbot.emergency import Emergency
     from slackbot.prefect_gateway import PrefectGateway
+    from slackbot.redrawing import Redrawer
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +71,8 @@ def _person(origin: Origin | Submission) -> Person:
 
 @dataclass(frozen=True, slots=True)
 class Bot:
-    """Everything that the listeners may touch. `nudge` asks the reconciler to deliver at once."""
+    """Everything that the listeners may touch. `nudge` asks the reconciler to deliver at once; `note` says what became of the
+    press that is being worked on."""
 
     client: WebClient
     policy: Policy
@@ -78,6 +82,10 @@ class Bot:
     emergency: Emergency
     gateway: PrefectGateway
     nudge: Callable[[], None]
+    redrawer: Redrawer
+    metrics: PressMetrics = field(default_factory=PressMetrics)
+    answers: Answers = field(default_factory=Answers)
+    note: Callable[[Outcome], None] = lambda _: None
 
     def require(self, permission: Permission, person: Person) -> None:
         """Raises `NotAuthorized`."""
@@ -116,28 +124,23 @@ class Bot:
             postponed_until=until,
         )
         self.nudge()
+        self.note(Outcome.CLAIMED)
         logger.info("claimed decision_id=%s choice=%s actor=%s", question.decision_id, choice, presser.person.id)
-        self.redraw(question.decision_id)
+        self.redrawer.redraw(question.decision_id)
         return decision
-
-    def redraw(self, decision_id: str, *, for_certain: bool = False) -> None:
-        """Bring the message up to date; if Slack is down the next one to draw it will."""
-        try:
-            self.publisher.publish_decision(decision_id, redraw=for_certain)
-        except FraudABError as error:
-            logger.warning("not_redrawn decision_id=%s error=%s", decision_id, error)
 
     def explain(self, error: FraudABError, presser: Presser, decision_id: str = "") -> str:
         """Why a press does not count, for the person; logged, and the message redrawn where it was out of date."""
+        self.note(Outcome.REFUSED)
         logger.info("refused decision_id=%s actor=%s error=%s", decision_id, presser.person.id, type(error).__name__)
         match error:
             case NotAuthorized():
                 return str(error)  # its ids are shown as mentions
             case AlreadyDecided():
-                self.redraw(decision_id)
+                self.redrawer.redraw(decision_id)
                 return wording.already_decided(self.decision_log.read(decision_id))
             case EvidenceChanged():
-                self.redraw(decision_id, for_certain=True)
+                self.redrawer.redraw(decision_id, for_certain=True)
                 return wording.EVIDENCE_CHANGED
             case _:
                 return f"{escape(str(error))}. {wording.NOTHING_CHANGED}"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from slack_bolt import BoltRequest, BoltResponse
 from slack_sdk.signature import SignatureVerifier
+from waitress import wasyncore
 from waitress.server import create_server
+
+from flows.domain.errors import SettingsInvalid
+from slackbot.monitoring import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -24,6 +29,8 @@ REQUEST_PATH = "/slack/events"
 THREADS = 32
 MAX_BODY_BYTES = 1_000_000
 MAX_TIMESTAMP_DIGITS = 12
+DRAIN_SECONDS = 5.0
+POLL_SECONDS = 0.02
 
 
 class SignedHttp:
@@ -76,22 +83,46 @@ def unreadable(error: Exception) -> BoltResponse:
 
 
 @contextmanager
-def serving_http(app: App, signing_secret: str, *, host: str, port: int) -> Generator[int]:
-    """Receive signed requests on a threaded WSGI server until the block ends; gives the port (0 asks for a free one)."""
-    server: Any = create_server(
-        SignedHttp(app, signing_secret),
-        host=host,
-        port=port,
-        threads=THREADS,
-        max_request_body_size=MAX_BODY_BYTES,
-        channel_timeout=30,
-        ident=None,
-    )
+def serving_http(app: App, signing_secret: str, *, host: str, port: int) -> Generator[Receiver]:
+    """Receive signed requests on a threaded WSGI server until the block ends; what has arrived by then is answered first.
+
+    Args:
+        port: 0 asks for a free one.
+
+    Raises:
+        SettingsInvalid: the address cannot be listened on.
+    """
+    try:
+        server: Any = create_server(
+            SignedHttp(app, signing_secret),
+            host=host,
+            port=port,
+            threads=THREADS,
+            max_request_body_size=MAX_BODY_BYTES,
+            channel_timeout=30,
+            ident=None,
+        )
+    except OSError as error:
+        raise SettingsInvalid("--http", [f"{host}:{port} cannot be listened on: {error.strerror}"]) from error
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()
+    at = int(server.effective_port)
     try:
-        yield int(server.effective_port)
+        yield Receiver(f"http://{host}:{at}{REQUEST_PATH}", {"http": thread.is_alive}, thread.is_alive, at)
     finally:
-        server.close()
+        _finish(server)
         server.task_dispatcher.shutdown()
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))  # noqa: SLF001 - all that its loop waits for
         thread.join(timeout=5)
+
+
+def _finish(server: Any) -> None:
+    """Take no new connection, and answer what the open ones have asked. The loop's own thread closes what it waits for."""
+    server.trigger.pull_trigger(lambda: wasyncore.dispatcher.close(server))
+    deadline, pause = time.monotonic() + DRAIN_SECONDS, threading.Event()
+    while time.monotonic() < deadline and (server.accepting or any(map(_is_busy, list(server.active_channels.values())))):
+        pause.wait(POLL_SECONDS)
+
+
+def _is_busy(channel: Any) -> bool:
+    return bool(channel.requests or channel.total_outbufs_len)

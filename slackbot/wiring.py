@@ -16,6 +16,7 @@ from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.publisher import Publisher, slack_client
 from slackbot.reconciler import Reconciler
+from slackbot.redrawing import Redrawer
 
 if TYPE_CHECKING:
     from slackbot.settings import BotSettings
@@ -47,5 +48,6 @@ def build_bot(settings: BotSettings) -> tuple[Bot, tuple[PeriodicChecks, ...]]:
         emergency=emergency,
         gateway=PrefectGateway(ui_url=settings.prefect_ui_url, call_seconds=PERSON_SECONDS),
         nudge=reconciler.nudge,
+        redrawer=Redrawer(publisher),
     )
     return bot, (reconciler, LateMessages(decision_log, publisher), settling)

@@ -157,6 +157,21 @@ class SlackSite:
         """Every message of the channel that is the decision's own."""
         return [one for one in self.slack.messages(CHANNEL) if key_of(one) == message_key(decision.decision_id)]
 
+    def told_who_decided(self, user: str, decision: Decision) -> bool:
+        """Whether this person reads that somebody else was first, in the channel or in place of their modal."""
+        claim = self.log.read(decision.decision_id).claim
+        shown = [text_of(one) for one in self.slack.ephemerals(user)] + [json.dumps(self.slack.open_view(user) or {})]
+        return claim is not None and any("decided before" in text and f"<@{claim.actor.id}>" in text for text in shown)
+
+    def change(self, *patch: dict[str, Any]) -> None:
+        """Change the SeldonDeployment by hand, with a json-patch."""
+        self._api.patch_namespaced_custom_object(
+            *WHERE, "fraud-predictor", list(patch), _content_type="application/json-patch+json"
+        )
+
+    def traffic(self) -> dict[str, int]:
+        return {predictor["name"]: predictor["traffic"] for predictor in self.deployment()["spec"]["predictors"]}
+
     def deployment(self) -> Any:
         """The SeldonDeployment as it is now."""
         return self._api.get_namespaced_custom_object(*WHERE, "fraud-predictor")
@@ -166,6 +181,10 @@ def key_of(message: Any) -> str:
     """By which the publisher finds a message again; empty for one that is not the publisher's."""
     metadata = message.get("metadata") or {}
     return str(metadata.get("event_payload", {}).get("key", ""))
+
+
+def text_of(message: Any) -> str:
+    return f"{message['text']} {json.dumps(message.get('blocks') or [], ensure_ascii=False)}"
 
 
 def _listens(port: int) -> bool:

@@ -23,13 +23,14 @@ from deployments.sandbox.slack import SandboxSlack, SandboxUser
 from deployments.sandbox.slack.people import DEFAULT_USERS
 from flows.domain.decision import Choice, Decision, Person
 from flows.domain.verdict import VerdictKind
-from slackbot.app import build_app, serving_socket_mode
+from slackbot.app import build_app
 from slackbot.bot import Bot
 from slackbot.identifiers import Action
 from slackbot.settings import load_bot_settings
 from slackbot.signed_http import REQUEST_PATH, serving_http
+from slackbot.socket_mode import serving_socket_mode
 from slackbot.wiring import build_bot
-from tests.slack_world import CHANNEL, WHERE, deploy, question
+from tests.slack_world import CHANNEL, WHERE, deploy, question, text_of
 
 ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
 TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
@@ -85,10 +86,6 @@ class World:
     def traffic(self) -> dict[str, int]:
         found: Any = self.api.get_namespaced_custom_object(*WHERE, "fraud-predictor")
         return {predictor["name"]: predictor["traffic"] for predictor in found["spec"]["predictors"]}
-
-
-def text_of(message: dict[str, Any]) -> str:
-    return f"{message['text']} {json.dumps(message.get('blocks') or [], ensure_ascii=False)}"
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +151,7 @@ def serving_app(
             stack.enter_context(serving_socket_mode(app, slack.app_token))
             until_connected(slack)
         else:
-            port = stack.enter_context(serving_http(app, slack.signing_secret, host="127.0.0.1", port=0))
+            port = stack.enter_context(serving_http(app, slack.signing_secret, host="127.0.0.1", port=0)).port
             slack.request_url = f"http://127.0.0.1:{port}{REQUEST_PATH}"
         api = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
         yield World(slack, sandbox, api, bot, folder / "log.db", nudges, port)

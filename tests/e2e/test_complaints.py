@@ -20,7 +20,8 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Action, Field, View
 from slackbot.messages.block_kit import local_time
-from tests.e2e.app_in_process import ANA, BEN, CHI, ONCE, World, claim_directly, confirm, text_of
+from tests.e2e.app_in_process import ANA, BEN, CHI, ONCE, World, claim_directly, confirm
+from tests.slack_world import text_of
 
 pytest_plugins = ("tests.e2e.app_in_process",)
 

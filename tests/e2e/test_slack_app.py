@@ -45,9 +45,8 @@ from tests.e2e.app_in_process import (
     claim_directly,
     confirm,
     serving_app,
-    text_of,
 )
-from tests.slack_world import CHANNEL, WHERE, deploy, question
+from tests.slack_world import CHANNEL, WHERE, deploy, question, text_of
 
 pytest_plugins = ("tests.e2e.app_in_process",)
 
@@ -227,7 +226,7 @@ def test_a_button_of_other_evidence_does_nothing_and_the_message_is_redrawn(worl
     world.bot.client.chat_update(channel=CHANNEL, ts=shown["ts"], text="as it was before", blocks=forged)
     world.slack.press(ANA, Action.CONFIRM)
     world.told(ANA, "nothing has been done")
-    assert "0" * 64 not in str(world.message()["blocks"])
+    world.wait(lambda: "0" * 64 not in str(world.message()["blocks"]))
     assert decision.request.verdict.evidence_digest in str(world.message()["blocks"])
     assert world.slack.open_view(ANA) is None
     assert world.bot.decision_log.read(decision.decision_id).is_pending
