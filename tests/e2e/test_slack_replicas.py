@@ -1,4 +1,4 @@
-"""Several processes of the app, restarts, and deliveries that come twice: one decision, one message, no press without an answer."""
+"""Several processes of the app, restarts, deliveries that come twice: one decision, one message, no press without an answer."""
 
 from __future__ import annotations
 
