@@ -265,10 +265,16 @@ class DecisionLog(Protocol):
     ) -> Decision:
         """Answer a pending decision by one conditional UPDATE, with its record in the same transaction.
 
+        Where a promotion needs two people, the first one's confirmation is kept likewise, with a record of its own.
+
+        Returns:
+            the decision; still pending, with a first confirmation, when a second person has to confirm.
+
         Raises:
             AlreadyDecided: somebody was first, or the time is over; the message says who decided what and when.
             EvidenceChanged: the digest is not the one that was asked about.
             PostponementRefused: the policy does not allow this postponement; the decision is still pending.
+            ConfirmationRefused: this person may not confirm the promotion, or has done so; the decision is still pending.
             UnknownDecision: there is no such decision.
         """
         ...

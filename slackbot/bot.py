@@ -12,6 +12,7 @@ from slack_sdk.webhook import WebhookClient
 from flows.domain.decision import Person
 from flows.domain.errors import (
     AlreadyDecided,
+    ConfirmationRefused,
     EvidenceChanged,
     FraudABError,
     NotAuthorized,
@@ -43,7 +44,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REFUSALS = (NotAuthorized, AlreadyDecided, EvidenceChanged, PostponementRefused, UnknownDecision, PayloadInvalid)
+REFUSALS = (
+    NotAuthorized,
+    AlreadyDecided,
+    EvidenceChanged,
+    ConfirmationRefused,
+    PostponementRefused,
+    UnknownDecision,
+    PayloadInvalid,
+)
 """What a person is told as it is: nothing went wrong, but their press does not count."""
 
 
@@ -112,8 +121,11 @@ class Bot:
     ) -> Decision:
         """The only effect of a press: one atomic answer. Delivering it to the flow is the reconciler's work.
 
+        Returns:
+            the decision; still pending when it was the first of two confirmations.
+
         Raises:
-            AlreadyDecided, EvidenceChanged, PostponementRefused, UnknownDecision
+            AlreadyDecided, EvidenceChanged, ConfirmationRefused, PostponementRefused, UnknownDecision
         """
         decision = self.decision_log.claim(
             question.decision_id,
@@ -123,11 +135,23 @@ class Bot:
             reason=reason,
             postponed_until=until,
         )
-        self.nudge()
-        self.note(Outcome.CLAIMED)
-        logger.info("claimed decision_id=%s choice=%s actor=%s", question.decision_id, choice, presser.person.id)
+        if decision.is_pending:
+            self.note(Outcome.CONFIRMED_FIRST)
+        else:
+            self.nudge()
+            self.note(Outcome.CLAIMED)
+        done = "confirmed_first" if decision.is_pending else "claimed"
+        logger.info("%s decision_id=%s choice=%s actor=%s", done, question.decision_id, choice, presser.person.id)
         self.redrawer.redraw(question.decision_id)
         return decision
+
+    def ask_second_person(self, decision: Decision) -> None:
+        """A line in the thread: a redrawn message rings nobody's phone. Where Slack fails it is said later."""
+        text = wording.ask_second_person(decision, self.policy.promoters)
+        try:
+            self.publisher.thread_line(decision.decision_id, "second-person", text)
+        except FraudABError as error:
+            logger.warning("second_person_not_asked decision_id=%s error=%s", decision.decision_id, error)
 
     def explain(self, error: FraudABError, presser: Presser, decision_id: str = "") -> str:
         """Why a press does not count, for the person; logged, and the message redrawn where it was out of date."""

@@ -35,9 +35,11 @@ T = TypeVar("T")
 
 
 class Outcome(StrEnum):
-    """What became of a press. `ANSWERED`: a modal was opened or something shown, and nothing else was wanted."""
+    """What became of a press. `CONFIRMED_FIRST`: a second person has to confirm too; `ANSWERED`: a modal was opened or something
+    shown, and no more was wanted."""
 
     CLAIMED = "claimed"
+    CONFIRMED_FIRST = "confirmed first"
     REVERTED = "reverted"
     REFUSED = "refused"
     FAILED = "failed"

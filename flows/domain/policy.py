@@ -277,6 +277,8 @@ class Policy(_Part):
     promoters: tuple[SlackId, ...] = ()
     rollbackers: tuple[SlackId, ...] = ()
     escalation: tuple[SlackId, ...] = ()
+    two_person: bool = False
+    initiator_may_promote: bool = True
     columns: FeedbackColumns = FeedbackColumns()
 
     @model_validator(mode="after")

@@ -26,11 +26,14 @@ def confirm_modal(decision: Decision, asked: AskedQuestion) -> Json:
     blocks = [section(wording.if_confirmed(request))]
     if kind is not VerdictKind.INCONCLUSIVE:
         blocks.append(section("*Now → after*\n" + "\n".join(changes(request.plan))))
+    if rules := wording.who_confirms(decision):
+        blocks.append(section(rules))
     blocks.append(_reason())
+    is_first = request.needs_two_people and decision.first_confirmation is None
     return modal(
         wording.CONFIRM_TITLE[kind],
         blocks,
-        submit=wording.CONFIRM_SUBMIT[kind],
+        submit=wording.CONFIRM_FIRST if is_first else wording.CONFIRM_SUBMIT[kind],
         callback_id=View.CONFIRM,
         private_metadata=asked.to_json(),
     )

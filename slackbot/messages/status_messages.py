@@ -80,7 +80,8 @@ def _told(known: Known) -> str:
 
 
 def _until(known: Known) -> str:
-    return f"To be answered until {local_time(known.decision.deadline)}; {wording.BASELINE_BY_SILENCE}."
+    until = f"To be answered until {local_time(known.decision.deadline)}; {wording.BASELINE_BY_SILENCE}."
+    return f"{wording.who_confirms(known.decision)} {until}".strip()
 
 
 def _where(known: Known) -> str:

@@ -51,10 +51,13 @@ def verdict_message(decision: Decision, policy: Policy, *, recorded: Sequence[Re
 def _pending(decision: Decision, policy: Policy) -> SlackMessage:
     request, title = decision.request, wording.question(decision.request)
     seen = escape(request.verdict.reasons[0])
-    blocks = [header(title), *_evidence(request.verdict), section(_if_confirmed(request)), _buttons(request)]
+    blocks = [header(title), *_evidence(request.verdict), section(_if_confirmed(request))]
+    rules = wording.who_confirms(decision)
+    blocks += [section(rules)] if rules else []
+    until = f"To be decided until {local_time(decision.deadline)}; {wording.BASELINE_BY_SILENCE}."
     return SlackMessage(
-        text=f"{escape(title)} {seen} To be decided until {local_time(decision.deadline)}; {wording.BASELINE_BY_SILENCE}.",
-        blocks=(*blocks, context(_who_and_until(decision, policy)), *_footer(request)),
+        text=" ".join(part for part in (escape(title), seen, rules, until) if part),
+        blocks=(*blocks, _buttons(request), context(_who_and_until(decision, policy)), *_footer(request)),
     )
 
 

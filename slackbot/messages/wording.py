@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, assert_never
 
 from flows.domain.criteria import Criterion, CriterionName, CriterionStatus, points, signed
-from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Person
+from flows.domain.decision import Choice, Claim, Confirmation, Decision, DecisionRequest, Person
 from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind
 from slackbot.messages.block_kit import escape, local_time, mention, plain, quote
@@ -42,6 +43,7 @@ CONFIRM_SUBMIT = {
     VerdictKind.INCONCLUSIVE: "Extend",
     VerdictKind.NOT_EVALUABLE: "End the test",
 }
+CONFIRM_FIRST = "Confirm as the first"  # changes nothing yet
 
 
 class Cause(StrEnum):
@@ -87,6 +89,41 @@ def if_confirmed(request: DecisionRequest) -> str:
                 "*Postpone* means: it will be repaired, evaluate again then."
             )
     assert_never(request.verdict.kind)
+
+
+def who_confirms(decision: Decision) -> str:
+    """What the policy asks of those who confirm a promotion, and who has done so already; empty where one person is enough."""
+    request, first = decision.request, decision.first_confirmation
+    sentences: list[str] = []
+    if first is not None:
+        sentences.append(f"{_confirmed_first(first)} A second person has to; until then nothing changes.")
+    elif request.needs_two_people:
+        sentences.append("Two people have to confirm a promotion.")
+    if request.bars_initiator:
+        initiator = request.test.initiator
+        sentences.append(
+            f"{mention([initiator])} started this test and cannot confirm it."
+            if initiator
+            else "Nobody can confirm it: who started this test is not known."
+        )
+    return " ".join(sentences)
+
+
+def confirmed_first(decision: Decision) -> str:
+    """For the first of two who confirm."""
+    return (
+        f"Your confirmation is kept. A second person has to confirm until {local_time(decision.deadline)}; {BASELINE_BY_SILENCE}."
+    )
+
+
+def ask_second_person(decision: Decision, people: Sequence[str]) -> str:
+    """For those who can be the second; `people` are Slack ids."""
+    return f"{who_confirms(decision)} {mention(people)}: please look, until {local_time(decision.deadline)}.".strip()
+
+
+def _confirmed_first(first: Confirmation) -> str:
+    reason = f" Reason: {quote(first.reason)}" if first.reason else ""
+    return f"*{who(first.actor)} has confirmed*, {local_time(first.confirmed_at)}.{reason}"
 
 
 def measured(criterion: Criterion, verdict: Verdict) -> str:
@@ -156,15 +193,19 @@ def decided(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
 def answered(request: DecisionRequest, claim: Claim) -> str:
     """Who answered what, when and why."""
     when, reason = local_time(claim.claimed_at), f" Reason: {quote(claim.reason)}" if claim.reason else ""
+    before = f"{_confirmed_first(claim.first)} " if claim.first else ""
     match claim.choice:
         case Choice.CONFIRM:
-            return f"*Confirmed* by {who(claim.actor)}, {when}: {CONFIRM_TITLE[request.verdict.kind].lower()}.{reason}"
+            second = " as the second person" if claim.first else ""
+            what = CONFIRM_TITLE[request.verdict.kind].lower()
+            return f"{before}*Confirmed*{second} by {who(claim.actor)}, {when}: {what}.{reason}"
         case Choice.POSTPONE:
-            return f"*Postponed* by {who(claim.actor)}, {when}.{reason}"
+            return f"{before}*Postponed* by {who(claim.actor)}, {when}.{reason}"
         case Choice.FORCE_ROLLBACK:
-            return f"*Rollback forced* by {who(claim.actor)}, {when}.{reason}"
+            return f"{before}*Rollback forced* by {who(claim.actor)}, {when}.{reason}"
         case Choice.EXPIRE:
-            return f"*Expired* {when}: nobody decided in time, so the baseline stays."
+            nobody = "no second person confirmed" if claim.first else "nobody decided"
+            return f"{before}*Expired* {when}: {nobody} in time, so the baseline stays."
     assert_never(claim.choice)
 
 
@@ -185,7 +226,7 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
             return "A newer decision or an emergency rollback took over before this one was carried out."
         case RecordKind.EMERGENCY_REVERT:
             return f"All traffic was sent back to {baseline}."
-        case RecordKind.DECIDED | RecordKind.BREACH | RecordKind.WATCHED | RecordKind.RETIRED | None:
+        case RecordKind.CONFIRMED_FIRST | RecordKind.DECIDED | RecordKind.BREACH | RecordKind.WATCHED | RecordKind.RETIRED | None:
             again = f"The test is evaluated again on {local_time(claim.due_at)}." if claim.due_at else ""
             return again or "The steps are reported in the thread, each when it is done."
     assert_never(recorded)

@@ -11,7 +11,7 @@ import pytest
 from slack_sdk.models.views import View as SlackView
 
 from deployments.sandbox.slack.block_kit import block_problems, view_problems
-from flows.domain.decision import Decision
+from flows.domain.decision import Confirmation, Decision, Person
 from flows.domain.policy import Policy
 from flows.domain.serving_state import INTENT, OPERATION, REVERT_TO, UNRECORDED, Predictor, ServingState
 from flows.domain.verdict import VerdictKind
@@ -47,6 +47,17 @@ def test_confirming_shows_the_exact_change_of_its_verdict(decision: Asking, kind
     assert AskedQuestion.parse(view["private_metadata"]) == ASKED
     assert ("Now → after" in text) is (kind is not VerdictKind.INCONCLUSIVE)
     assert ("fraud_v2 takes all traffic" in text) is (kind is VerdictKind.PROMOTE)
+
+
+def test_the_first_of_two_confirms_nothing_yet_and_the_second_reads_who_did(decision: Asking) -> None:
+    asked = decision(policy=Policy(two_person=True))
+    first = confirm_modal(asked, ASKED)
+    assert "Two people have to confirm a promotion." in accepted(first)
+    assert first["submit"]["text"] == "Confirm as the first"
+    confirmed = Confirmation(Person("U0BEN", "ben"), "", asked.created_at)
+    second = confirm_modal(replace(asked, first_confirmation=confirmed), ASKED)
+    assert "<@U0BEN> has confirmed" in accepted(second)
+    assert second["submit"]["text"] == "Promote"
 
 
 def test_postponing_offers_the_policys_times_with_the_first_chosen(decision: Asking) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
@@ -15,7 +16,7 @@ from slack_sdk.models.blocks import Block
 
 from deployments.sandbox.slack.block_kit import block_problems
 from flows.domain.action_plan import Change
-from flows.domain.decision import Choice, Decision
+from flows.domain.decision import Choice, Confirmation, Decision, Person
 from flows.domain.decision_record import RecordKind
 from flows.domain.policy import Policy
 from flows.domain.verdict import VerdictKind
@@ -26,6 +27,7 @@ from slackbot.payloads import Question
 
 Asking = Callable[..., Decision]
 
+ASKED_AT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 POLICY = Policy(promoters=("U0ANA", "S0PROMOTERS"), rollbackers=("U0CHI",))
 STATES = list(
     product(VerdictKind, [None, *Choice], [(), (RecordKind.DECIDED,), *((RecordKind.DECIDED, one) for one in RecordKind)])
@@ -150,6 +152,55 @@ def test_a_postponed_message_says_until_when(decision: Asking) -> None:
 
 def test_the_same_truth_has_the_same_digest(decision: Asking) -> None:
     assert verdict_message(decision(), POLICY).digest == verdict_message(decision(), POLICY).digest
+
+
+TWO = Policy(two_person=True)
+FIRST = Confirmation(Person("U0BEN", "ben"), "recall <holds>", ASKED_AT)
+
+
+def test_where_two_have_to_confirm_the_message_says_so_and_then_who_has(decision: Asking) -> None:
+    nobody_yet = verdict_message(decision(policy=TWO), POLICY)
+    assert "Two people have to confirm a promotion." in shown(nobody_yet)
+    assert "Two people have to confirm" in nobody_yet.text
+    one = verdict_message(replace(decision(policy=TWO), first_confirmation=FIRST), POLICY)
+    assert accepted_by_slack(one)
+    for text in (shown(one), one.text):
+        assert "*<@U0BEN> has confirmed*" in text
+        assert "A second person has to" in text
+        assert "“recall &lt;holds&gt;”" in text
+    assert list(buttons(one)) == [Action.CONFIRM, Action.POSTPONE, Action.FORCE_ROLLBACK]
+    assert nobody_yet.digest != one.digest
+
+
+@pytest.mark.parametrize("kind", VerdictKind)
+def test_only_a_promotion_needs_two(decision: Asking, kind: VerdictKind) -> None:
+    text = shown(verdict_message(decision(kind, policy=TWO), POLICY))
+    assert ("Two people" in text) is (kind is VerdictKind.PROMOTE)
+
+
+@pytest.mark.parametrize("choice", Choice)
+def test_an_answered_message_names_both(decision: Asking, choice: Choice) -> None:
+    asked = decision(VerdictKind.PROMOTE, choice, policy=TWO)
+    assert asked.claim is not None
+    message = verdict_message(replace(asked, claim=replace(asked.claim, first=FIRST)), POLICY)
+    assert accepted_by_slack(message)
+    assert "*<@U0BEN> has confirmed*" in shown(message)
+    if choice is Choice.EXPIRE:
+        assert "no second person confirmed in time, so the baseline stays" in shown(message)
+    else:
+        assert "<@U0ANA>" in shown(message)
+    assert ("as the second person" in shown(message)) is (choice is Choice.CONFIRM)
+
+
+@pytest.mark.parametrize(
+    ("initiator", "said"),
+    [("U0CHI", "<@U0CHI> started this test and cannot confirm it."), ("", "who started this test is not known")],
+)
+def test_a_barred_initiator_is_said_up_front(decision: Asking, initiator: str, said: str) -> None:
+    asked = decision(policy=Policy(initiator_may_promote=False))
+    request = replace(asked.request, test=replace(asked.request.test, initiator=initiator))
+    assert said in shown(verdict_message(replace(asked, request=request), POLICY))
+    assert "started this test" not in shown(verdict_message(decision(policy=Policy()), POLICY))
 
 
 def test_a_policy_without_promoters_says_so(decision: Asking) -> None:
