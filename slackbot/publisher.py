@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +38,13 @@ if TYPE_CHECKING:
     from flows.domain.policy import Policy
     from flows.ports import DecisionLog, KeptMessage, Outbox, OutboxSlot, PostedMessage
 
+logger = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 10
 RETRIES = 3
 LOOKUP_PAGES = 5
+REFUSED_FOR = timedelta(days=1)
+"""How long a message is tried again that Slack refuses for what it is: somebody may let the app into the channel meanwhile."""
 METADATA_EVENT = "fraud_ab_message"
 _PASSING = {"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
 
@@ -183,6 +189,9 @@ class Publisher:
                 if error.retryable:
                     raise
                 refused.append(error)  # one that Slack will not have must not hold up the others
+                if self._log.now() - message.at > REFUSED_FOR:
+                    logger.error("not_said key=%s error=%s", message.key, error)
+                    self._outbox.drop(message)
             else:
                 self._outbox.drop(message)
         if refused:
