@@ -109,7 +109,14 @@ class Bot:
         return decision
 
     def claim(
-        self, presser: Presser, question: Question, choice: Choice, reason: str, *, until: datetime | None = None
+        self,
+        presser: Presser,
+        question: Question,
+        choice: Choice,
+        reason: str,
+        *,
+        until: datetime | None = None,
+        wanted_frauds: int | None = None,
     ) -> Decision:
         """The only effect of a press: one atomic answer. Delivering it to the flow is the reconciler's work.
 
@@ -126,6 +133,7 @@ class Bot:
             actor=presser.person,
             reason=reason,
             postponed_until=until,
+            wanted_frauds=wanted_frauds,
         )
         done = "confirmed_first" if decision.is_pending else "claimed"
         if not decision.is_pending:

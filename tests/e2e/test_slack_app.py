@@ -51,7 +51,8 @@ CHANNEL = "C0FRAUD"
 WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
 TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
 PROMOTERS = [ANA, "S0PROMOTERS", *(user.id for user in TEAM)]
-POLICY = f'promoters = {json.dumps(PROMOTERS)}\nrollbackers = ["U0CHI"]\n'
+POSTPONEMENTS = [*Policy().postponements, "250 frauds", "6000 frauds"]
+POLICY = f'promoters = {json.dumps(PROMOTERS)}\nrollbackers = ["U0CHI"]\npostponements = {json.dumps(POSTPONEMENTS)}\n'
 MANIFEST = Path(__file__).parents[2] / "k8s" / "base" / "seldon-deployment.yaml"
 ANSWER_SECONDS = 20.0
 ONCE = pytest.mark.parametrize("running", ["socket mode"], indirect=True)
@@ -532,6 +533,24 @@ def test_a_postponement_beyond_the_last_look_is_said_at_its_field(world: World) 
     assert world.bot.decision_log.read(decision.decision_id).is_pending
     assert world.slack.submit(ANA, {Field.UNTIL: "4 hours"}).field_errors == {}
     assert world.answered(decision).claim is not None
+
+
+def test_a_postponement_until_frauds_are_seen_keeps_their_number(world: World) -> None:
+    evidence = Evidence(counted=Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3516, 3200), ModelCounts(1000, 880, 967, 880)))
+    decision = world.ask(VerdictKind.INCONCLUSIVE, evidence=evidence)
+    world.slack.press(ANA, Action.POSTPONE)
+    view = world.wait(lambda: world.slack.open_view(ANA))
+    assert "when 6,000 frauds are seen" in str(view)
+    outcome = world.slack.submit(ANA, {Field.UNTIL: "250 frauds"})
+    assert "250 frauds are seen already (the evidence has 5,000)" in outcome.field_errors[Field.UNTIL]
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+    assert world.slack.submit(ANA, {Field.UNTIL: "6000 frauds"}).field_errors == {}
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert (claim.choice, claim.wanted_frauds, claim.due_at) == (Choice.POSTPONE, 6000, decision.request.horizon_at)
+    assert "when 6,000 frauds are seen, at the latest on" in text_of(world.message())
+    assert [one.decision_id for one in world.bot.decision_log.waiting_for_frauds()] == [decision.decision_id]
+    assert world.bot.decision_log.wake(decision.decision_id)  # so that no other test finds it
 
 
 def test_force_rollback_moves_the_traffic_and_answers_the_decision(world: World) -> None:
