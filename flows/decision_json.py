@@ -75,6 +75,7 @@ def claim_to_json(decision: Decision) -> dict[str, object]:
         "deadline": decision.deadline.isoformat(),
         "claimed_at": claim.claimed_at.isoformat(),
         "due_at": _iso(claim.due_at),
+        "wanted_frauds": claim.wanted_frauds,
         "first_confirmation": _confirmation(claim.first) if claim.first else None,
     }
 

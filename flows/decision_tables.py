@@ -25,6 +25,7 @@ decisions = Table(
     Column("reason", Text),
     Column("claimed_at", UtcTime),
     Column("due_at", UtcTime),
+    Column("wanted_frauds", Integer),
     Column("first_actor_id", Text),
     Column("first_actor_name", Text),
     Column("first_reason", Text),

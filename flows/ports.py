@@ -262,10 +262,12 @@ class DecisionLog(Protocol):
         actor: Person,
         reason: str,
         postponed_until: datetime | None = None,
+        wanted_frauds: int | None = None,
     ) -> Decision:
         """Answer a pending decision by one conditional UPDATE, with its record in the same transaction.
 
-        Where a promotion needs two people, the first one's confirmation is kept likewise, with a record of its own.
+        Where a promotion needs two people, the first one's confirmation is kept likewise, with a record of its own. With
+        `wanted_frauds` a postponement is over when somebody who sees so many wakes it, and at the latest at `postponed_until`.
 
         Returns:
             the decision; still pending, with a first confirmation, when a second person has to confirm.
@@ -285,6 +287,14 @@ class DecisionLog(Protocol):
 
     def undelivered(self) -> Sequence[Decision]:
         """Claimed, due, and not yet consumed by their flow run."""
+        ...
+
+    def waiting_for_frauds(self) -> Sequence[Decision]:
+        """Postponed until so many frauds are seen, and neither woken nor due yet."""
+        ...
+
+    def wake(self, decision_id: str) -> bool:
+        """Let a postponement that waits for frauds be due now; False when it is not waiting (any more)."""
         ...
 
     def begin_repair(self, decision_id: str) -> bool:

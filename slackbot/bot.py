@@ -117,7 +117,14 @@ class Bot:
         return decision
 
     def claim(
-        self, presser: Presser, question: Question, choice: Choice, reason: str, *, until: datetime | None = None
+        self,
+        presser: Presser,
+        question: Question,
+        choice: Choice,
+        reason: str,
+        *,
+        until: datetime | None = None,
+        wanted_frauds: int | None = None,
     ) -> Decision:
         """The only effect of a press: one atomic answer. Delivering it to the flow is the reconciler's work.
 
@@ -134,6 +141,7 @@ class Bot:
             actor=presser.person,
             reason=reason,
             postponed_until=until,
+            wanted_frauds=wanted_frauds,
         )
         if decision.is_pending:
             self.note(Outcome.CONFIRMED_FIRST)

@@ -99,6 +99,7 @@ class SqlDecisionLog:
         actor: Person,
         reason: str,
         postponed_until: datetime | None = None,
+        wanted_frauds: int | None = None,
     ) -> Decision:
         """Answer a pending decision; see the port. An expiry counts only after the deadline, everything else only before.
 
@@ -107,17 +108,24 @@ class SqlDecisionLog:
         """
         with self._database.transaction(f"answering {decision_id}") as connection:
             decision, now = _read(connection, decision_id), _now(connection)
-            _refuse(decision, choice, actor, postponed_until, now)
+            _refuse(decision, choice, actor, postponed_until, wanted_frauds, now)
             needs_second = choice is Choice.CONFIRM and decision.request.needs_two_people
             if needs_second and self._confirm_first(connection, decision_id, evidence_digest, actor, reason):
                 return _read(connection, decision_id)
             due_at = due_after(decision.request, choice, postponed_until)
-            claim = {"choice": choice, "actor_id": actor.id, "actor_name": actor.name, "reason": reason, "due_at": due_at}
+            claim = {
+                "choice": choice,
+                "actor_id": actor.id,
+                "actor_name": actor.name,
+                "reason": reason,
+                "due_at": due_at,
+                "wanted_frauds": wanted_frauds,
+            }
             second = [_decisions.c.first_actor_id != actor.id] if needs_second else []
             claimed = self._claim(connection, decision_id, evidence_digest, choice, claim, *second)
             if claimed is None:
                 now, decision = _now(connection), _read(connection, decision_id)
-                _refuse(decision, choice, actor, postponed_until, now)
+                _refuse(decision, choice, actor, postponed_until, wanted_frauds, now)
                 raise _why_not(decision, evidence_digest, now)
             return claimed
 
@@ -143,6 +151,15 @@ class SqlDecisionLog:
         is_due = or_(_decisions.c.due_at.is_(None), _decisions.c.due_at <= database_now())
         with self._database.transaction("looking for undelivered decisions", read_only=True) as connection:
             return _all(connection, _decisions.c.status == "claimed", _decisions.c.consumed_at.is_(None), is_due)
+
+    def waiting_for_frauds(self) -> Sequence[Decision]:
+        with self._database.transaction("looking for who waits for frauds", read_only=True) as connection:
+            return _all(connection, *_waits_for_frauds())
+
+    def wake(self, decision_id: str) -> bool:
+        with self._database.transaction(f"waking {decision_id}") as connection:
+            woken = update(_decisions).where(_decisions.c.decision_id == decision_id, *_waits_for_frauds())
+            return connection.execute(woken.values(due_at=database_now())).rowcount == 1
 
     def begin_repair(self, decision_id: str) -> bool:
         with self._database.transaction(f"beginning to repair {decision_id}") as connection:
@@ -274,12 +291,19 @@ def _open(decision_id: str, evidence_digest: str, choice: Choice) -> tuple[Colum
     )
 
 
-def _refuse(decision: Decision, choice: Choice, actor: Person, postponed_until: datetime | None, now: datetime) -> None:
+def _waits_for_frauds() -> tuple[ColumnElement[bool], ...]:
+    c = _decisions.c
+    return c.status == "claimed", c.consumed_at.is_(None), c.wanted_frauds.is_not(None), c.due_at > database_now()
+
+
+def _refuse(
+    decision: Decision, choice: Choice, actor: Person, until: datetime | None, wanted_frauds: int | None, now: datetime
+) -> None:
     """What the policy does not allow of an answer that would still be in time."""
     if not decision.is_pending or decision.deadline <= now:
         return
     if choice is Choice.POSTPONE:
-        refuse_postponement(decision.request, postponed_until, now)
+        refuse_postponement(decision.request, until, now, wanted_frauds)
     if choice is Choice.CONFIRM:
         refuse_confirmation(decision, actor.id)
 
@@ -302,7 +326,7 @@ def _decision(row: Row[Any]) -> Decision:
         first = Confirmation(Person(row.first_actor_id, row.first_actor_name), row.first_reason, row.first_confirmed_at)
     if row.status == "claimed":
         actor = Person(row.actor_id, row.actor_name)
-        claim = Claim(Choice(row.choice), actor, row.reason, claimed_at=row.claimed_at, due_at=row.due_at, first=first)
+        claim = Claim(Choice(row.choice), actor, row.reason, row.claimed_at, row.due_at, row.wanted_frauds, first)
     return Decision(
         request=replace(request_from_json(row.request), flow_run_id=row.flow_run_id),
         created_at=row.created_at,

@@ -54,7 +54,8 @@ class Claim:
     """The one answer that a decision has.
 
     Attributes:
-        due_at: when to evaluate again (postponed or extended), else None.
+        due_at: when to evaluate again (postponed or extended), at the latest where `wanted_frauds` is given; else None.
+        wanted_frauds: postponed until the evidence rests on so many labelled frauds; None: until `due_at`.
         first: the confirmation before this answer, where two are needed; it counts for nothing unless this is the second.
     """
 
@@ -63,6 +64,7 @@ class Claim:
     reason: str
     claimed_at: datetime
     due_at: datetime | None = None
+    wanted_frauds: int | None = None
     first: Confirmation | None = None
 
 
@@ -107,6 +109,11 @@ class DecisionRequest:
     @property
     def decision_id(self) -> str:
         return f"{self.test.test_id}-{self.round}"
+
+    @property
+    def frauds_seen(self) -> int | None:
+        """The labelled frauds that the comparison rests on: in pairs those that both models scored, in a split those of both."""
+        return self.evidence.outcomes.compared_frauds if self.evidence is not None else None
 
     @property
     def needs_two_people(self) -> bool:
@@ -204,12 +211,15 @@ def refuse_confirmation(decision: Decision, person_id: str) -> None:
         )
 
 
-def refuse_postponement(request: DecisionRequest, until: datetime | None, now: datetime) -> None:
+def refuse_postponement(
+    request: DecisionRequest, until: datetime | None, now: datetime, wanted_frauds: int | None = None
+) -> None:
     """Check a postponement: into the future, not past the last look, and no more often than the policy allows.
 
     Args:
         until: when to evaluate again (UTC).
         now: the decision log's clock.
+        wanted_frauds: of a postponement until so many are seen, at the latest `until`.
 
     Raises:
         PostponementRefused: it is not allowed; the sentence says why and what can be done instead.
@@ -219,6 +229,11 @@ def refuse_postponement(request: DecisionRequest, until: datetime | None, now: d
     if request.postponements_left <= 0:
         raise PostponementRefused(
             "the test was postponed as often as the policy allows (max_postponements): confirm, or force a rollback"
+        )
+    seen = request.frauds_seen
+    if wanted_frauds is not None and seen is not None and seen >= wanted_frauds:
+        raise PostponementRefused(
+            f"{wanted_frauds:,} frauds are seen already (the evidence has {seen:,}): choose more, or a time"
         )
     if until is None or until <= now:
         raise PostponementRefused("a postponement needs a time in the future: choose a later one")

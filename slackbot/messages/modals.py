@@ -40,8 +40,8 @@ def confirm_modal(decision: Decision, asked: AskedQuestion) -> Json:
 
 
 def postpone_modal(decision: Decision, asked: AskedQuestion, choices: Sequence[str]) -> Json:
-    """When to evaluate again; a time of day is in the time zone of who chooses."""
-    options = [(f"{choice} (your time)" if ":" in choice else f"in {choice}", choice) for choice in choices]
+    """When to evaluate again: a time of day in the time zone of who chooses, or a number of frauds."""
+    options = [(wording.postponement(choice), choice) for choice in choices]
     left = decision.request.postponements_left
     horizon = decision.request.horizon_at
     limit = f" The last look is due {local_time(horizon)}." if horizon else ""
@@ -51,7 +51,7 @@ def postpone_modal(decision: Decision, asked: AskedQuestion, choices: Sequence[s
             section("The traffic stays as it is. The test is evaluated again then, and you are asked anew."),
             select(Field.UNTIL, "Evaluate again", options),
             _reason(),
-            context(f"Postponements left, with this one: {left}.{limit}"),
+            context(f"Postponements left, with this one: {left}.{limit}{wording.frauds_so_far(decision.request, choices)}"),
         ],
         submit="Postpone",
         callback_id=View.POSTPONE,

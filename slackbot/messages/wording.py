@@ -11,6 +11,7 @@ from flows.domain.decision import Choice, Claim, Confirmation, Decision, Decisio
 from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind
 from slackbot.messages.block_kit import escape, local_time, mention, plain, quote
+from slackbot.postponements import needs_time_zone, wanted_frauds
 
 NOTHING_CHANGED = "Nothing has changed."
 EVIDENCE_CHANGED = (
@@ -126,6 +127,25 @@ def _confirmed_first(first: Confirmation) -> str:
     return f"*{who(first.actor)} has confirmed*, {local_time(first.confirmed_at)}.{reason}"
 
 
+def postponement(choice: str) -> str:
+    """What the policy offers, as an option of the list."""
+    frauds = wanted_frauds(choice)
+    if frauds is not None:
+        return f"when {_frauds(frauds)} seen"
+    return f"{choice} (your time)" if needs_time_zone(choice) else f"in {choice}"
+
+
+def frauds_so_far(request: DecisionRequest, choices: Sequence[str]) -> str:
+    """What a number of frauds to wait for is compared with; empty where none is offered."""
+    if request.frauds_seen is None or all(wanted_frauds(choice) is None for choice in choices):
+        return ""
+    return f" Seen so far: {request.frauds_seen:,} labelled frauds that the comparison rests on."
+
+
+def _frauds(number: int) -> str:
+    return f"{number:,} {'fraud is' if number == 1 else 'frauds are'}"
+
+
 def measured(criterion: Criterion, verdict: Verdict) -> str:
     """A criterion in numbers: before → after, and what is required."""
     if criterion.observed is None:
@@ -227,8 +247,7 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
         case RecordKind.EMERGENCY_REVERT:
             return f"All traffic was sent back to {baseline}."
         case RecordKind.CONFIRMED_FIRST | RecordKind.DECIDED | RecordKind.BREACH | RecordKind.WATCHED | RecordKind.RETIRED | None:
-            again = f"The test is evaluated again on {local_time(claim.due_at)}." if claim.due_at else ""
-            return again or "The steps are reported in the thread, each when it is done."
+            return _again(claim) or "The steps are reported in the thread, each when it is done."
     assert_never(recorded)
 
 
@@ -253,6 +272,15 @@ def changed(record: DecisionRecord) -> str:
         case _:
             what = str(record.kind)
     return f"{local_time(record.at)}: {what}"
+
+
+def _again(claim: Claim) -> str:
+    if claim.due_at is None:
+        return ""
+    if claim.wanted_frauds is None:
+        return f"The test is evaluated again on {local_time(claim.due_at)}."
+    seen = f"{_frauds(claim.wanted_frauds)} seen"
+    return f"The test is evaluated again when {seen}, at the latest on {local_time(claim.due_at)}."
 
 
 def already_decided(decision: Decision) -> str:

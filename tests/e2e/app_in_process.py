@@ -22,6 +22,7 @@ from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.slack import SandboxSlack, SandboxUser
 from deployments.sandbox.slack.people import DEFAULT_USERS
 from flows.domain.decision import Choice, Decision, Person
+from flows.domain.policy import Policy
 from flows.domain.verdict import VerdictKind
 from slackbot.app import build_app
 from slackbot.bot import Bot
@@ -35,7 +36,8 @@ from tests.slack_world import CHANNEL, WHERE, deploy, question, text_of
 ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
 TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
 PROMOTERS = [ANA, "S0PROMOTERS", *(user.id for user in TEAM)]
-POLICY = f'promoters = {json.dumps(PROMOTERS)}\nrollbackers = ["U0CHI"]\n'
+POSTPONEMENTS = [*Policy().postponements, "250 frauds", "6000 frauds"]
+POLICY = f'promoters = {json.dumps(PROMOTERS)}\nrollbackers = ["U0CHI"]\npostponements = {json.dumps(POSTPONEMENTS)}\n'
 ANSWER_SECONDS = 20.0
 ONCE = pytest.mark.parametrize("running", ["socket mode"], indirect=True)
 """What does not depend on the way in."""

@@ -27,9 +27,11 @@ from deployments.sandbox.faults import Fault
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.slack import NothingThere
 from flows.domain.bake import Breach, BreachKind
+from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, Decision, Person
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError
+from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Action, Field, View
@@ -359,6 +361,24 @@ def test_a_postponement_beyond_the_last_look_is_said_at_its_field(world: World) 
     assert world.bot.decision_log.read(decision.decision_id).is_pending
     assert world.slack.submit(ANA, {Field.UNTIL: "4 hours"}).field_errors == {}
     assert world.answered(decision).claim is not None
+
+
+def test_a_postponement_until_frauds_are_seen_keeps_their_number(world: World) -> None:
+    evidence = Evidence(counted=Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3516, 3200), ModelCounts(1000, 880, 967, 880)))
+    decision = world.ask(VerdictKind.INCONCLUSIVE, evidence=evidence)
+    world.slack.press(ANA, Action.POSTPONE)
+    view = world.wait(lambda: world.slack.open_view(ANA))
+    assert "when 6,000 frauds are seen" in str(view)
+    outcome = world.slack.submit(ANA, {Field.UNTIL: "250 frauds"})
+    assert "250 frauds are seen already (the evidence has 5,000)" in outcome.field_errors[Field.UNTIL]
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+    assert world.slack.submit(ANA, {Field.UNTIL: "6000 frauds"}).field_errors == {}
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert (claim.choice, claim.wanted_frauds, claim.due_at) == (Choice.POSTPONE, 6000, decision.request.horizon_at)
+    assert "when 6,000 frauds are seen, at the latest on" in text_of(world.message())
+    assert [one.decision_id for one in world.bot.decision_log.waiting_for_frauds()] == [decision.decision_id]
+    assert world.bot.decision_log.wake(decision.decision_id)  # so that no other test finds it
 
 
 def test_force_rollback_moves_the_traffic_and_answers_the_decision(world: World) -> None:

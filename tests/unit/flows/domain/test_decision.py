@@ -180,6 +180,18 @@ def test_other_postponements_are_refused_with_the_reason(changes: dict[str, obje
         refuse_postponement(replace(request(), **changes), until, NOW)
 
 
+def test_waiting_for_frauds_that_are_seen_already_is_refused_with_how_many_there_are() -> None:
+    assert request().frauds_seen == 200, "those of both arms"
+    refuse_postponement(request(), HORIZON, NOW, wanted_frauds=201)
+    with pytest.raises(PostponementRefused, match=r"200 frauds are seen already \(the evidence has 200\)"):
+        refuse_postponement(request(), HORIZON, NOW, wanted_frauds=200)
+    unknown = replace(request(), evidence=None)
+    assert unknown.frauds_seen is None
+    refuse_postponement(unknown, HORIZON, NOW, wanted_frauds=1)
+    with pytest.raises(PostponementRefused, match="time in the future"):
+        refuse_postponement(unknown, None, NOW, wanted_frauds=1)
+
+
 def undone(**changes: object) -> Decision:
     at = datetime(2026, 11, 20, tzinfo=UTC)
     return Decision(replace(request(), **changes), at, at + timedelta(hours=10))  # pyright: ignore[reportArgumentType]

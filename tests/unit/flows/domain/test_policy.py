@@ -84,6 +84,14 @@ def test_a_wrong_policy_is_refused_by_name(text: str, named: str) -> None:
         load_policy(text, "policy.toml")
 
 
+def test_a_postponement_is_a_time_or_a_number_of_frauds() -> None:
+    offered = ("4 hours", "next friday 17:30", "250 frauds", "1 fraud")
+    assert load_policy(f"postponements = {list(offered)}".replace("'", '"'), "p").postponements == offered
+    for wrong in ("0 frauds", "frauds", "250 Frauds", "250", "-1 frauds", "tomorrow", "1e3 frauds"):
+        with pytest.raises(PolicyInvalid, match="nothing to wait for"):
+            load_policy(f'postponements = ["{wrong}"]', "p")
+
+
 def test_stretches_must_divide_an_hour() -> None:
     with pytest.raises(PolicyInvalid, match="bucket_minutes: must divide an hour"):
         load_policy("[latency]\nbucket_minutes = 7", "policy.toml")

@@ -150,6 +150,14 @@ def test_a_postponed_message_says_until_when(decision: Asking) -> None:
     assert "evaluated again on <!date^1772528400^" in text
 
 
+def test_a_message_that_waits_for_frauds_says_for_how_many_and_until_when(decision: Asking) -> None:
+    asked = decision(VerdictKind.INCONCLUSIVE, Choice.POSTPONE)
+    assert asked.claim is not None
+    message = verdict_message(replace(asked, claim=replace(asked.claim, wanted_frauds=1250)), POLICY)
+    assert accepted_by_slack(message)
+    assert "when 1,250 frauds are seen, at the latest on <!date^1772528400^" in shown(message)
+
+
 def test_the_same_truth_has_the_same_digest(decision: Asking) -> None:
     assert verdict_message(decision(), POLICY).digest == verdict_message(decision(), POLICY).digest
 
