@@ -16,7 +16,7 @@ from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import RegistryEntry, Stage, plan_model_in_charge
 from flows.domain.bake import Breach, BreachKind
 from flows.domain.counts import AmountCounts, ArmCounts, CardCounts, DayCounts, Design, ModelCounts, Outcomes
-from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Links, Person
+from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Links, Person, due_after
 from flows.domain.decision_record import RecordKind
 from flows.domain.evidence import Evidence, plain
 from flows.domain.policy import Policy
@@ -25,7 +25,7 @@ from flows.domain.serving_state import INTENT, OPERATION, REVERT_TO, TEST, UNREC
 from flows.domain.verdict import Verdict, VerdictKind, decide_verdict
 from slackbot.authorization import Permission, allowed_ids
 from slackbot.messages import rollback_messages, wording
-from slackbot.messages.block_kit import Json, SlackMessage, escape, mention
+from slackbot.messages.block_kit import Json, SlackMessage, mention
 from slackbot.messages.breach_message import breach_message
 from slackbot.messages.modals import confirm_modal, force_rollback_modal, fraud_rollback_modal, notice_modal, postpone_modal
 from slackbot.messages.status_messages import Known, Overview, home_view, status_message
@@ -99,7 +99,9 @@ def _amounts(models: Sequence[ModelCounts], rows: tuple[int, int]) -> AmountCoun
     for model, served in zip(models, rows, strict=True):
         fraud, caught, false = model.frauds, model.caught, model.alerts - model.true_alerts
         sums.append((fraud * 10**4, caught * 10**4))
-        products.append((fraud * 10**8, caught * 10**8, 0, fraud * 10**4, caught * 10**8, 0, caught * 10**4, false, false, served))
+        products.append(
+            (fraud * 10**8, caught * 10**8, 0, fraud * 10**4, caught * 10**8, 0, caught * 10**4, false, false, served)
+        )
     (scored, caught), (scored_too, caught_too) = sums
     return AmountCounts(scored + scored_too, scored, caught, scored_too, caught_too, *rows, tuple(products), by_card=True)
 
@@ -175,7 +177,7 @@ def decision(kind: VerdictKind, choice: Choice | None = None, *, round_: int = 1
     reason = {Choice.FORCE_ROLLBACK: "customers are blocked or complain", Choice.EXPIRE: ""}
     claim = None
     if choice is not None:
-        due = NOW + timedelta(days=3) if choice is Choice.POSTPONE else None
+        due = due_after(question(kind), choice, NOW + timedelta(days=3))
         why = reason.get(choice, "checked with the analysts")
         claim = Claim(choice, who.get(choice, ANA), why, NOW - timedelta(minutes=12), due)
     return Decision(question(kind, round_=round_), asked_at, asked_at + timedelta(hours=72), claim)
@@ -193,17 +195,18 @@ _BREACH = Breach(BreachKind.LATENCY, "p95 140 ms is above 100 ms (12,400 request
 _EARLIER = json.dumps([{"id": "r1", "actor": "ana (U0ANA)", "reason": "losses rise", "at": "2026-03-16T02:31:00+00:00"}])
 _CAUSE = str(wording.Cause.COMPLAINTS)
 _THREAD = (
-    "archived: fraud_v1 v3, 6 files, SHA-256 verified",
     "traffic: fraud-v1 80 %, fraud-v2 20 % → fraud-v1 50 %, fraud-v2 50 %",
-    "fraud_v2 v1 serves 50 %: 50.3 % of 41,200 requests, p95 84 ms, errors 0.1 %",
+    "fraud_v2 version 1 serves 50 %: 50.3 % of 41,200 requests, p95 84 ms, errors 0.1 %",
     "traffic: fraud-v1 50 %, fraud-v2 50 % → fraud-v1 0 %, fraud-v2 100 %",
-    "fraud_v2 v1 serves 100 %: 100.0 % of 40,900 requests, p95 85 ms, errors 0.1 %",
+    "fraud_v2 version 1 serves 100 %: 100.0 % of 40,900 requests, p95 85 ms, errors 0.1 %",
     "registry: fraud_v1 v3: Archived (previous); fraud_v2 v1: Production (champion)",
 )
 
 
 def _known() -> tuple[Known, ...]:
-    kept = replace(decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM), request=_earlier(VerdictKind.KEEP_BASELINE, "fraud-2025-10"))
+    kept = replace(
+        decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM), request=_earlier(VerdictKind.KEEP_BASELINE, "fraud-2025-10")
+    )
     postponed = decision(VerdictKind.INCONCLUSIVE, Choice.POSTPONE)
     return (
         Known(decision(VerdictKind.PROMOTE, round_=2), None, MESSAGE_ADDRESS),
@@ -288,7 +291,7 @@ def _views() -> dict[str, Shown]:
         "modal_force_rollback": force_rollback_modal(_ASKED),
         "modal_fraud_rollback": fraud_rollback_modal(AskedRollback(channel=CHANNEL)),
         "modal_revert": fraud_rollback_modal(AskedRollback(channel=CHANNEL, decision_id="fraud-2026-01-1"), cause),
-        "modal_nothing_done": notice_modal(escape("nobody may do this twice")),
+        "modal_nothing_done": notice_modal(wording.already_decided(decision(VerdictKind.PROMOTE, Choice.CONFIRM))),
         "home": home_view(Overview(NOW, serving(), _known()), may_decide=True),
         "home_outage": home_view(
             Overview(NOW, "Kubernetes failed while reading the deployment", "the decision log failed while reading"),

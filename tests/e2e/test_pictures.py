@@ -1,4 +1,4 @@
-"""Every message, modal and the Home as the page shows them in a real browser, on a desk and on a phone; each also becomes a picture.
+"""Every message, modal and the Home in the page, by a real browser on a desk and on a phone; each also becomes a picture.
 
 All pictures go to build/pictures, to be looked at. With FRAUD_AB_PICTURES=1 (`make pictures`) those that the documents show are
 written to docs/pictures, with the digest of what they show, by which tests/unit/test_docs.py notices an outdated one.
@@ -181,7 +181,8 @@ def sticking_out(found: Any) -> Sequence[str]:
         """(root) => {
             const edge = root.getBoundingClientRect().right + 1;
             return [...root.querySelectorAll("*")]
-              .filter((one) => one.getBoundingClientRect().right > edge || one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0)
+              .filter((one) => one.getBoundingClientRect().right > edge
+                || one.clientWidth > 0 && one.scrollWidth > one.clientWidth + 1)
               .map((one) => `${one.tagName}.${one.className}: ${one.textContent.slice(0, 60)}`);
         }"""
     )
