@@ -32,7 +32,7 @@ WIDTHS = {"desk": 860, "phone": 390}
 TALL = 3000  # everything is in view, so that a picture shows the whole of it
 PHONE_SCREEN = 760  # what a phone of 844 points leaves between its own bars
 FINGER = 36
-SHADES = 15
+SHADES = 9
 ALL = gallery()
 
 
@@ -100,7 +100,7 @@ def pages(chromium: str) -> Iterator[dict[str, Page]]:
         client = WebClient(slack.bot_token, base_url=slack.api_url)
         made: dict[str, Page] = {}
         for width, pixels in WIDTHS.items():
-            page = browser.new_page(viewport={"width": pixels, "height": TALL}, device_scale_factor=1.5, reduced_motion="reduce")
+            page = browser.new_page(viewport={"width": pixels, "height": TALL}, device_scale_factor=1.4, reduced_motion="reduce")
             page.clock.set_fixed_time(NOW)
             made[width] = one = Page(page, slack, client, width)
             page.on("console", lambda said, one=one: one.troubles.append(said.text) if said.type == "error" else None)
