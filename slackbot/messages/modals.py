@@ -8,6 +8,7 @@ from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Field, View
 from slackbot.messages import wording
 from slackbot.messages.block_kit import Json, context, escape, local_time, modal, section, select, text_input
+from slackbot.messages.short_names import brief, with_short_names
 from slackbot.messages.verdict_message import changes
 from slackbot.payloads import MAX_INPUT_CHARACTERS, AskedQuestion, AskedRollback
 
@@ -21,7 +22,7 @@ _MULTIPLE_WAYS = "Everything that follows (registry, documents, records) does no
 
 def confirm_modal(decision: Decision, asked: AskedQuestion) -> Json:
     """The exact change, now → after."""
-    request = decision.request
+    request = with_short_names(decision.request)
     kind = request.verdict.kind
     blocks = [section(wording.if_confirmed(request))]
     if kind is not VerdictKind.INCONCLUSIVE:
@@ -61,7 +62,7 @@ def postpone_modal(decision: Decision, asked: AskedQuestion, choices: Sequence[s
 
 def force_rollback_modal(asked: AskedQuestion) -> Json:
     """Opened from a verdict message; nothing has to be looked up for it."""
-    said = f"All traffic goes to the baseline at once and {escape(asked.decision_id)} is answered with it."
+    said = f"All traffic goes to the baseline at once and {escape(brief(asked.decision_id))} is answered with it."
     return _rollback_modal(said, View.FORCE_ROLLBACK, asked.to_json())
 
 

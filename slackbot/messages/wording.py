@@ -57,6 +57,12 @@ class Cause(StrEnum):
     PRECAUTION = "precaution"
 
 
+def status(criterion: Criterion, verdict: Verdict) -> str:
+    """Passed or not, in words; nothing passes of numbers that cannot be judged."""
+    does_not_count = verdict.kind is VerdictKind.NOT_EVALUABLE and criterion.status is not CriterionStatus.NOT_CHECKED
+    return "– does not count" if does_not_count else STATUS[criterion.status]
+
+
 def question(request: DecisionRequest) -> str:
     """The header: plain text."""
     candidate, baseline = plain(request.test.candidate.name), plain(request.test.baseline.name)
@@ -210,9 +216,9 @@ def decided(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
     return f"{answered(request, claim)}\n{_so_far(request, claim, recorded)}"
 
 
-def answered(request: DecisionRequest, claim: Claim) -> str:
-    """Who answered what, when and why."""
-    when, reason = local_time(claim.claimed_at), f" Reason: {quote(claim.reason)}" if claim.reason else ""
+def answered(request: DecisionRequest, claim: Claim, *, most: int = 300) -> str:
+    """Who answered what, when and why; of the reason at most so many characters."""
+    when, reason = local_time(claim.claimed_at), f" Reason: {quote(claim.reason, most)}" if claim.reason else ""
     before = f"{_confirmed_first(claim.first)} " if claim.first else ""
     match claim.choice:
         case Choice.CONFIRM:
