@@ -33,7 +33,11 @@ def serving_socket_mode(app: App, app_token: str) -> Generator[Receiver]:
     """
     handler = SocketModeHandler(app, app_token, ping_interval=PING_SECONDS, concurrency=THREADS)
     client = handler.client
-    runners = {"connection": client.current_session_runner, "messages": client.message_processor}
+    runners = {
+        "connection": client.current_session_runner,
+        "reconnection": client.current_app_monitor,
+        "messages": client.message_processor,
+    }
     try:
         with slack_errors("opening Socket Mode"):
             handler.connect()

@@ -24,7 +24,7 @@ from slackbot.identifiers import Action
 from tests.slack_world import CHANNEL, SlackSite, text_of, wait_until
 
 ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
-TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(30)]
+TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(100)]
 POLICY = f'promoters = {json.dumps([user.id for user in TEAM])}\nrollbackers = ["{CHI}"]\n'
 RESTARTS = 20
 SECONDS = 60.0
@@ -68,7 +68,7 @@ def test_three_apps_post_once_and_of_thirty_who_press_one_decides(site: SlackSit
     bots = [site.start_bot() for _ in range(3)]
     connected(site, 3)
     wait_until(lambda: site.posted(decision), "the question in Slack")
-    users = [user.id for user in TEAM]
+    users = [user.id for user in TEAM[:30]]
     with ThreadPoolExecutor(1) as pool:
         pressing = pool.submit(all_at_once, lambda user: site.slack.press(user, Action.CONFIRM), users)
         bots[0].lose()  # in the middle of it
@@ -81,6 +81,22 @@ def test_three_apps_post_once_and_of_thirty_who_press_one_decides(site: SlackSit
     assert all(outcome.acked for outcome in all_at_once(site.slack.submit, users))
     wait_until(lambda: sum(site.told_who_decided(user, decision) for user in users) == len(users) - 1, "29 who are told")
     wait_until(lambda: is_redrawn(site, decision), "the message without buttons")
+    assert [record.kind for record in site.log.records(decision.decision_id)] == [RecordKind.DECIDED]
+    assert len(site.slack.messages(CHANNEL)) == 1
+
+
+def test_a_hundred_at_once_make_one_claim_and_ninety_nine_are_told(site: SlackSite) -> None:
+    site.start_bot()
+    decision, users = posted(site), [user.id for user in TEAM]
+    connected(site, 1)
+    assert all(outcome.acked for outcome in all_at_once(lambda user: site.slack.press(user, Action.CONFIRM), users))
+    site.slack.wait_for(lambda: all(site.slack.open_view(user) for user in users), seconds=SECONDS)
+    assert all(outcome.acked for outcome in all_at_once(site.slack.submit, users))
+    wait_until(lambda: sum(site.told_who_decided(user, decision) for user in users) == len(users) - 1, "99 who are told")
+    wait_until(lambda: is_redrawn(site, decision), "the message without buttons")
+    claim = site.log.read(decision.decision_id).claim
+    assert claim is not None
+    assert not site.told_who_decided(claim.actor.id, decision)
     assert [record.kind for record in site.log.records(decision.decision_id)] == [RecordKind.DECIDED]
     assert len(site.slack.messages(CHANNEL)) == 1
 

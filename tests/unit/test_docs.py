@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from deployments.cli import app
 from flows.settings import Settings, variable_of
 from slackbot.identifiers import Command
 from slackbot.messages import rollback_messages
+from slackbot.metrics import LogState, Outcome, PressMetrics, log_metrics, pending_metrics
 from slackbot.settings import BotSettings
 from slackbot.signed_http import REQUEST_PATH
 from tests.gallery import gallery
@@ -27,6 +29,16 @@ def test_every_setting_is_in_the_docs_and_no_other() -> None:
     of_the_app = {variable_of(name, BotSettings) for name in BotSettings.model_fields}
     assert {name for name in of_the_app if f"| `{name}` |" not in text} == set()
     assert set(re.findall(r"\| `(FRAUD_AB_[A-Z_]+)` \|", text)) <= settings | of_the_app
+
+
+def test_every_metric_and_outcome_of_the_app_is_in_the_docs() -> None:
+    text = (ROOT / "docs" / "install_kubernetes.md").read_text(encoding="utf-8")
+    nothing = LogState(datetime(2026, 1, 1, tzinfo=UTC))
+    families = [*PressMetrics().registry.collect(), *log_metrics(nothing), *pending_metrics(nothing)]
+    told = {family.name for family in families} - {"fraud_ab_pending_decision_age_seconds"}  # "with the age of the oldest"
+    assert len(told) == 4
+    assert {name for name in told if f"`{name}" not in text} == set()
+    assert [outcome for outcome in Outcome if outcome not in text] == []
 
 
 def test_every_command_is_in_the_readme() -> None:
