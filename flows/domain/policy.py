@@ -312,6 +312,11 @@ class Policy(_Part):
                 ("retire_after_hours", "bake_hours"),
                 0 < self.retire_after_hours < self.bake_hours,
             ),
+            (
+                "two_person needs two promoters, or a user group of them",
+                ("two_person", "promoters"),
+                self.two_person and len(set(self.promoters)) == 1 and not self.promoters[0].startswith("S"),
+            ),
             ("columns must all have different names", ("columns",), len(set(names)) != len(names)),
         ]
 

@@ -305,6 +305,19 @@ def test_a_postponement_waits_until_it_is_due_and_asks_again(asked: Asked, log: 
     assert asked.lines()[3:] == [f"acted {asked.decision_id(2)} force_rollback"]
 
 
+def test_a_postponement_until_frauds_are_seen_asks_again_when_it_is_woken(
+    asked: Asked, log: SqlDecisionLog, reconciler: Reconciler
+) -> None:
+    answer(log, asked.decision_id(1), Choice.POSTPONE, postponed_until=log.now() + timedelta(days=7), wanted_frauds=10_000)
+    reconciler.check_once()
+    assert asked.lines() == ["asked 1"]
+    assert log.wake(asked.decision_id(1))
+    until(lambda: waits_under(asked, "decision-2-"), "the question of round 2")
+    assert asked.lines() == ["asked 1", f"acted {asked.decision_id(1)} postpone", "asked 2"]
+    answer(log, asked.decision_id(2), Choice.FORCE_ROLLBACK)
+    until(lambda: is_completed(asked), "the run to end")
+
+
 def test_a_run_that_is_killed_before_it_has_carried_the_answer_out_goes_on_where_it_was(
     asked: Asked, log: SqlDecisionLog, reconciler: Reconciler
 ) -> None:
