@@ -17,7 +17,7 @@ from flows.domain.action_plan import RegistryEntry, Stage, plan_model_in_charge
 from flows.domain.bake import Breach, BreachKind
 from flows.domain.counts import AmountCounts, ArmCounts, CardCounts, DayCounts, Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Links, Person, due_after
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
 from flows.domain.evidence import Evidence, plain
 from flows.domain.policy import Policy
 from flows.domain.sequential import Look
@@ -203,6 +203,12 @@ _THREAD = (
 )
 
 
+def _last_change() -> DecisionRecord:
+    moved = {"before": "fraud-v0 0 %, fraud-v1 100 %", "after": "fraud-v1 100 %"}
+    at = NOW - timedelta(days=41)
+    return DecisionRecord(7, RecordKind.PROMOTED, "fraud-2025-12-1", at, {"traffic": moved}, GENESIS, GENESIS)
+
+
 def _known() -> tuple[Known, ...]:
     kept = replace(
         decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM), request=_earlier(VerdictKind.KEEP_BASELINE, "fraud-2025-10")
@@ -274,7 +280,7 @@ def _notices() -> dict[str, Shown]:
         "rollback_refused": rollback_messages.not_reverted(
             *where, "the deployment has changed since fraud-2026-01-1, so its button does nothing; use /fraud-rollback"
         ),
-        "status": status_message(Overview(NOW, serving(), _known())),
+        "status": status_message(Overview(NOW, serving(), _known(), _last_change())),
         "refused": _refusal(),
         "came_second": SlackMessage(wording.already_decided(decision(VerdictKind.PROMOTE, Choice.CONFIRM))),
         "evidence_changed": SlackMessage(wording.EVIDENCE_CHANGED),
@@ -292,7 +298,7 @@ def _views() -> dict[str, Shown]:
         "modal_fraud_rollback": fraud_rollback_modal(AskedRollback(channel=CHANNEL)),
         "modal_revert": fraud_rollback_modal(AskedRollback(channel=CHANNEL, decision_id="fraud-2026-01-1"), cause),
         "modal_nothing_done": notice_modal(wording.already_decided(decision(VerdictKind.PROMOTE, Choice.CONFIRM))),
-        "home": home_view(Overview(NOW, serving(), _known()), may_decide=True),
+        "home": home_view(Overview(NOW, serving(), _known(), _last_change()), may_decide=True),
         "home_outage": home_view(
             Overview(NOW, "Kubernetes failed while reading the deployment", "the decision log failed while reading"),
             may_decide=False,
