@@ -204,7 +204,7 @@ _THREAD = (
 
 
 def _last_change() -> DecisionRecord:
-    moved = {"before": "fraud-v0 0 %, fraud-v1 100 %", "after": "fraud-v1 100 %"}
+    moved = {"before": "fraud-v0 50 %, fraud-v1 50 %", "after": "fraud-v0 0 %, fraud-v1 100 %"}
     at = NOW - timedelta(days=41)
     return DecisionRecord(7, RecordKind.PROMOTED, "fraud-2025-12-1", at, {"traffic": moved}, GENESIS, GENESIS)
 
