@@ -129,7 +129,8 @@ def ask_second_person(decision: Decision, people: Sequence[str]) -> str:
 
 
 def _confirmed_first(first: Confirmation) -> str:
-    reason = f" Reason: {quote(first.reason)}" if first.reason else ""
+    # shorter than the answer's own: both have to fit into one message; the record has all of it
+    reason = f" Reason: {quote(first.reason, most=80)}" if first.reason else ""
     return f"*{who(first.actor)} has confirmed*, {local_time(first.confirmed_at)}.{reason}"
 
 

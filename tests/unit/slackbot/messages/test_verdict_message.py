@@ -200,6 +200,17 @@ def test_an_answered_message_names_both(decision: Asking, choice: Choice) -> Non
     assert ("as the second person" in shown(message)) is (choice is Choice.CONFIRM)
 
 
+@pytest.mark.parametrize("character", ["x", "模", "😀"])
+def test_two_people_may_have_much_to_say(decision: Asking, character: str) -> None:
+    reason = f"{character * 40} " * 12
+    first, strict = replace(FIRST, reason=reason), Policy(two_person=True, initiator_may_promote=False)
+    assert accepted_by_slack(verdict_message(replace(decision(policy=strict), first_confirmation=first), POLICY))
+    for choice in Choice:
+        asked = decision(VerdictKind.PROMOTE, choice, reason=reason, policy=strict)
+        assert asked.claim is not None
+        assert accepted_by_slack(verdict_message(replace(asked, claim=replace(asked.claim, first=first)), POLICY))
+
+
 @pytest.mark.parametrize(
     ("initiator", "said"),
     [("U0CHI", "<@U0CHI> started this test and cannot confirm it."), ("", "who started this test is not known")],
