@@ -178,7 +178,7 @@ def decision(kind: VerdictKind, choice: Choice | None = None, *, round_: int = 1
     claim = None
     if choice is not None:
         due = due_after(question(kind), choice, NOW + timedelta(days=3))
-        why = reason.get(choice, "checked with the analysts")
+        why = reason.get(choice, "checked with R&D")
         claim = Claim(choice, who.get(choice, ANA), why, NOW - timedelta(minutes=12), due)
     return Decision(question(kind, round_=round_), asked_at, asked_at + timedelta(hours=72), claim)
 

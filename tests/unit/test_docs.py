@@ -56,7 +56,7 @@ def test_the_installation_of_the_app_names_every_setting_scope_and_event() -> No
     text = (ROOT / "docs" / "install_slack.md").read_text(encoding="utf-8")
     manifest = yaml.safe_load((ROOT / "slackbot" / "manifest.yaml").read_text(encoding="utf-8"))
     scopes, events = manifest["oauth_config"]["scopes"]["bot"], manifest["settings"]["event_subscriptions"]["bot_events"]
-    assert [scope for scope in scopes if f"| `{scope}` |" not in text] == []
+    assert [scope for scope in scopes if f"\n| `{scope}` |" not in text] == []
     named = {variable_of(name, BotSettings) for name in BotSettings.model_fields} | {*events, *Command, REQUEST_PATH}
     assert [name for name in named if f"`{name}`" not in text] == []
     scopes_named = set(re.findall(r"`([a-z.]+:[a-z.]+)`", text)) - {"connections:write"}

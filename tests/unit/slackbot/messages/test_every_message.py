@@ -190,7 +190,7 @@ def harmless(texts: list[str]) -> None:
         assert not re.search("[\u202a-\u202e\u2066-\u2069\x00]", text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(decisions(), policies, st.lists(st.sampled_from(RecordKind), max_size=4))
 def test_every_verdict_message(decision: Decision, policy: Policy, recorded: list[RecordKind]) -> None:
     message = verdict_message(decision, policy, recorded=recorded)
@@ -230,7 +230,7 @@ def test_every_answer_about_a_rollback(before: ServingState, after: ServingState
     accepted(SlackMessage(rollback_messages.follow_up(url, [problem] * 3)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(decisions(), st.none() | st.sampled_from(RecordKind), addresses), max_size=DECISIONS_SHOWN),
     servings(),

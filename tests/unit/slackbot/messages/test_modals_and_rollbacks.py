@@ -158,7 +158,9 @@ def test_a_revert_tells_what_else_was_going_on() -> None:
     before = state(**{OPERATION: "ab-1", UNRECORDED: earlier})
     text = said(rollback_messages.rolled_back(before, state(100, 0), "U0CHI", "x"))
     assert "ab-1 was being carried out; it stops" in text
-    assert "An earlier rollback by ana (U0ANA)" in text
+    assert "An earlier rollback by ana (U0ANA) (<!date^1772442000^" in text
+    unreadable = state(**{UNRECORDED: json.dumps([{"actor": "ana", "at": "<long ago>"}])})
+    assert "(&lt;long ago&gt;)" in said(rollback_messages.rolled_back(unreadable, state(100, 0), "U0CHI", "x"))
 
 
 def test_a_rollback_of_a_shadow_says_that_the_copies_end() -> None:

@@ -115,6 +115,7 @@ def test_the_home_shows_what_waits_and_for_whom_without_any_button(decision: Ask
     kept = Known(decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM), RecordKind.BASELINE_KEPT, "")
     text = shown(home_view(overview(waiting, kept), may_decide=may_decide))
     assert ("Waits for you" in text) is may_decide
+    assert text.count("Promote it?") == 1  # where it waits, and not with the test again
     assert "fraud_v1 stays in charge" in text
     assert "Open the message" in text
     assert "button" not in text

@@ -19,10 +19,11 @@ from flows.domain.action_plan import Change
 from flows.domain.decision import Choice, Confirmation, Decision, Person
 from flows.domain.decision_record import RecordKind
 from flows.domain.policy import Policy
+from flows.domain.power import Outlook
 from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Action
 from slackbot.messages.block_kit import ExceedsSlackLimit, SlackMessage
-from slackbot.messages.verdict_message import verdict_message
+from slackbot.messages.verdict_message import changes, verdict_message
 from slackbot.payloads import Question
 
 Asking = Callable[..., Decision]
@@ -126,6 +127,48 @@ def test_keeping_the_baseline_promises_no_investigation(decision: Asking) -> Non
 def test_nothing_can_be_promoted_against_a_verdict(decision: Asking) -> None:
     for kind in (VerdictKind.KEEP_BASELINE, VerdictKind.INCONCLUSIVE, VerdictKind.NOT_EVALUABLE):
         assert "takes all traffic" not in shown(verdict_message(decision(kind), POLICY))
+
+
+def test_of_a_test_that_cannot_be_judged_what_is_broken_comes_first_and_nothing_passes(decision: Asking) -> None:
+    message = verdict_message(decision(VerdictKind.NOT_EVALUABLE), POLICY)
+    broken, numbers = message.blocks[1]["text"]["text"].split("\n")
+    assert broken.startswith("The numbers cannot carry a verdict")
+    assert numbers.startswith("The candidate catches 85.0 %")
+    assert broken in message.text
+    assert "passed" not in shown(message)
+    assert shown(message).count("– does not count") == 4
+    assert shown(message).count("– not checked") == 1
+
+
+def test_what_is_missing_has_a_line_of_its_own(decision: Asking) -> None:
+    asked = decision(VerdictKind.INCONCLUSIVE)
+    outlook = Outlook(0.77, 1918, 18, "Recall needs 1918 more frauds, which takes about 18 days.")
+    comparison, why = asked.request.verdict.reasons
+    verdict = replace(asked.request.verdict, outlook=outlook, reasons=(comparison, f"{why} {outlook.sentence}"))
+    message = verdict_message(replace(asked, request=replace(asked.request, verdict=verdict)), POLICY)
+    assert message.blocks[1]["text"]["text"].split("\n")[:3] == [comparison, why, outlook.sentence]
+
+
+def test_a_change_says_once_what_both_sides_have_in_common_and_what_stays(decision: Asking) -> None:
+    asked = decision()
+    diff = (
+        Change("traffic", "v1 80 %", "v1 80 %, v2 20 %"),
+        Change("registry", "v2 v1: Staging", "v2 v1: Production"),
+        Change("registry", "v1 v3: Production", "v1 v3: Production"),
+    )
+    lines = changes(replace(asked.request.plan, changes=diff, traffic_steps=(100,)))
+    assert lines == [
+        "• traffic: v1 80 % → v1 80 %, v2 20 %",
+        "• registry: v2 v1: Staging → Production",
+        "• registry: v1 v3: Production, as now",
+    ]
+
+
+def test_of_very_many_deciders_the_first_are_named_and_the_others_counted(decision: Asking) -> None:
+    policy = Policy(promoters=tuple(f"U{number:09}" for number in range(200)))
+    text = shown(verdict_message(decision(), policy))
+    assert "<@U000000014> or 185 more until" in text
+    assert "<@U000000015>" not in text
 
 
 def test_what_happened_is_said_only_when_it_is_recorded(decision: Asking) -> None:
