@@ -60,9 +60,10 @@ def build_app(bot: Bot, *, signing_secret: str = "", executor: ThreadPoolExecuto
     """
     listeners = executor or ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener")
     with slack_errors("checking the app's token"):
-        team = str(bot.client.auth_test()["team_id"])
+        installed = bot.client.auth_test()
         app = TimedApp(bot.metrics, client=bot.client, signing_secret=signing_secret, listener_executor=listeners)
-    app.use(_of_this_team(team))
+    if not installed.get("is_enterprise_install"):  # installed for a whole organisation it has many teams
+        app.use(_of_this_team(str(installed["team_id"])))
     app.error(unreadable)  # what a listener raises never gets there (slackbot/door.py)
     add_routes(app, bot)
     return app
@@ -72,7 +73,7 @@ def _of_this_team(team: str) -> Callable[..., BoltResponse | None]:
     """Bolt does not ask whose workspace a press comes from; the policy's people are those of one."""
 
     def check(context: BoltContext, next: Callable[[], None]) -> BoltResponse | None:  # noqa: A002 - Bolt's name for it
-        if context.team_id in (team, None):  # events of the whole organisation name no team
+        if context.team_id in (team, None):
             return next()
         logger.warning("refused another team's request team=%s", context.team_id)
         return BoltResponse(status=HTTPStatus.FORBIDDEN)

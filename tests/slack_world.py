@@ -163,6 +163,15 @@ class SlackSite:
         shown = [text_of(one) for one in self.slack.ephemerals(user)] + [json.dumps(self.slack.open_view(user) or {})]
         return claim is not None and any("decided before" in text and f"<@{claim.actor.id}>" in text for text in shown)
 
+    def let_everybody_open(self, users: Sequence[str], action: str) -> None:
+        """Wait for the modal of everybody who has just pressed. Slack's right to open one ends after three seconds: whom the app
+        kept waiting is told that it did not work, and presses again."""
+        wait_until(lambda: all(self.slack.open_view(user) or self.slack.ephemerals(user) for user in users), "modals or words")
+        too_late = [user for user in users if not self.slack.open_view(user)]
+        for user in too_late:
+            self.slack.press(user, action)
+            wait_until(lambda user=user: self.slack.open_view(user), f"the modal of {user}")
+
     def change(self, *patch: dict[str, Any]) -> None:
         """Change the SeldonDeployment by hand, with a json-patch."""
         self._api.patch_namespaced_custom_object(
