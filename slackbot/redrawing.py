@@ -25,7 +25,7 @@ class Redrawer:
         self._waiting: dict[str, bool] = {}
 
     def redraw(self, decision_id: str, *, for_certain: bool = False) -> None:
-        """Soon; if Slack is down the next one to draw it will.
+        """Soon; what Slack does not take then is kept and drawn later.
 
         Args:
             for_certain: also when the message is believed to be up to date.
