@@ -25,7 +25,7 @@ from slackbot.messages import wording
 from slackbot.messages.block_kit import SlackMessage, escape
 from slackbot.metrics import Outcome, PressMetrics
 from slackbot.payloads import AskedQuestion, AskedRollback, Origin, PayloadInvalid, Question, Submission
-from slackbot.publisher import TIMEOUT_SECONDS, Publisher, passing_troubles, slack_errors
+from slackbot.publisher import TIMEOUT_SECONDS, Publisher, passing_troubles, slack_errors, tls
 from slackbot.repeats import Answers
 
 if TYPE_CHECKING:
@@ -195,7 +195,9 @@ class Bot:
                 if not presser.response_url:
                     self.client.chat_postMessage(channel=user, text=text, blocks=blocks)
                     return
-                webhook = WebhookClient(presser.response_url, timeout=TIMEOUT_SECONDS, retry_handlers=passing_troubles())
+                webhook = WebhookClient(
+                    presser.response_url, timeout=TIMEOUT_SECONDS, ssl=tls(), retry_handlers=passing_troubles()
+                )
                 webhook.send(text=text, blocks=blocks, response_type="ephemeral", replace_original=False)
 
     def open_modal(self, trigger_id: str, view: dict[str, object]) -> None:
