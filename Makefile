@@ -12,7 +12,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # containers often set it; then each of the many processes compiles all that it imports, for seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency faults races clean
+.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency bench-slack fuzz-slack faults races pictures clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,12 @@ bench-verdict: setup  ## counts of 50 million rows beside bare DuckDB, pandas, P
 bench-emergency: setup  ## from an emergency command to the accepted patch, beside kubectl and a Prefect deployment run; QUICK=1: fewer runs
 	@$(BIN)/python -m benchmarks.bench_emergency
 
+bench-slack: setup  ## how soon presses in Slack are acknowledged at 1 to 100 a second, and 100 at once; QUICK=1: shorter
+	@$(BIN)/python -W ignore -m benchmarks.bench_slack
+
+fuzz-slack: setup  ## hostile requests to the app's HTTP endpoint; SEED=2: others; QUICK=1: fewer
+	@$(BIN)/python -W ignore -m benchmarks.fuzz_slack
+
 lock: setup  ## resolve pyproject.toml again, keeping today's pins where they still fit
 	$(BIN)/uv pip compile pyproject.toml --group sandbox --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements.txt
 	echo "uv" | $(BIN)/uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --quiet -o requirements-uv.txt
@@ -68,6 +74,9 @@ faults: setup  ## kill every step of a change and let every outside system fail 
 
 races: setup  ## a promotion and an emergency at the same time, at each step; SEED=2: other moments; QUICK=1: fewer
 	@$(BIN)/python -W ignore -m benchmarks.races
+
+pictures: setup  ## draw the pictures of README and docs/ anew, by Chromium; all of them lie in build/pictures then
+	FRAUD_AB_PICTURES=1 $(BIN)/python -m pytest -q tests/e2e/test_pictures.py
 
 clean:  ## remove the environment and every cache
 	rm -rf .venv .cache build mutants *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache

@@ -54,6 +54,7 @@ from flows.start_ab_test import start_ab_test
 from flows.watch import poll
 from flows.wiring import systems
 from slackbot.emergency import Emergency
+from slackbot.late_messages import LateMessages
 from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.reconciler import Reconciler
@@ -249,16 +250,18 @@ class World:
         for run_id in crashed:
             _say_crashed(run_id)
         gateway = PrefectGateway()
-        reconciler = Reconciler(systems().decision_log, systems().executions, systems().publisher, gateway)
+        reconciler = Reconciler(systems().decision_log, systems().executions, gateway)
+        late = LateMessages(systems().decision_log, systems().publisher)
         checks = {
             "settle": lambda: settle(systems().serving),
             "catch-up": lambda: serve.catch_up(gateway),
             "follow": follow_test_that_serves,
         }
         production = PeriodicChecks("production", checks, period_seconds=1)
-        for looking in (reconciler, production):
+        for looking in (reconciler, late, production):
             looking.check_once()
-        runs, failed = self.scheduled(), (*reconciler.troubles.values(), *production.troubles.values())
+        troubles = (one for looking in (reconciler, late, production) for one in looking.troubles.values())
+        runs, failed = self.scheduled(), tuple(troubles)
         return Look(tuple(runs), failed, self.judge() if may_rest and not runs and not failed else None)
 
     def scheduled(self) -> list[str]:

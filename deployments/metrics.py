@@ -6,44 +6,29 @@ missing is not zero. An age of 0 says that nothing is open.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from flows.domain.ab_test import Arm
-from flows.domain.errors import FraudABError, SettingsInvalid
+from flows.domain.errors import SettingsInvalid
 from flows.domain.lifecycle import arm_in_charge
+from slackbot.metrics import ANSWER_SECONDS, DECISION_LOG, Inquiries, LogState, age_seconds, log_metrics
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
-    from flows.domain.decision import Decision
     from flows.domain.serving_state import ServingState
     from flows.ports import DecisionLog, Serving
     from flows.wiring import Systems
 
-ANSWER_SECONDS = 4.0
-"""For each of the two systems; Prometheus gives a scrape 10 s."""
-KUBERNETES, DECISION_LOG = "kubernetes", "decision_log"
+KUBERNETES = "kubernetes"
 MODEL_LABELS = ("deployment_name", "predictor_name", "model_name", "model_version", "arm")
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class LogState:
-    """What the decision log says at its own time `now`: answers that no flow has taken; the test's decisions, newest first."""
-
-    now: datetime
-    undelivered: Sequence[Decision] = ()
-    decisions: Sequence[Decision] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +94,7 @@ def serving_metrics(state: ServingState, since: OpenSince, now: datetime) -> Ite
         ),
         ("unrecorded", "Seconds since the oldest emergency revert that no decision record tells of yet", since.unrecorded),
     ):
-        yield _of(state, f"fraud_ab_{name}_age_seconds", f"{text}; 0: none is open.", _age_seconds(moment, now))
-
-
-def log_metrics(log: LogState) -> Iterator[Metric]:
-    """How long the oldest answer has been waiting for its flow run."""
-    since = [one.claim.due_at or one.claim.claimed_at for one in log.undelivered if one.claim]
-    yield GaugeMetricFamily(
-        "fraud_ab_undelivered_decision_age_seconds",
-        "Seconds since the oldest answer that no flow run has carried out was claimed, or since it became due; 0: there is none.",
-        _age_seconds(min(since, default=None), log.now),
-    )
+        yield _of(state, f"fraud_ab_{name}_age_seconds", f"{text}; 0: none is open.", age_seconds(moment, now))
 
 
 def verdict_metrics(state: ServingState, log: LogState) -> Iterator[Metric]:
@@ -163,24 +138,18 @@ def _of(state: ServingState, name: str, text: str, value: float) -> Metric:
     return family
 
 
-def _age_seconds(since: datetime | None, now: datetime) -> float:
-    return 0.0 if since is None else max((now - since) / timedelta(seconds=1), 0.0)
-
-
 class ServiceMetrics(Collector):
     """Asks Kubernetes and the decision log at every scrape, each for a few seconds only and never twice at once."""
 
     def __init__(self, serving: Serving, decision_log: DecisionLog, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._serving = serving
         self._decision_log = decision_log
-        self._answer_seconds = answer_seconds
-        self._pools = {name: ThreadPoolExecutor(1, thread_name_prefix=f"metrics-{name}") for name in (KUBERNETES, DECISION_LOG)}
-        self._errors = Counter[str]()
+        self._inquiries = Inquiries(KUBERNETES, DECISION_LOG, answer_seconds=answer_seconds)
         self._first_seen = FirstSeen()
 
     def collect(self) -> Iterator[Metric]:
-        state = self._ask(KUBERNETES, self._serving.read)
-        log = self._ask(DECISION_LOG, lambda: self._read_log(state))
+        state = self._inquiries.ask(KUBERNETES, self._serving.read)
+        log = self._inquiries.ask(DECISION_LOG, lambda: self._read_log(state))
         if state is not None:
             now = datetime.now(UTC)
             yield from serving_metrics(state, find_open(state, log, self._first_seen, now), now)
@@ -188,29 +157,11 @@ class ServiceMetrics(Collector):
             yield from log_metrics(log)
         if state is not None and log is not None:
             yield from verdict_metrics(state, log)
-        yield from self._health({KUBERNETES: state is not None, DECISION_LOG: log is not None})
+        yield from self._inquiries.metrics({KUBERNETES: state is not None, DECISION_LOG: log is not None})
 
     def _read_log(self, state: ServingState | None) -> LogState:
         log, test = self._decision_log, state.test if state else None
         return LogState(log.now(), log.undelivered(), log.decisions(test.test_id) if test else ())
-
-    def _ask(self, system: str, question: Callable[[], T]) -> T | None:
-        answer = self._pools[system].submit(question)
-        try:
-            return answer.result(self._answer_seconds)
-        except (FraudABError, TimeoutError):
-            answer.cancel()  # if an older question still waits for its answer, this one was never asked
-            self._errors[system] += 1
-            return None
-
-    def _health(self, answered: dict[str, bool]) -> Iterator[Metric]:
-        up = GaugeMetricFamily("fraud_ab_up", "Whether the system answered at this scrape.", labels=("system",))
-        errors = CounterMetricFamily("fraud_ab_scrape_errors", "Scrapes at which it did not.", labels=("system",))
-        for system, is_up in answered.items():
-            up.add_metric((system,), is_up)
-            errors.add_metric((system,), self._errors[system])
-        yield up
-        yield errors
 
 
 def start_metrics(systems: Systems) -> WSGIServer | None:

@@ -23,8 +23,10 @@ from flows.registry_steps import follow_test_that_serves
 from flows.rehearse_rollback import rehearse_rollback
 from flows.remind_pending_decision import remind_pending_decision
 from flows.rollback_to_baseline import rollback_to_baseline
+from flows.wake_postponed import wake_postponed
 from flows.watch_promotion import watch_promotion
 from flows.wiring import systems
+from slackbot.late_messages import LateMessages
 from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import KnownRun, PrefectGateway
 from slackbot.reconciler import Reconciler
@@ -32,6 +34,7 @@ from slackbot.reconciler import Reconciler
 DEPLOYMENT = "fraud"
 RUNS_AT_ONCE = 8
 PRODUCTION_SECONDS, REGISTRY_SECONDS = 5.0, 30.0
+FRAUDS_SECONDS = 3600.0  # each look counts the window anew, and labels are loaded by the hour or the day
 SERVER_WAIT_SECONDS = 120
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(hours=1)
 SCHEDULES = {  # UTC
@@ -65,9 +68,11 @@ def run() -> None:
     gateway = PrefectGateway(ui_url=systems().settings.prefect_ui_url)
     production = {"settle": lambda: settle(systems().serving), "catch-up": lambda: catch_up(gateway)}
     threads = (
-        Reconciler(systems().decision_log, systems().executions, systems().publisher, gateway),
+        Reconciler(systems().decision_log, systems().executions, gateway),
+        LateMessages(systems().decision_log, systems().publisher),
         PeriodicChecks("production", production, period_seconds=PRODUCTION_SECONDS),
         PeriodicChecks("registry", {"follow": follow_test_that_serves}, period_seconds=REGISTRY_SECONDS),
+        PeriodicChecks("frauds", {"wake": lambda: wake_postponed(systems())}, period_seconds=FRAUDS_SECONDS),
     )
     start_metrics(systems())
     for thread in threads:

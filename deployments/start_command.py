@@ -85,6 +85,7 @@ def _outcome(systems: Systems, done: Start) -> dict[str, str]:
     return {
         "serving": f"{describe_serving(done.after)}{_about_shadow(done)}",
         "exposure": f"since {test.started_at:%Y-%m-%d %H:%M} UTC",
+        "initiator": test.initiator or "not said",
         "registry": "; ".join(map(str, done.registry)),
         "MLflow run": systems.registry.run_url(test) or test.experiment_run_id,
         "first look": scheduled or _first_look(systems, done),

@@ -36,6 +36,7 @@ class WantedTest(_Part):
     experiment: str = Field(default="fraud-ab-tests", min_length=1)
     experiment_run: str = ""
     started_at: datetime | None = None
+    initiator: str = Field(default="", pattern=r"^([UW][A-Z0-9]{2,})?$")
 
     @model_validator(mode="after")
     def _are_two(self) -> WantedTest:
@@ -49,7 +50,8 @@ class WantedTest(_Part):
         """Begun now, unless the file says when; a time without a zone is UTC."""
         begin = self.started_at or now
         begin = begin.replace(tzinfo=UTC) if begin.tzinfo is None else begin.astimezone(UTC)
-        return ABTest(self.test_id, self.baseline.model(), self.candidate.model(), begin, self.experiment_run)
+        models = self.baseline.model(), self.candidate.model()
+        return ABTest(self.test_id, *models, begin, self.experiment_run, self.initiator)
 
 
 def read_wanted_test(file: Path) -> WantedTest:
@@ -76,6 +78,8 @@ def _sentence(place: tuple[int | str, ...], kind: str, message: str) -> str:
             return f"{name} is missing"
         case "extra_forbidden":
             return f"{name} is no setting of a test"
+        case "string_pattern_mismatch" if name == "initiator":
+            return f"{name} must be a Slack user id, such as U024BE7LH"
         case "string_pattern_mismatch":
             return f"{name} must be at most 63 lower-case letters, digits and inner hyphens"
         case "value_error":

@@ -18,7 +18,7 @@ from flows.domain.verdict import Verdict
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from flows.domain.decision import Decision
+    from flows.domain.decision import Confirmation, Decision
 
 
 def _read_by(kind: type[Verdict] | type[Evidence]) -> PlainValidator:
@@ -75,6 +75,24 @@ def claim_to_json(decision: Decision) -> dict[str, object]:
         "deadline": decision.deadline.isoformat(),
         "claimed_at": claim.claimed_at.isoformat(),
         "due_at": _iso(claim.due_at),
+        "wanted_frauds": claim.wanted_frauds,
+        "first_confirmation": _confirmation(claim.first) if claim.first else None,
+    }
+
+
+def first_confirmation_to_json(decision: Decision) -> dict[str, object]:
+    """The payload of the record of a first confirmation: whose it is, and on which evidence and policy."""
+    first, verdict = decision.first_confirmation, decision.request.verdict
+    if first is None:
+        raise ValueError(f"{decision.decision_id} has no first confirmation to record")
+    return {**_confirmation(first), "evidence_digest": verdict.evidence_digest, "policy_digest": verdict.policy_digest}
+
+
+def _confirmation(first: Confirmation) -> dict[str, object]:
+    return {
+        "actor": {"id": first.actor.id, "name": first.actor.name},
+        "reason": first.reason,
+        "confirmed_at": first.confirmed_at.isoformat(),
     }
 
 

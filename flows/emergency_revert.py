@@ -66,20 +66,21 @@ def revert_traffic(
     """All traffic to the rollback point, in one patch decided on the version that it changes.
 
     Args:
-        revert_id: unique per press; a second call with it (a lost reply, a double delivery) changes nothing.
+        revert_id: unique per press; a second call with it (a lost reply, a double delivery, a replay) changes nothing.
         at: when the person asked (UTC).
         only_promoted_by: revert only what this decision has put in charge; empty: whatever serves.
         deadline_seconds: how long lost races and passing faults are tried again.
 
     Raises:
-        Superseded: the deployment has no rollback point, or something newer than `only_promoted_by`; the message says what to do.
+        Superseded: the deployment has no rollback point, or something newer than `only_promoted_by` or than the first call with
+            this id; the message says what to do.
         OutsideSystemError: Kubernetes refused, or the deadline passed.
     """
 
     def attempt() -> RevertOutcome:
         before = serving.read()
-        if any(entry.get("id") == revert_id for entry in before.unrecorded):
-            return _outcome(before, before)
+        if revert_id in before.reverted:
+            return _repeated(before, revert_id)
         if only_promoted_by and accepted_decision(before) != only_promoted_by:
             raise Superseded(
                 f"{before.name} has changed since {only_promoted_by} and now serves {describe_serving(before)}; nothing "
@@ -169,6 +170,17 @@ def settle(serving: Serving) -> None:
     """Whatever a revert still needs, for the reconcilers."""
     finish_restore(serving)
     let_revert_arrive(serving)
+
+
+def _repeated(now: ServingState, revert_id: str) -> RevertOutcome:
+    """What a revert that was made before has left, unless something else has been decided since."""
+    outcome = _outcome(now, now)
+    if not outcome.already_on_baseline and not outcome.pending_restore:
+        raise Superseded(
+            f"{revert_id} was carried out at {now.reverted[revert_id]}; {now.name} has changed since and now serves "
+            f"{describe_serving(now)}; nothing was reverted. To revert what serves now, use /fraud-rollback"
+        )
+    return outcome
 
 
 def _outcome(before: ServingState, after: ServingState) -> RevertOutcome:

@@ -83,6 +83,13 @@ def evaluate(
     return Evaluation(evidence, decide_verdict(evidence, policy))
 
 
+def frauds_seen(feedback: FeedbackSource, policy: Policy, test_start: datetime, now: datetime) -> int:
+    """The labelled frauds that a verdict would rest on if it were made now: of the last planned look whose labels have matured,
+    in pairs those that both models scored, in a split those of both arms. Raises as `evaluate`."""
+    window = window_due(test_start, feedback.watermark(now), policy)
+    return feedback.count(window, policy, now).outcomes.compared_frauds
+
+
 def evaluate_counts(outcomes: Outcomes, policy: Policy) -> Evaluation:
     """Calculate a verdict from counts alone; it is no decision."""
     evidence = Evidence(counted=outcomes)

@@ -262,13 +262,21 @@ class DecisionLog(Protocol):
         actor: Person,
         reason: str,
         postponed_until: datetime | None = None,
+        wanted_frauds: int | None = None,
     ) -> Decision:
         """Answer a pending decision by one conditional UPDATE, with its record in the same transaction.
+
+        Where a promotion needs two people, the first one's confirmation is kept likewise, with a record of its own. With
+        `wanted_frauds` a postponement is over when somebody who sees so many wakes it, and at the latest at `postponed_until`.
+
+        Returns:
+            the decision; still pending, with a first confirmation, when a second person has to confirm.
 
         Raises:
             AlreadyDecided: somebody was first, or the time is over; the message says who decided what and when.
             EvidenceChanged: the digest is not the one that was asked about.
             PostponementRefused: the policy does not allow this postponement; the decision is still pending.
+            ConfirmationRefused: this person may not confirm the promotion, or has done so; the decision is still pending.
             UnknownDecision: there is no such decision.
         """
         ...
@@ -279,6 +287,14 @@ class DecisionLog(Protocol):
 
     def undelivered(self) -> Sequence[Decision]:
         """Claimed, due, and not yet consumed by their flow run."""
+        ...
+
+    def waiting_for_frauds(self) -> Sequence[Decision]:
+        """Postponed until so many frauds are seen, and neither woken nor due yet."""
+        ...
+
+    def wake(self, decision_id: str) -> bool:
+        """Let a postponement that waits for frauds be due now; False when it is not waiting (any more)."""
         ...
 
     def begin_repair(self, decision_id: str) -> bool:
@@ -350,11 +366,34 @@ class OutboxSlot(Protocol):
     def record(self, ts: str, content_digest: str) -> PostedMessage: ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptMessage:
+    """A message that Slack did not take: `content` is the publisher's own JSON, `at` when it was to be said first (UTC), `times`
+    how often it was kept."""
+
+    key: str
+    content: str
+    at: datetime
+    times: int
+
+
 class Outbox(Protocol):
-    """Which messages are in Slack already, so that none is posted twice, by however many processes."""
+    """Which messages are in Slack already, so that none is posted twice, by however many processes; and which are to be yet."""
 
     def slot(self, key: str, channel: str) -> AbstractContextManager[OutboxSlot]:
         """Wait for and hold the slot of a key; the attempt itself is stored before the block is entered."""
         ...
 
     def find(self, key: str) -> PostedMessage | None: ...
+
+    def keep(self, key: str, channel: str, content: str) -> None:
+        """Remember what Slack did not take, until it is dropped. Under the same key the first content and moment stay."""
+        ...
+
+    def kept(self) -> Sequence[KeptMessage]:
+        """In the order in which they were to be said."""
+        ...
+
+    def drop(self, message: KeptMessage) -> None:
+        """It is in Slack now. Nothing is dropped when it was kept once more since it was read."""
+        ...

@@ -8,6 +8,7 @@ from prefect import flow
 
 from flows.steps import step
 from flows.wiring import systems
+from slackbot.messages.wording import who_confirms
 
 if TYPE_CHECKING:
     from flows.domain.decision import Decision
@@ -50,4 +51,5 @@ def _sentence(decision: Decision, share: float) -> str:
     mentions = " ".join(f"<!subteam^{person}>" if person.startswith("S") else f"<@{person}>" for person in people)
     seconds = int(decision.deadline.timestamp())
     until = f"<!date^{seconds}^{{date_short_pretty}} at {{time}}|{decision.deadline:%Y-%m-%d %H:%M} UTC>"
-    return f"{mentions} this decision is still open. Without an answer by {until} the baseline stays in charge.".strip()
+    state = f"this decision is still open. {who_confirms(decision)}".rstrip()
+    return f"{mentions} {state} Without an answer by {until} the baseline stays in charge.".strip()

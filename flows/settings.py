@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     prefect_ui_url: str = Field(default="", description="base of links to flow runs; empty: the API's own host")
     dashboard_url: str = Field(default="", description="Grafana dashboard of the test")
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="port of `serve`'s metrics; without it: none")
-    metrics_host: str = Field(default="127.0.0.1", description="address that `serve`'s metrics listen on")
+    metrics_host: str = Field(default="127.0.0.1", description="address that metrics are answered on")
 
 
 def load_settings(model: type[AnySettings]) -> AnySettings:

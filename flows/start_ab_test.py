@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from flows.deployment_names import FINALIZE, FINALIZING_FLOW
 from flows.domain.ab_test import ABTest, Arm
-from flows.domain.start_plan import begun, first_look_at, plan_start, refuse, unfit_registry, unfit_times
+from flows.domain.start_plan import begun, first_look_at, plan_start, refuse, unfit_initiator, unfit_registry, unfit_times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,8 +150,9 @@ def _rehearsed(systems: Systems, state: ServingState, test: ABTest, registry: tu
     from flows.preflight import obstacles
 
     change = plan_start(state, test, systems.policy)
-    times = unfit_times(state, test, systems.decision_log.now())
-    refuse((*unfit_registry(test, registry), *times, *_unfit_systems(systems, test), *_unlike_registered(systems, state, test)))
+    unfit = [*unfit_initiator(test, systems.policy), *unfit_registry(test, registry)]
+    unfit += unfit_times(state, test, systems.decision_log.now())
+    refuse((*unfit, *_unfit_systems(systems, test), *_unlike_registered(systems, state, test)))
     if test.experiment_run_id:
         systems.registry.require_run(test.experiment_run_id)
     after = systems.serving.apply(state, change, dry_run=True)

@@ -5,33 +5,51 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from slack_bolt import App
-from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
-from slack_bolt.adapter.wsgi import SlackRequestHandler
-from waitress.server import create_server
+from slack_bolt import App, BoltRequest, BoltResponse
 
+from slackbot.monitoring import Health, Monitoring, serving_monitoring
 from slackbot.publisher import slack_errors
 from slackbot.routes import add_routes
 from slackbot.settings import load_bot_settings
+from slackbot.signed_http import serving_http, unreadable
+from slackbot.socket_mode import serving_socket_mode
 from slackbot.wiring import build_bot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
-    from wsgiref.types import StartResponse, WSGIEnvironment
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from slack_bolt import BoltContext
 
     from slackbot.bot import Bot
+    from slackbot.metrics import PressMetrics
+    from slackbot.monitoring import Receiver
+    from slackbot.settings import BotSettings
 
 logger = logging.getLogger(__name__)
 
 LISTENER_THREADS = 64  # acknowledgements wait for a free one: a listener that waits for Kubernetes must not hold them up
-DELIVERY_THREADS = 32
-MAX_BODY_BYTES = 1_000_000
-REQUEST_PATH = "/slack/events"
-PING_SECONDS = 10
+
+
+class TimedApp(App):
+    """Bolt's app; tells how long each acknowledgement took."""
+
+    def __init__(self, metrics: PressMetrics, **options: Any) -> None:
+        super().__init__(**options)
+        self._metrics = metrics
+
+    def dispatch(self, req: BoltRequest) -> BoltResponse:
+        begin = time.perf_counter()
+        response = super().dispatch(req)
+        if response.status == HTTPStatus.OK:
+            self._metrics.acknowledged(time.perf_counter() - begin)
+        return response
 
 
 def build_app(bot: Bot, *, signing_secret: str = "", executor: ThreadPoolExecutor | None = None) -> App:
@@ -42,57 +60,25 @@ def build_app(bot: Bot, *, signing_secret: str = "", executor: ThreadPoolExecuto
     """
     listeners = executor or ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener")
     with slack_errors("checking the app's token"):
-        bot.client.auth_test()
-        app = App(client=bot.client, signing_secret=signing_secret, listener_executor=listeners)
+        installed = bot.client.auth_test()
+        app = TimedApp(bot.metrics, client=bot.client, signing_secret=signing_secret, listener_executor=listeners)
+    if not installed.get("is_enterprise_install"):  # installed for a whole organisation it has many teams
+        app.use(_of_this_team(str(installed["team_id"])))
+    app.error(unreadable)  # what a listener raises never gets there (slackbot/door.py)
     add_routes(app, bot)
     return app
 
 
-@contextmanager
-def serving_socket_mode(app: App, app_token: str) -> Generator[None]:
-    """Receive over Socket Mode until the block ends."""
-    handler = SocketModeHandler(app, app_token, ping_interval=PING_SECONDS, concurrency=DELIVERY_THREADS)
-    try:
-        with slack_errors("opening Socket Mode"):
-            handler.connect()
-        yield
-    finally:
-        handler.close()
+def _of_this_team(team: str) -> Callable[..., BoltResponse | None]:
+    """Bolt does not ask whose workspace a press comes from; the policy's people are those of one."""
 
+    def check(context: BoltContext, next: Callable[[], None]) -> BoltResponse | None:  # noqa: A002 - Bolt's name for it
+        if context.team_id in (team, None):
+            return next()
+        logger.warning("refused another team's request team=%s", context.team_id)
+        return BoltResponse(status=HTTPStatus.FORBIDDEN)
 
-@contextmanager
-def serving_http(app: App, *, host: str, port: int) -> Generator[int]:
-    """Receive signed requests on a threaded WSGI server until the block ends; gives the port (0 asks for a free one)."""
-    server: Any = create_server(
-        _only_text(SlackRequestHandler(app, path=REQUEST_PATH)),
-        host=host,
-        port=port,
-        threads=DELIVERY_THREADS,
-        max_request_body_size=MAX_BODY_BYTES,
-        channel_timeout=30,
-        ident=None,
-    )
-    thread = threading.Thread(target=server.run, name="http", daemon=True)
-    thread.start()
-    try:
-        yield int(server.effective_port)
-    finally:
-        server.close()
-        server.task_dispatcher.shutdown()
-        thread.join(timeout=5)
-
-
-def _only_text(application: SlackRequestHandler) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
-    """Bolt's handler answers 500 to a body that is no text; it is the sender's fault, so 400."""
-
-    def handle(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            return application(environ, start_response)
-        except UnicodeDecodeError:
-            start_response("400 Bad Request", [("content-type", "text/plain")])
-            return [b"the body is not UTF-8"]
-
-    return handle
+    return check
 
 
 def run(http_port: int | None = None) -> None:
@@ -102,12 +88,36 @@ def run(http_port: int | None = None) -> None:
         http_port: receive signed HTTP there instead of Socket Mode.
 
     Raises:
-        SettingsInvalid: the environment lacks something.
+        SettingsInvalid: the environment lacks something, or an address cannot be listened on.
         OutsideSystemError: Slack cannot be reached at start.
     """
     settings = load_bot_settings(is_http=http_port is not None)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     bot, threads = build_bot(settings)
+    stopping = _told_to_stop()
+    health = Health()
+    monitoring = Monitoring(health, bot.decision_log, bot.metrics.registry)
+    with ExitStack() as ends:  # left in the opposite order
+        ends.enter_context(serving_monitoring(monitoring, host=settings.metrics_host, port=settings.bot_metrics_port))
+        ends.callback(bot.redrawer.close)
+        for thread in threads:
+            ends.callback(thread.stop)
+        executor = ends.enter_context(ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener"))
+        app = build_app(bot, signing_secret=_secret(settings), executor=executor)
+        for thread in threads:
+            thread.start()
+            health.threads[thread.name] = thread.is_alive
+        receiver = ends.enter_context(_receiving(app, settings, http_port))
+        ends.callback(lambda: setattr(health, "is_receiving", lambda: False))  # first of all
+        health.threads |= receiver.threads
+        health.is_receiving = receiver.is_receiving
+        logger.info("serving over %s", receiver.where)
+        while not stopping.wait(1):  # an endless wait would not notice a signal that another thread has caught
+            pass
+        logger.info("told to stop: what has arrived is finished")
+
+
+def _told_to_stop() -> threading.Event:
     stopping = threading.Event()
 
     def stop(_signal: int, _frame: object) -> None:
@@ -115,22 +125,15 @@ def run(http_port: int | None = None) -> None:
 
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, stop)
-    secret = settings.slack_signing_secret.get_secret_value() if settings.slack_signing_secret else ""
+    return stopping
+
+
+def _secret(settings: BotSettings) -> str:
+    return settings.slack_signing_secret.get_secret_value() if settings.slack_signing_secret else ""
+
+
+def _receiving(app: App, settings: BotSettings, http_port: int | None) -> AbstractContextManager[Receiver]:
+    if http_port is not None:
+        return serving_http(app, _secret(settings), host=settings.bot_host, port=http_port)
     token = settings.slack_app_token.get_secret_value() if settings.slack_app_token else ""
-    with ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener") as executor:
-        app = build_app(bot, signing_secret=secret, executor=executor)
-        serving = (
-            serving_socket_mode(app, token) if http_port is None else serving_http(app, host=settings.bot_host, port=http_port)
-        )
-        for thread in threads:
-            thread.start()
-        try:
-            with serving as port:
-                logger.info(
-                    "serving over %s", "Socket Mode" if port is None else f"http://{settings.bot_host}:{port}{REQUEST_PATH}"
-                )
-                while not stopping.wait(1):  # an endless wait would not notice a signal that another thread has caught
-                    pass
-        finally:
-            for thread in threads:
-                thread.stop()
+    return serving_socket_mode(app, token)

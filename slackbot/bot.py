@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from slack_sdk.webhook import WebhookClient
@@ -12,6 +12,7 @@ from slack_sdk.webhook import WebhookClient
 from flows.domain.decision import Person
 from flows.domain.errors import (
     AlreadyDecided,
+    ConfirmationRefused,
     EvidenceChanged,
     FraudABError,
     NotAuthorized,
@@ -22,8 +23,10 @@ from flows.domain.errors import (
 from slackbot import authorization
 from slackbot.messages import wording
 from slackbot.messages.block_kit import SlackMessage, escape
+from slackbot.metrics import Outcome, PressMetrics
 from slackbot.payloads import AskedQuestion, AskedRollback, Origin, PayloadInvalid, Question, Submission
-from slackbot.publisher import TIMEOUT_SECONDS, Publisher, passing_troubles, slack_errors
+from slackbot.publisher import TIMEOUT_SECONDS, Publisher, passing_troubles, slack_errors, tls
+from slackbot.repeats import Answers
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,10 +40,19 @@ if TYPE_CHECKING:
     from slackbot.directory import Directory
     from slackbot.emergency import Emergency
     from slackbot.prefect_gateway import PrefectGateway
+    from slackbot.redrawing import Redrawer
 
 logger = logging.getLogger(__name__)
 
-REFUSALS = (NotAuthorized, AlreadyDecided, EvidenceChanged, PostponementRefused, UnknownDecision, PayloadInvalid)
+REFUSALS = (
+    NotAuthorized,
+    AlreadyDecided,
+    EvidenceChanged,
+    ConfirmationRefused,
+    PostponementRefused,
+    UnknownDecision,
+    PayloadInvalid,
+)
 """What a person is told as it is: nothing went wrong, but their press does not count."""
 
 
@@ -68,7 +80,8 @@ def _person(origin: Origin | Submission) -> Person:
 
 @dataclass(frozen=True, slots=True)
 class Bot:
-    """Everything that the listeners may touch. `nudge` asks the reconciler to deliver at once."""
+    """Everything that the listeners may touch. `nudge` asks the reconciler to deliver at once; `note` says what became of the
+    press that is being worked on."""
 
     client: WebClient
     policy: Policy
@@ -78,6 +91,10 @@ class Bot:
     emergency: Emergency
     gateway: PrefectGateway
     nudge: Callable[[], None]
+    redrawer: Redrawer
+    metrics: PressMetrics = field(default_factory=PressMetrics)
+    answers: Answers = field(default_factory=Answers)
+    note: Callable[[Outcome], None] = lambda _: None
 
     def require(self, permission: Permission, person: Person) -> None:
         """Raises `NotAuthorized`."""
@@ -100,12 +117,22 @@ class Bot:
         return decision
 
     def claim(
-        self, presser: Presser, question: Question, choice: Choice, reason: str, *, until: datetime | None = None
+        self,
+        presser: Presser,
+        question: Question,
+        choice: Choice,
+        reason: str,
+        *,
+        until: datetime | None = None,
+        wanted_frauds: int | None = None,
     ) -> Decision:
         """The only effect of a press: one atomic answer. Delivering it to the flow is the reconciler's work.
 
+        Returns:
+            the decision; still pending when it was the first of two confirmations.
+
         Raises:
-            AlreadyDecided, EvidenceChanged, PostponementRefused, UnknownDecision
+            AlreadyDecided, EvidenceChanged, ConfirmationRefused, PostponementRefused, UnknownDecision
         """
         decision = self.decision_log.claim(
             question.decision_id,
@@ -114,30 +141,38 @@ class Bot:
             actor=presser.person,
             reason=reason,
             postponed_until=until,
+            wanted_frauds=wanted_frauds,
         )
-        self.nudge()
-        logger.info("claimed decision_id=%s choice=%s actor=%s", question.decision_id, choice, presser.person.id)
-        self.redraw(question.decision_id)
+        if decision.is_pending:
+            self.note(Outcome.CONFIRMED_FIRST)
+        else:
+            self.nudge()
+            self.note(Outcome.CLAIMED)
+        done = "confirmed_first" if decision.is_pending else "claimed"
+        logger.info("%s decision_id=%s choice=%s actor=%s", done, question.decision_id, choice, presser.person.id)
+        self.redrawer.redraw(question.decision_id)
         return decision
 
-    def redraw(self, decision_id: str, *, for_certain: bool = False) -> None:
-        """Bring the message up to date; if Slack is down the next one to draw it will."""
+    def ask_second_person(self, decision: Decision) -> None:
+        """A line in the thread: a redrawn message rings nobody's phone. Where Slack fails it is said later."""
+        text = wording.ask_second_person(decision, self.policy.promoters)
         try:
-            self.publisher.publish_decision(decision_id, redraw=for_certain)
+            self.publisher.thread_line(decision.decision_id, "second-person", text)
         except FraudABError as error:
-            logger.warning("not_redrawn decision_id=%s error=%s", decision_id, error)
+            logger.warning("second_person_not_asked decision_id=%s error=%s", decision.decision_id, error)
 
     def explain(self, error: FraudABError, presser: Presser, decision_id: str = "") -> str:
         """Why a press does not count, for the person; logged, and the message redrawn where it was out of date."""
+        self.note(Outcome.REFUSED)
         logger.info("refused decision_id=%s actor=%s error=%s", decision_id, presser.person.id, type(error).__name__)
         match error:
             case NotAuthorized():
                 return str(error)  # its ids are shown as mentions
             case AlreadyDecided():
-                self.redraw(decision_id)
+                self.redrawer.redraw(decision_id)
                 return wording.already_decided(self.decision_log.read(decision_id))
             case EvidenceChanged():
-                self.redraw(decision_id, for_certain=True)
+                self.redrawer.redraw(decision_id, for_certain=True)
                 return wording.EVIDENCE_CHANGED
             case _:
                 return f"{escape(str(error))}. {wording.NOTHING_CHANGED}"
@@ -160,7 +195,9 @@ class Bot:
                 if not presser.response_url:
                     self.client.chat_postMessage(channel=user, text=text, blocks=blocks)
                     return
-                webhook = WebhookClient(presser.response_url, timeout=TIMEOUT_SECONDS, retry_handlers=passing_troubles())
+                webhook = WebhookClient(
+                    presser.response_url, timeout=TIMEOUT_SECONDS, ssl=tls(), retry_handlers=passing_troubles()
+                )
                 webhook.send(text=text, blocks=blocks, response_type="ephemeral", replace_original=False)
 
     def open_modal(self, trigger_id: str, view: dict[str, object]) -> None:

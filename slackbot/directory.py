@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from slack_sdk import WebClient
 
 from flows.domain.errors import OutsideSystemError
-from slackbot.publisher import slack_errors
+from slackbot.publisher import slack_errors, tls
 
 if TYPE_CHECKING:
     from slackbot.authorization import Groups
@@ -26,7 +26,7 @@ class Directory:
     """Look-ups that never raise: None means that Slack did not tell."""
 
     def __init__(self, client: WebClient) -> None:
-        self._client = WebClient(client.token, base_url=client.base_url, timeout=TIMEOUT_SECONDS, retry_handlers=[])
+        self._client = WebClient(client.token, base_url=client.base_url, timeout=TIMEOUT_SECONDS, ssl=tls(), retry_handlers=[])
         self._known: dict[str, tuple[float, object]] = {}
         self._lock = threading.Lock()
 

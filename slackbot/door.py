@@ -16,6 +16,7 @@ from slackbot.bot import Presser
 from slackbot.identifiers import Command
 from slackbot.messages.block_kit import escape
 from slackbot.messages.modals import notice_modal
+from slackbot.metrics import Outcome
 from slackbot.payloads import Origin, PayloadInvalid
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def guarded(bot: Bot, body: dict[str, Any], ack: Ack, work: Callable[[], None]) 
     try:
         work()
     except Exception as error:  # noqa: BLE001 - the door: every press gets an answer
+        bot.note(Outcome.FAILED)
         reference = secrets.token_hex(4)
         logger.error("failed reference=%s error=%s at=%s", reference, _chain(error), _places(error))
         text = _said(error, reference)

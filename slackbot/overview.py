@@ -14,6 +14,7 @@ from flows.domain.errors import FraudABError
 from slackbot.messages.status_messages import Known, Overview
 
 if TYPE_CHECKING:
+    from flows.domain.decision_record import DecisionRecord
     from slackbot.bot import Bot
 
 DECISIONS_SHOWN = 5
@@ -23,7 +24,9 @@ T = TypeVar("T")
 
 def read_overview(bot: Bot) -> Overview:
     """Ask Kubernetes and the decision log; never raises."""
-    return Overview(datetime.now(UTC), _read(bot.emergency.read), _read(lambda: _decisions(bot)))
+    return Overview(
+        datetime.now(UTC), _read(bot.emergency.read), _read(lambda: _decisions(bot)), _read(lambda: _last_change(bot))
+    )
 
 
 def _decisions(bot: Bot) -> Sequence[Known]:
@@ -32,6 +35,10 @@ def _decisions(bot: Bot) -> Sequence[Known]:
         kinds = [record.kind for record in bot.decision_log.records(decision.decision_id)]
         found.append(Known(decision, latest_outcome(kinds), bot.publisher.address(decision.decision_id)))
     return found
+
+
+def _last_change(bot: Bot) -> DecisionRecord | None:
+    return next((record for record in reversed([*bot.decision_log.records()]) if record.kind.is_change), None)
 
 
 def _read(part: Callable[[], T]) -> T | str:

@@ -17,6 +17,8 @@ from flows.domain.errors import FraudABError
 MAX_INPUT_CHARACTERS = 500
 
 SlackId = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9]{1,30}$")]
+UserId = Annotated[str, StringConstraints(pattern=r"^[UW][A-Z0-9]{1,30}$")]
+"""A person's, never a group's: the policy names both in one list."""
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 DecisionId = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
@@ -86,7 +88,7 @@ class AskedRollback(_Carried):
 
 
 class _User(_Incoming):
-    id: SlackId
+    id: UserId
     name: str = ""
     username: str = ""
 
@@ -178,7 +180,7 @@ class SlashCommand(Origin):
 
 
 class _Opened(_Incoming):
-    user: SlackId
+    user: UserId
     tab: str = ""
 
 

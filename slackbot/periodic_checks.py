@@ -42,6 +42,14 @@ class PeriodicChecks:
         if self._thread is not None:
             self._thread.join(timeout_seconds)
 
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def nudge(self) -> None:
         """Look now: something has just changed."""
         self._wake.set()

@@ -1,4 +1,4 @@
-"""When a postponement of the policy ends: "4 hours", "tomorrow 09:00", "next monday 09:00". Pure."""
+"""When a postponement of the policy ends: "4 hours", "tomorrow 09:00", "next monday 09:00", "250 frauds". Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ def needs_time_zone(words: str) -> bool:
     return ":" in words
 
 
+def wanted_frauds(words: str) -> int | None:
+    """The number of "250 frauds"; None: the words name a time."""
+    number, _, unit = words.partition(" ")
+    return int(number) if unit in ("fraud", "frauds") else None
+
+
 def moment(words: str, now: datetime, zone: ZoneInfo) -> datetime:
     """The moment (UTC) that the words mean to a person in `zone` at `now`.
 
     Args:
-        words: as the policy allows them.
+        words: as the policy allows them, and a time.
         now: an aware time.
 
     Example:

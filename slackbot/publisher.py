@@ -2,14 +2,21 @@
 
 What a message shows is always read from the log while its slot of the outbox is held, so the last redraw shows the latest truth,
 whoever draws. A post whose answer was lost is looked up by its metadata before anything is posted again: therefore the calls that
-post are the only ones which the client does not repeat by itself after a lost connection.
+post are the only ones which the client does not repeat by itself after a lost connection. What Slack does not take is kept in the
+outbox and said later, in order: an outage delays messages and loses none.
 """
 
 from __future__ import annotations
 
+import base64
+import json
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
 from http.client import HTTPException
+from ssl import SSLContext, create_default_context
 from typing import TYPE_CHECKING, Any
 
 from slack_sdk import WebClient
@@ -22,18 +29,24 @@ from slack_sdk.http_retry.builtin_handlers import (
 from slack_sdk.http_retry.handler import RetryHandler
 
 from flows.domain.errors import OutsideSystemError
-from slackbot.messages.block_kit import Json, SlackMessage
+from slackbot.messages.block_kit import Json, SlackMessage, context, local_time
 from slackbot.messages.verdict_message import verdict_message
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from slack_sdk.web import SlackResponse
 
     from flows.domain.policy import Policy
-    from flows.ports import DecisionLog, Outbox, OutboxSlot, PostedMessage
+    from flows.ports import DecisionLog, KeptMessage, Outbox, OutboxSlot, PostedMessage
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10
 RETRIES = 3
 LOOKUP_PAGES = 5
+REFUSED_FOR = timedelta(days=1)
+"""How long a message is tried again that Slack refuses for what it is: somebody may let the app into the channel meanwhile."""
 METADATA_EVENT = "fraud_ab_message"
 _PASSING = {"ratelimited", "internal_error", "fatal_error", "service_unavailable", "request_timeout", "team_added_to_org"}
 
@@ -48,13 +61,19 @@ def passing_troubles() -> list[RetryHandler]:
 
 
 def slack_client(token: str, api_url: str) -> WebClient:
-    return WebClient(token, base_url=api_url, timeout=TIMEOUT_SECONDS, retry_handlers=passing_troubles())
+    return WebClient(token, base_url=api_url, timeout=TIMEOUT_SECONDS, ssl=tls(), retry_handlers=passing_troubles())
+
+
+@cache
+def tls() -> SSLContext:
+    """One for all calls: else Python makes one for each connection, which takes 25 ms in which no other press is answered."""
+    return create_default_context()
 
 
 def _posting_client(client: WebClient) -> WebClient:
     """A client for what must not happen twice: it repeats only what Slack has refused for the rate."""
     handlers: list[RetryHandler] = [RateLimitErrorRetryHandler(max_retry_count=RETRIES)]
-    return WebClient(client.token, base_url=client.base_url, timeout=client.timeout, retry_handlers=handlers)
+    return WebClient(client.token, base_url=client.base_url, timeout=client.timeout, ssl=tls(), retry_handlers=handlers)
 
 
 @contextmanager
@@ -94,10 +113,12 @@ class Publisher:
         Raises:
             OutsideSystemError: Slack or the database failed; calling again is safe.
         """
-        with self._outbox.slot(message_key(decision_id), self._channel) as slot:
+        key = message_key(decision_id)
+        kept = self._kept_if_slack_fails(key, "publish_decision", {"decision_id": decision_id, "redraw": True})
+        with kept, self._outbox.slot(key, self._channel) as slot:
             kinds = [record.kind for record in self._log.records(decision_id)]
             message = verdict_message(self._log.read(decision_id), self._policy, recorded=kinds)
-            return self._bring_up_to_date(slot, message_key(decision_id), message, redraw=redraw)
+            return self._bring_up_to_date(slot, key, message, redraw=redraw)
 
     def thread_line(
         self, decision_id: str, key: str, text: str, *, blocks: Sequence[Json] = (), also_to_channel: bool = False
@@ -112,9 +133,12 @@ class Publisher:
         Raises:
             OutsideSystemError: as `publish_decision`.
         """
-        parent = self._outbox.find(message_key(decision_id)) or self.publish_decision(decision_id)
-        where = {"thread_ts": parent.ts} | ({"reply_broadcast": True} if also_to_channel else {})
-        return self._post_once(f"{message_key(decision_id)}/{key}", SlackMessage(text, tuple(blocks)), where)
+        line = {"decision_id": decision_id, "key": key, "text": text, "blocks": list(blocks), "also_to_channel": also_to_channel}
+        line_key = f"{message_key(decision_id)}/{key}"
+        with self._kept_if_slack_fails(line_key, "thread_line", line):
+            parent = self._outbox.find(message_key(decision_id)) or self.publish_decision(decision_id)
+            where = {"thread_ts": parent.ts} | ({"reply_broadcast": True} if also_to_channel else {})
+            return self._post_once(line_key, SlackMessage(text, tuple(blocks)), where)
 
     def thread_picture(self, decision_id: str, name: str, png: bytes, alt_text: str) -> PostedMessage:
         """Upload a picture below the decision's message, once per `name`; a message with the picture inside would not be
@@ -123,20 +147,23 @@ class Publisher:
         Raises:
             OutsideSystemError: as `publish_decision`.
         """
-        parent = self._outbox.find(message_key(decision_id)) or self.publish_decision(decision_id)
         key, filename = f"{message_key(decision_id)}/{name}", f"{decision_id}-{name}.png"
-        with self._outbox.slot(key, self._channel) as slot:
-            if slot.posted is not None:
-                return slot.posted
-            ts = self._find_file(filename, parent.ts) if slot.attempted else None
-            if ts is None:
-                with slack_errors(f"uploading {filename}"):
-                    answer = self._posting.files_upload_v2(
-                        channel=self._channel, thread_ts=parent.ts, file=png, filename=filename, title=name, alt_txt=alt_text
-                    )
-                uploaded: Any = answer["files"]
-                ts = str(uploaded[0]["id"])
-            return slot.record(ts, "")
+        picture = {"decision_id": decision_id, "name": name, "png": base64.b64encode(png).decode(), "alt_text": alt_text}
+        with self._kept_if_slack_fails(key, "thread_picture", picture):
+            parent = self._outbox.find(message_key(decision_id)) or self.publish_decision(decision_id)
+            with self._outbox.slot(key, self._channel) as slot:
+                if slot.posted is not None:
+                    return slot.posted
+                ts = self._find_file(filename, parent.ts) if slot.attempted else None
+                return slot.record(ts or self._upload(filename, parent.ts, name, png, alt_text), "")
+
+    def _upload(self, filename: str, thread_ts: str, name: str, png: bytes, alt_text: str) -> str:
+        with slack_errors(f"uploading {filename}"):
+            answer = self._posting.files_upload_v2(
+                channel=self._channel, thread_ts=thread_ts, file=png, filename=filename, title=name, alt_txt=alt_text
+            )
+        uploaded: Any = answer["files"]
+        return str(uploaded[0]["id"])
 
     def address(self, decision_id: str) -> str:
         """Where the decision's message is, for a browser; empty when it is not posted, or Slack does not tell."""
@@ -152,7 +179,55 @@ class Publisher:
 
     def announce(self, key: str, text: str, blocks: Sequence[Json] | None = None) -> PostedMessage:
         """Post a message of its own to the channel, once per `key`. Raises as `publish_decision`."""
-        return self._post_once(key, SlackMessage(text, tuple(blocks or ())), {})
+        with self._kept_if_slack_fails(key, "announce", {"key": key, "text": text, "blocks": list(blocks or ())}):
+            return self._post_once(key, SlackMessage(text, tuple(blocks or ())), {})
+
+    def say_kept(self) -> int:
+        """Say what Slack did not take before, oldest first, each with when it was to be said. Returns how many it has now.
+
+        Raises:
+            OutsideSystemError: Slack still fails, or the database does; what is not said stays kept.
+        """
+        refused: list[OutsideSystemError] = []
+        kept = self._outbox.kept()
+        for message in kept:
+            try:
+                self._say(message)
+            except OutsideSystemError as error:
+                if error.retryable:
+                    raise
+                refused.append(error)  # one that Slack will not have must not hold up the others
+                if self._log.now() - message.at > REFUSED_FOR:
+                    logger.error("not_said key=%s error=%s", message.key, error)
+                    self._outbox.drop(message)
+            else:
+                self._outbox.drop(message)
+        if refused:
+            raise refused[0]
+        return len(kept)
+
+    def _say(self, message: KeptMessage) -> None:
+        content = json.loads(message.content)
+        given: dict[str, Any] = content["arguments"]
+        match content["call"]:
+            case "thread_line":
+                self.thread_line(**given | _late(given, message.at))
+            case "announce":
+                self.announce(**given | _late(given, message.at))
+            case "thread_picture":
+                png = base64.b64decode(given["png"])
+                self.thread_picture(given["decision_id"], given["name"], png, given["alt_text"])
+            case _:
+                self.publish_decision(**given)
+
+    @contextmanager
+    def _kept_if_slack_fails(self, key: str, call: str, arguments: Json) -> Generator[None]:
+        try:
+            yield
+        except OutsideSystemError as error:
+            if error.system == "Slack":
+                self._outbox.keep(key, self._channel, json.dumps({"call": call, "arguments": arguments}))
+            raise
 
     def _post_once(self, key: str, message: SlackMessage, where: Json) -> PostedMessage:
         with self._outbox.slot(key, self._channel) as slot:
@@ -227,6 +302,13 @@ class Publisher:
         if thread_ts:
             return self._client.conversations_replies(ts=thread_ts, **asked)
         return self._client.conversations_history(**asked)
+
+
+def _late(arguments: Json, at: datetime) -> Json:
+    """The same words, with when they were to be said."""
+    note = f"Said late, Slack was away: {local_time(at)}"
+    blocks = [*arguments["blocks"], context(note)] if arguments["blocks"] else []
+    return {"text": f"{arguments['text']} ({note})", "blocks": blocks}
 
 
 def message_key(decision_id: str) -> str:

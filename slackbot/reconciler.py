@@ -1,7 +1,7 @@
 """Brings every answer to the flow run that waits for it, however often something failed on the way.
 
-Level-based: it looks at what is true now (answers that no flow has taken yet, questions that nobody was shown or whose time is
-over, runs whose process is gone) and acts on that; it remembers nothing, so any number of them may run, in the bot and in
+Level-based: it looks at what is true now (answers that no flow has taken yet, questions whose time is over, runs whose process is
+gone) and acts on that; it remembers nothing, so any number of them may run, in the bot and in
 `fraud-ab serve`, and any of them may die at any time. An answer is delivered when its flow run has marked it in the decision log,
 and not before.
 """
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from flows.domain.decision import Decision
     from flows.ports import DecisionLog, Executions
     from slackbot.prefect_gateway import PrefectGateway
-    from slackbot.publisher import Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,6 @@ class Reconciler(PeriodicChecks):
         self,
         decision_log: DecisionLog,
         executions: Executions,
-        publisher: Publisher,
         gateway: PrefectGateway,
         *,
         finalize: str = FINALIZE,
@@ -52,14 +50,12 @@ class Reconciler(PeriodicChecks):
     ) -> None:
         self._decision_log = decision_log
         self._executions = executions
-        self._publisher = publisher
         self._gateway = gateway
         self._finalize = finalize
         self._clock = clock
         self._patient_until = 0.0
         checks: dict[str, Check] = {
             "expiry": self._expire_overdue,
-            "posting": self._post_all,
             "delivery": self._deliver_all,
             "leases": self._expect_leases,
             "executions": self._revive_abandoned,
@@ -69,12 +65,6 @@ class Reconciler(PeriodicChecks):
     def _expire_overdue(self) -> None:
         for decision in self._decision_log.claim_overdue():
             logger.info("decision_id=%s expired: the baseline stays", decision.decision_id)
-
-    def _post_all(self) -> None:
-        """The flow has posted each question already, unless Slack was down or the flow died then."""
-        for decision in self._decision_log.decisions(pending_only=True):
-            decision_id = decision.decision_id
-            self.guarded(f"posting {decision_id}", lambda decision_id=decision_id: self._publisher.publish_decision(decision_id))
 
     def _expect_leases(self) -> None:
         """A run whose process died before its first line never had a lease: it gets one that lapses, unless it is renewed."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from slackbot.door import guarded
 from slackbot.identifiers import HOME_OPENED, Action, Command, View
@@ -12,6 +13,7 @@ from slackbot.listeners.force_rollback import force_rollback_pressed, force_roll
 from slackbot.listeners.fraud_rollback import breach_revert_pressed, fraud_rollback_submitted, fraud_rollback_typed
 from slackbot.listeners.postpone import postpone_pressed, postpone_submitted
 from slackbot.listeners.status import fraud_status_typed, home_opened
+from slackbot.metrics import Outcome
 from slackbot.payloads import HomeOpened, Press, SlashCommand, Submission
 
 if TYPE_CHECKING:
@@ -37,44 +39,47 @@ COMMANDS: Mapping[Command, Callable[[Bot, SlashCommand], None]] = {
 }
 
 Body = dict[str, Any]
+T = TypeVar("T")
 
 
 def add_routes(app: App, bot: Bot) -> None:
     for action, pressed in PRESSES.items():
-        app.action(action.value)(_pressed(pressed, bot))
+        app.action(action.value)(_acknowledged_first(action, bot, Press.parse, pressed))
     for view, submitted in SUBMISSIONS.items():
-        app.view(view.value)(_submitted(submitted, bot))
+        app.view(view.value)(_submitted(view, bot, submitted))
     for command, typed in COMMANDS.items():
-        app.command(command.value)(_typed(typed, bot))
-    app.event(HOME_OPENED)(_opened(bot))
+        app.command(command.value)(_acknowledged_first(command, bot, SlashCommand.parse, typed))
+    app.event(HOME_OPENED)(_acknowledged_first(HOME_OPENED, bot, HomeOpened.parse, home_opened))
 
 
-def _pressed(listener: Callable[[Bot, Press], None], bot: Bot) -> Callable[..., None]:
+def _acknowledged_first(
+    kind: str, bot: Bot, parse: Callable[[Body], T], listener: Callable[[Bot, T], None]
+) -> Callable[..., None]:
+    """What is delivered again is acknowledged again, and that is all."""
+
     def handle(ack: Ack, body: Body) -> None:
-        ack()
-        guarded(bot, body, ack, lambda: listener(bot, Press.parse(body)))
+        is_new = bot.answers.note(body, ack())
+        with bot.metrics.press(kind) as note:
+            if is_new:
+                own = replace(bot, note=note)
+                guarded(own, body, ack, lambda: listener(own, parse(body)))
+            else:
+                note(Outcome.REPEATED)
 
     return handle
 
 
-def _typed(listener: Callable[[Bot, SlashCommand], None], bot: Bot) -> Callable[..., None]:
+def _submitted(kind: str, bot: Bot, listener: Callable[[Bot, Submission, Ack], None]) -> Callable[..., None]:
+    """The acknowledgement tells the person something, so the same one is given again."""
+
     def handle(ack: Ack, body: Body) -> None:
-        ack()
-        guarded(bot, body, ack, lambda: listener(bot, SlashCommand.parse(body)))
-
-    return handle
-
-
-def _opened(bot: Bot) -> Callable[..., None]:
-    def handle(ack: Ack, body: Body) -> None:
-        ack()
-        guarded(bot, body, ack, lambda: home_opened(bot, HomeOpened.parse(body)))
-
-    return handle
-
-
-def _submitted(listener: Callable[[Bot, Submission, Ack], None], bot: Bot) -> Callable[..., None]:
-    def handle(ack: Ack, body: Body) -> None:
-        guarded(bot, body, ack, lambda: listener(bot, Submission.parse(body), ack))
+        with bot.metrics.press(kind) as note:
+            if (given := bot.answers.given(body)) is not None:
+                ack.response = given
+                note(Outcome.REPEATED)
+                return
+            own = replace(bot, note=note)
+            guarded(own, body, ack, lambda: listener(own, Submission.parse(body), ack))
+            bot.answers.note(body, ack.response)
 
     return handle

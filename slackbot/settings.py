@@ -37,6 +37,10 @@ class BotSettings(BaseSettings):
         default=None, validation_alias="SLACK_SIGNING_SECRET", description="signing secret of the Slack app, for HTTP"
     )
     bot_host: str = Field(default="127.0.0.1", description="address that `fraud-ab bot --http` listens on")
+    bot_metrics_port: int | None = Field(
+        default=None, ge=1, le=65535, description="port of the app's /healthz, /readyz and /metrics; without it: none"
+    )
+    metrics_host: str = _shared("metrics_host")
 
 
 def load_bot_settings(*, is_http: bool) -> BotSettings:

@@ -11,10 +11,12 @@ from flows.settings import read_policy
 from slackbot.bot import Bot
 from slackbot.directory import Directory
 from slackbot.emergency import Emergency
+from slackbot.late_messages import LateMessages
 from slackbot.periodic_checks import PeriodicChecks
 from slackbot.prefect_gateway import PrefectGateway
 from slackbot.publisher import Publisher, slack_client
 from slackbot.reconciler import Reconciler
+from slackbot.redrawing import Redrawer
 
 if TYPE_CHECKING:
     from slackbot.settings import BotSettings
@@ -24,7 +26,8 @@ PERSON_SECONDS = 3.0  # a person waits for the answer; what Prefect has not take
 
 
 def build_bot(settings: BotSettings) -> tuple[Bot, tuple[PeriodicChecks, ...]]:
-    """The bot and its threads, not started: one delivers what is decided, one needs Kubernetes alone and finishes reverts."""
+    """The bot and its threads, not started: one delivers what is decided, one says what Slack did not take, one finishes reverts
+    (it needs Kubernetes alone)."""
     policy = read_policy(settings.policy_file)
     decision_log = SqlDecisionLog(settings.decision_log_url)
     client = slack_client(settings.slack_bot_token.get_secret_value(), settings.slack_api_url)
@@ -33,7 +36,6 @@ def build_bot(settings: BotSettings) -> tuple[Bot, tuple[PeriodicChecks, ...]]:
     reconciler = Reconciler(
         decision_log,
         SqlExecutions(settings.decision_log_url),
-        publisher,
         PrefectGateway(ui_url=settings.prefect_ui_url),
     )
     settling = PeriodicChecks("settling", {"settle": emergency.settle}, period_seconds=SETTLE_SECONDS)
@@ -46,5 +48,6 @@ def build_bot(settings: BotSettings) -> tuple[Bot, tuple[PeriodicChecks, ...]]:
         emergency=emergency,
         gateway=PrefectGateway(ui_url=settings.prefect_ui_url, call_seconds=PERSON_SECONDS),
         nudge=reconciler.nudge,
+        redrawer=Redrawer(publisher),
     )
-    return bot, (reconciler, settling)
+    return bot, (reconciler, LateMessages(decision_log, publisher), settling)

@@ -4,6 +4,9 @@ An answer is one conditional UPDATE, so that of any number of presses in any num
 it was in time is for the database's clock to say. Its record is appended in the same transaction; the journal's table refuses
 every UPDATE and DELETE.
 
+Where two people have to confirm, the first confirmation is such an UPDATE with its record too: it fills a place that is empty
+once, and the answer's own UPDATE counts only where somebody else has filled it.
+
 A test's round is asked once, whoever asks. When a flow run was replaced (deleted, or started anew for the same test), the new run
 reads the stored question, with the evidence that people have seen, and takes it over: from then on the answer is delivered to it.
 The replaced run finds another run's id in the question and ends.
@@ -16,27 +19,24 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    DDL,
-    CheckConstraint,
-    Column,
-    ColumnElement,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    UniqueConstraint,
-    event,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import ColumnElement, insert, or_, select, update
 
-from flows.database import Database, UtcTime, database_now
-from flows.decision_json import claim_to_json, request_from_json, request_to_json
-from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Person, due_after, refuse_postponement
+from flows.database import Database, database_now
+from flows.decision_json import claim_to_json, first_confirmation_to_json, request_from_json, request_to_json
+from flows.decision_tables import decisions as _decisions
+from flows.decision_tables import metadata
+from flows.decision_tables import records as _records
+from flows.domain.decision import (
+    Choice,
+    Claim,
+    Confirmation,
+    Decision,
+    DecisionRequest,
+    Person,
+    due_after,
+    refuse_confirmation,
+    refuse_postponement,
+)
 from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind, record_hash
 from flows.domain.errors import AlreadyDecided, EvidenceChanged, UnknownDecision
 
@@ -49,67 +49,12 @@ EXPIRY = Person(id="expiry", name="nobody")
 FIRST_REPAIR_PAUSE, LONGEST_REPAIR_PAUSE = timedelta(seconds=30), timedelta(hours=1)
 _CHAIN_LOCK = 0x_F4AD_AB02
 
-_metadata = MetaData()
-_decisions = Table(
-    "decisions",
-    _metadata,
-    Column("decision_id", Text, primary_key=True),
-    Column("test_id", Text, nullable=False),
-    Column("round", Integer, nullable=False),
-    Column("flow_run_id", Text, nullable=False),
-    Column("evidence_digest", Text, nullable=False),
-    Column("request", Text, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("deadline", UtcTime, nullable=False),
-    Column("status", Text, nullable=False, default="pending"),
-    Column("choice", Text),
-    Column("actor_id", Text),
-    Column("actor_name", Text),
-    Column("reason", Text),
-    Column("claimed_at", UtcTime),
-    Column("due_at", UtcTime),
-    Column("consumed_at", UtcTime),
-    Column("repairs", Integer, nullable=False, default=0),
-    Column("next_repair_at", UtcTime),
-    UniqueConstraint("test_id", "round"),
-    CheckConstraint("status IN ('pending', 'claimed')"),
-    CheckConstraint("(status = 'claimed') = (choice IS NOT NULL AND claimed_at IS NOT NULL)"),
-    CheckConstraint("consumed_at IS NULL OR status = 'claimed'"),
-    Index("decisions_at_work", "status", "consumed_at", "deadline"),
-)
-_records = Table(
-    "decision_records",
-    _metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=False),
-    Column("kind", Text, nullable=False),
-    Column("decision_id", Text, nullable=False),
-    Column("at", UtcTime, nullable=False),
-    Column("occurrence", Integer, nullable=False),
-    Column("payload", Text, nullable=False),
-    Column("previous_hash", Text, nullable=False, unique=True),
-    Column("hash", Text, nullable=False),
-    UniqueConstraint("kind", "decision_id", "occurrence"),
-)
-_REFUSE_IN_POSTGRESQL = """
-CREATE OR REPLACE FUNCTION decision_records_are_kept() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION 'decision_records are only appended to'; END $$;
-CREATE OR REPLACE TRIGGER decision_records_are_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON decision_records
-FOR EACH STATEMENT EXECUTE FUNCTION decision_records_are_kept()
-"""
-_REFUSE_IN_SQLITE = """
-CREATE TRIGGER IF NOT EXISTS decision_records_refuse_{what} BEFORE {what} ON decision_records
-BEGIN SELECT RAISE(ABORT, 'decision_records are only appended to'); END
-"""
-event.listen(_records, "after_create", DDL(_REFUSE_IN_POSTGRESQL).execute_if(dialect="postgresql"))
-for _what in ("UPDATE", "DELETE"):
-    event.listen(_records, "after_create", DDL(_REFUSE_IN_SQLITE.format(what=_what)).execute_if(dialect="sqlite"))
-
 
 class SqlDecisionLog:
     """The decision log at a SQLAlchemy URL (PostgreSQL or a SQLite file)."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url, _metadata, "the decision log")
+        self._database = Database(url, metadata, "the decision log")
 
     def close(self) -> None:
         self._database.close()
@@ -154,21 +99,33 @@ class SqlDecisionLog:
         actor: Person,
         reason: str,
         postponed_until: datetime | None = None,
+        wanted_frauds: int | None = None,
     ) -> Decision:
         """Answer a pending decision; see the port. An expiry counts only after the deadline, everything else only before.
 
         Raises:
-            PostponementRefused: a postponement that the policy does not allow; the decision is still pending.
+            PostponementRefused, ConfirmationRefused: not allowed by the policy; the decision is still pending.
         """
         with self._database.transaction(f"answering {decision_id}") as connection:
-            decision = _read(connection, decision_id)
-            if choice is Choice.POSTPONE and decision.is_pending:
-                refuse_postponement(decision.request, postponed_until, _now(connection))
+            decision, now = _read(connection, decision_id), _now(connection)
+            _refuse(decision, choice, actor, postponed_until, wanted_frauds, now)
+            needs_second = choice is Choice.CONFIRM and decision.request.needs_two_people
+            if needs_second and self._confirm_first(connection, decision_id, evidence_digest, actor, reason):
+                return _read(connection, decision_id)
             due_at = due_after(decision.request, choice, postponed_until)
-            claim = {"choice": choice, "actor_id": actor.id, "actor_name": actor.name, "reason": reason, "due_at": due_at}
-            claimed = self._claim(connection, decision_id, evidence_digest, choice, claim)
+            claim = {
+                "choice": choice,
+                "actor_id": actor.id,
+                "actor_name": actor.name,
+                "reason": reason,
+                "due_at": due_at,
+                "wanted_frauds": wanted_frauds,
+            }
+            second = [_decisions.c.first_actor_id != actor.id] if needs_second else []
+            claimed = self._claim(connection, decision_id, evidence_digest, choice, claim, *second)
             if claimed is None:
                 now, decision = _now(connection), _read(connection, decision_id)
+                _refuse(decision, choice, actor, postponed_until, wanted_frauds, now)
                 raise _why_not(decision, evidence_digest, now)
             return claimed
 
@@ -194,6 +151,15 @@ class SqlDecisionLog:
         is_due = or_(_decisions.c.due_at.is_(None), _decisions.c.due_at <= database_now())
         with self._database.transaction("looking for undelivered decisions", read_only=True) as connection:
             return _all(connection, _decisions.c.status == "claimed", _decisions.c.consumed_at.is_(None), is_due)
+
+    def waiting_for_frauds(self) -> Sequence[Decision]:
+        with self._database.transaction("looking for who waits for frauds", read_only=True) as connection:
+            return _all(connection, *_waits_for_frauds())
+
+    def wake(self, decision_id: str) -> bool:
+        with self._database.transaction(f"waking {decision_id}") as connection:
+            woken = update(_decisions).where(_decisions.c.decision_id == decision_id, *_waits_for_frauds())
+            return connection.execute(woken.values(due_at=database_now())).rowcount == 1
 
     def begin_repair(self, decision_id: str) -> bool:
         with self._database.transaction(f"beginning to repair {decision_id}") as connection:
@@ -252,19 +218,33 @@ class SqlDecisionLog:
         with self._database.transaction("reading the records", read_only=True) as connection:
             return [_record(row) for row in connection.execute(query)]
 
-    def _claim(
-        self, connection: Connection, decision_id: str, evidence_digest: str, choice: Choice, claim: Mapping[str, object]
-    ) -> Decision | None:
-        """The one conditional UPDATE and its record; None when it did not apply."""
-        late, in_time = _decisions.c.deadline <= database_now(), _decisions.c.deadline > database_now()
+    def _confirm_first(self, connection: Connection, decision_id: str, evidence_digest: str, actor: Person, reason: str) -> bool:
+        """The first of two confirmations and its record; False when it did not apply, because somebody was first already, say."""
+        first = {"first_actor_id": actor.id, "first_actor_name": actor.name, "first_reason": reason}
         updated = connection.execute(
             update(_decisions)
-            .where(
-                _decisions.c.decision_id == decision_id,
-                _decisions.c.status == "pending",
-                _decisions.c.evidence_digest == evidence_digest,
-                late if choice is Choice.EXPIRE else in_time,
-            )
+            .where(*_open(decision_id, evidence_digest, Choice.CONFIRM), _decisions.c.first_actor_id.is_(None))
+            .values(first_confirmed_at=database_now(), **first)
+        )
+        if updated.rowcount == 0:
+            return False
+        payload = first_confirmation_to_json(_read(connection, decision_id))
+        self._append(connection, RecordKind.CONFIRMED_FIRST, decision_id, payload)
+        return True
+
+    def _claim(
+        self,
+        connection: Connection,
+        decision_id: str,
+        evidence_digest: str,
+        choice: Choice,
+        claim: Mapping[str, object],
+        *also: ColumnElement[bool],
+    ) -> Decision | None:
+        """The one conditional UPDATE and its record; None when it did not apply."""
+        updated = connection.execute(
+            update(_decisions)
+            .where(*_open(decision_id, evidence_digest, choice), *also)
             .values(status="claimed", claimed_at=database_now(), **claim)
         )
         if updated.rowcount == 0:
@@ -300,6 +280,34 @@ def _now(connection: Connection) -> datetime:
     return connection.execute(select(database_now())).scalar_one()
 
 
+def _open(decision_id: str, evidence_digest: str, choice: Choice) -> tuple[ColumnElement[bool], ...]:
+    """While these hold, the decision may be answered so."""
+    late, in_time = _decisions.c.deadline <= database_now(), _decisions.c.deadline > database_now()
+    return (
+        _decisions.c.decision_id == decision_id,
+        _decisions.c.status == "pending",
+        _decisions.c.evidence_digest == evidence_digest,
+        late if choice is Choice.EXPIRE else in_time,
+    )
+
+
+def _waits_for_frauds() -> tuple[ColumnElement[bool], ...]:
+    c = _decisions.c
+    return c.status == "claimed", c.consumed_at.is_(None), c.wanted_frauds.is_not(None), c.due_at > database_now()
+
+
+def _refuse(
+    decision: Decision, choice: Choice, actor: Person, until: datetime | None, wanted_frauds: int | None, now: datetime
+) -> None:
+    """What the policy does not allow of an answer that would still be in time."""
+    if not decision.is_pending or decision.deadline <= now:
+        return
+    if choice is Choice.POSTPONE:
+        refuse_postponement(decision.request, until, now, wanted_frauds)
+    if choice is Choice.CONFIRM:
+        refuse_confirmation(decision, actor.id)
+
+
 def _all(connection: Connection, *wanted: ColumnElement[bool]) -> list[Decision]:
     newest_first = (_decisions.c.created_at.desc(), _decisions.c.round.desc())
     return [_decision(row) for row in connection.execute(select(_decisions).where(*wanted).order_by(*newest_first))]
@@ -313,15 +321,18 @@ def _read(connection: Connection, decision_id: str) -> Decision:
 
 
 def _decision(row: Row[Any]) -> Decision:
-    claim = None
+    first = claim = None
+    if row.first_actor_id is not None:
+        first = Confirmation(Person(row.first_actor_id, row.first_actor_name), row.first_reason, row.first_confirmed_at)
     if row.status == "claimed":
         actor = Person(row.actor_id, row.actor_name)
-        claim = Claim(Choice(row.choice), actor, row.reason, claimed_at=row.claimed_at, due_at=row.due_at)
+        claim = Claim(Choice(row.choice), actor, row.reason, row.claimed_at, row.due_at, row.wanted_frauds, first)
     return Decision(
         request=replace(request_from_json(row.request), flow_run_id=row.flow_run_id),
         created_at=row.created_at,
         deadline=row.deadline,
         claim=claim,
+        first_confirmation=first,
         consumed_at=row.consumed_at,
     )
 

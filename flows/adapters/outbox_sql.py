@@ -2,7 +2,8 @@
 
 One row per message. Who holds the row's lock may post or redraw it; the others wait and then see where it is. An attempt is
 counted and committed *before* the lock of the block is taken: a process that dies after Slack has the message and before its
-place is stored leaves a count without a place, and the next one looks in Slack before it posts.
+place is stored leaves a count without a place, and the next one looks in Slack before it posts. What Slack did not take is
+kept in its row with all that it takes to say it later.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Integer, MetaData, Table, Text, select, update
+from sqlalchemy import Column, Integer, MetaData, Table, Text, func, select, update
 from sqlalchemy.engine import make_url
 
 from flows.database import Database, UtcTime, database_now
-from flows.ports import PostedMessage
+from flows.ports import KeptMessage, PostedMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
     from sqlalchemy import Select
     from sqlalchemy.engine import Connection, Row
@@ -33,6 +34,9 @@ _outbox = Table(
     Column("attempts", Integer, nullable=False, default=0),
     Column("ts", Text),
     Column("content_digest", Text),
+    Column("kept", Text),
+    Column("kept_at", UtcTime),
+    Column("kept_times", Integer, nullable=False, default=0),
     Column("changed_at", UtcTime, nullable=False, default=database_now()),
 )
 
@@ -88,6 +92,26 @@ class SqlOutbox:
         with self._database.transaction(f"looking for the message {key}", read_only=True) as connection:
             row = connection.execute(_row(key)).one_or_none()
         return _message(row) if row else None
+
+    def keep(self, key: str, channel: str, content: str) -> None:
+        with self._database.transaction(f"keeping the message {key}") as connection:
+            self._database.insert_if_new(connection, _outbox, key=key, channel=channel)
+            first = {
+                "kept": func.coalesce(_outbox.c.kept, content),
+                "kept_at": func.coalesce(_outbox.c.kept_at, database_now()),
+                "kept_times": _outbox.c.kept_times + 1,
+            }
+            connection.execute(update(_outbox).where(_outbox.c.key == key).values(**first))
+
+    def kept(self) -> Sequence[KeptMessage]:
+        query = select(_outbox).where(_outbox.c.kept.is_not(None)).order_by(_outbox.c.kept_at, _outbox.c.key)
+        with self._database.transaction("looking for messages that are kept", read_only=True) as connection:
+            return [KeptMessage(row.key, row.kept, row.kept_at, row.kept_times) for row in connection.execute(query)]
+
+    def drop(self, message: KeptMessage) -> None:
+        with self._database.transaction(f"dropping the kept message {message.key}") as connection:
+            same = (_outbox.c.key == message.key, _outbox.c.kept_times == message.times)
+            connection.execute(update(_outbox).where(*same).values(kept=None, kept_at=None))
 
     def close(self) -> None:
         self._database.close()

@@ -32,13 +32,17 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class ABTest:
-    """Baseline and candidate, the start of exposure (UTC) and the MLflow run that carries the test's documents."""
+    """Baseline and candidate, the start of exposure (UTC) and the MLflow run that carries the test's documents.
+
+    `initiator`: the Slack user id of the person who started it; empty when nobody said.
+    """
 
     test_id: str
     baseline: Model
     candidate: Model
     started_at: datetime
     experiment_run_id: str
+    initiator: str = ""
 
     def model(self, arm: Arm) -> Model:
         return self.baseline if arm is Arm.BASELINE else self.candidate

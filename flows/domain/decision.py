@@ -9,7 +9,7 @@ from typing import assert_never
 
 from flows.domain.ab_test import ABTest
 from flows.domain.action_plan import ActionPlan
-from flows.domain.errors import PostponementRefused, PromotionUndone
+from flows.domain.errors import ConfirmationRefused, PostponementRefused, PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.verdict import Verdict, VerdictKind
@@ -41,14 +41,31 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The first of the two confirmations that a promotion needs under `two_person`; alone it changes nothing."""
+
+    actor: Person
+    reason: str
+    confirmed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """The one answer that a decision has. `due_at`: when to evaluate again (postponed or extended), else None."""
+    """The one answer that a decision has.
+
+    Attributes:
+        due_at: when to evaluate again (postponed or extended), at the latest where `wanted_frauds` is given; else None.
+        wanted_frauds: postponed until the evidence rests on so many labelled frauds; None: until `due_at`.
+        first: the confirmation before this answer, where two are needed; it counts for nothing unless this is the second.
+    """
 
     choice: Choice
     actor: Person
     reason: str
     claimed_at: datetime
     due_at: datetime | None = None
+    wanted_frauds: int | None = None
+    first: Confirmation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +110,31 @@ class DecisionRequest:
     def decision_id(self) -> str:
         return f"{self.test.test_id}-{self.round}"
 
+    @property
+    def frauds_seen(self) -> int | None:
+        """The labelled frauds that the comparison rests on: in pairs those that both models scored, in a split those of both."""
+        return self.evidence.outcomes.compared_frauds if self.evidence is not None else None
+
+    @property
+    def needs_two_people(self) -> bool:
+        """Whether a confirmation promotes, and the policy that was asked by lets nobody do that alone."""
+        return self.verdict.kind is VerdictKind.PROMOTE and self.policy is not None and self.policy.two_person
+
+    @property
+    def bars_initiator(self) -> bool:
+        """Whether a confirmation promotes, and the policy that was asked by does not let the test's initiator do that."""
+        return self.verdict.kind is VerdictKind.PROMOTE and self.policy is not None and not self.policy.initiator_may_promote
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A request as the decision log has it; `claim` is None while it is pending."""
+    """A request as the decision log has it; `claim` is None while it is pending, maybe with a first confirmation."""
 
     request: DecisionRequest
     created_at: datetime
     deadline: datetime
     claim: Claim | None = None
+    first_confirmation: Confirmation | None = None
     consumed_at: datetime | None = None
 
     @property
@@ -152,12 +185,41 @@ def due_after(decision: DecisionRequest, choice: Choice, postponed_until: dateti
     return postponed_until if choice is Choice.POSTPONE else decision.next_look_at
 
 
-def refuse_postponement(request: DecisionRequest, until: datetime | None, now: datetime) -> None:
+def refuse_confirmation(decision: Decision, person_id: str) -> None:
+    """Check who confirms: where the policy says so not whoever started the test, and nobody is two people.
+
+    Only a confirmation that promotes is checked; everything towards safety is open to one person.
+
+    Raises:
+        ConfirmationRefused: the sentences say why and what can be done instead.
+    """
+    request, first = decision.request, decision.first_confirmation
+    if request.bars_initiator and not request.test.initiator:
+        raise ConfirmationRefused(
+            "This promotion cannot be confirmed: the policy does not let whoever started a test promote its candidate, and who "
+            "started this one is not known. You can postpone it or force a rollback, and name the initiator of the next test"
+        )
+    if request.bars_initiator and request.test.initiator == person_id:
+        raise ConfirmationRefused(
+            "You started this test, and the policy does not let its initiator promote the candidate. "
+            "You can ask somebody else who may, or postpone it, or force a rollback"
+        )
+    if first is not None and first.actor.id == person_id:
+        raise ConfirmationRefused(
+            f"You have confirmed this already, at {first.confirmed_at:%Y-%m-%d %H:%M} UTC, and that is kept; a second person has "
+            "to confirm before the candidate is promoted. You can ask somebody else who may, or force a rollback"
+        )
+
+
+def refuse_postponement(
+    request: DecisionRequest, until: datetime | None, now: datetime, wanted_frauds: int | None = None
+) -> None:
     """Check a postponement: into the future, not past the last look, and no more often than the policy allows.
 
     Args:
         until: when to evaluate again (UTC).
         now: the decision log's clock.
+        wanted_frauds: of a postponement until so many are seen, at the latest `until`.
 
     Raises:
         PostponementRefused: it is not allowed; the sentence says why and what can be done instead.
@@ -167,6 +229,11 @@ def refuse_postponement(request: DecisionRequest, until: datetime | None, now: d
     if request.postponements_left <= 0:
         raise PostponementRefused(
             "the test was postponed as often as the policy allows (max_postponements): confirm, or force a rollback"
+        )
+    seen = request.frauds_seen
+    if wanted_frauds is not None and seen is not None and seen >= wanted_frauds:
+        raise PostponementRefused(
+            f"{wanted_frauds:,} frauds are seen already (the evidence has {seen:,}): choose more, or a time"
         )
     if until is None or until <= now:
         raise PostponementRefused("a postponement needs a time in the future: choose a later one")

@@ -15,9 +15,11 @@ GENESIS = "sha256:" + "0" * 64
 class RecordKind(StrEnum):
     """What a record tells of; it is written after the thing has happened.
 
-    `FAILED`: a promotion failed, and not even putting it back could be done at once.
+    `CONFIRMED_FIRST`: the first of the two confirmations that a promotion needs. `FAILED`: a promotion failed, and not even
+    putting it back could be done at once.
     """
 
+    CONFIRMED_FIRST = "confirmed_first"
     DECIDED = "decided"
     FAILED = "failed"
     PROMOTED = "promoted"
@@ -32,7 +34,19 @@ class RecordKind(StrEnum):
     @property
     def is_outcome(self) -> bool:
         """Whether it tells what has come of a decision: not the answer itself, nor what was seen and tidied up later."""
-        return self not in (RecordKind.DECIDED, RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED)
+        answers = {RecordKind.CONFIRMED_FIRST, RecordKind.DECIDED}
+        return self not in answers | {RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED}
+
+    @property
+    def is_change(self) -> bool:
+        """Whether production is another one since."""
+        return self in (
+            RecordKind.PROMOTED,
+            RecordKind.BASELINE_KEPT,
+            RecordKind.COMPENSATED,
+            RecordKind.EMERGENCY_REVERT,
+            RecordKind.RETIRED,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,10 @@ class PostponementRefused(FraudABError):
     """This postponement is not allowed; the decision is still pending."""
 
 
+class ConfirmationRefused(FraudABError):
+    """This person may not confirm this promotion, or not again; the decision is still pending."""
+
+
 class UnknownDecision(FraudABError):
     """No decision has this id: the message or command is from another test or another installation."""
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _POSTPONEMENT = re.compile(
-    r"\d+ (second|minute|hour|day|week)s?|(tomorrow|next (mon|tues|wednes|thurs|fri|satur|sun)day) ([01]\d|2[0-3]):[0-5]\d"
+    r"\d+ (second|minute|hour|day|week)s?|[1-9]\d{0,8} frauds?|"
+    r"(tomorrow|next (mon|tues|wednes|thurs|fri|satur|sun)day) ([01]\d|2[0-3]):[0-5]\d"
 )
 
 
@@ -73,7 +74,8 @@ def _divides_an_hour(value: int) -> int:
 
 def _postponement(value: str) -> str:
     if not _POSTPONEMENT.fullmatch(value):
-        raise ValueError(f'{value!r} is no time to wait; write "4 hours", "3 days", "tomorrow 09:00" or "next monday 09:00"')
+        written = '"4 hours", "3 days", "tomorrow 09:00", "next monday 09:00" or "250 frauds"'
+        raise ValueError(f"{value!r} is nothing to wait for; write {written}")
     return value
 
 
@@ -277,6 +279,8 @@ class Policy(_Part):
     promoters: tuple[SlackId, ...] = ()
     rollbackers: tuple[SlackId, ...] = ()
     escalation: tuple[SlackId, ...] = ()
+    two_person: bool = False
+    initiator_may_promote: bool = True
     columns: FeedbackColumns = FeedbackColumns()
 
     @model_validator(mode="after")
@@ -307,6 +311,11 @@ class Policy(_Part):
                 "retire_after_hours must not be below bake_hours (0: the baseline's predictor stays)",
                 ("retire_after_hours", "bake_hours"),
                 0 < self.retire_after_hours < self.bake_hours,
+            ),
+            (
+                "two_person needs two promoters, or a user group of them",
+                ("two_person", "promoters"),
+                self.two_person and len(set(self.promoters)) == 1 and not self.promoters[0].startswith("S"),
             ),
             ("columns must all have different names", ("columns",), len(set(names)) != len(names)),
         ]

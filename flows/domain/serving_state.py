@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from flows.domain.ab_test import ABTest, Arm, Model
@@ -23,6 +23,7 @@ UNDONE_BECAUSE = "fraud-ab/undone-because"
 REVERT_TO = "fraud-ab/revert-to"
 INTENT = "fraud-ab/intent"
 UNRECORDED = "fraud-ab/unrecorded"
+REVERTED = "fraud-ab/reverted"
 TEST = "fraud-ab/test"
 CANDIDATE = "fraud-ab/candidate"
 GITOPS = "fraud-ab/gitops"
@@ -80,6 +81,11 @@ class ServingState:
     def unrecorded(self) -> tuple[Mapping[str, str], ...]:
         """Emergency reverts that no decision record tells of yet: who, when, why, from what."""
         return tuple(json.loads(self.annotations.get(UNRECORDED, "[]")))
+
+    @property
+    def reverted(self) -> Mapping[str, str]:
+        """The emergency reverts of the last hour, recorded or not: when (ISO 8601) by id."""
+        return json.loads(self.annotations.get(REVERTED, "{}"))
 
     @property
     def revert_to(self) -> Mapping[str, object] | None:
@@ -159,6 +165,8 @@ def only_these(state: ServingState, traffic: Mapping[str, int]) -> dict[str, int
 
 
 _SERVED = ("graph", "componentSpecs")
+REPEATED_WITHIN = timedelta(hours=1)
+"""For how long a revert's id is remembered: a signature of Slack is believed for five minutes."""
 
 
 def model_uri(spec: object) -> str:
@@ -297,7 +305,8 @@ def compensate_operation(state: ServingState, decision_id: str, epoch: int, why:
 def emergency_revert(state: ServingState, *, revert_id: str, actor: str, reason: str, at: datetime) -> ServingChange:
     """All traffic to the rollback point at once; takes no lock and supersedes whatever operation is open.
 
-    It always writes, also when the weights are right already, so that a running promotion sees the raised epoch and stops.
+    It always writes, also when the weights are right already, so that a running promotion sees the raised epoch and stops. Its id
+    stays on the deployment, so that the same press delivered again, recorded by then or not, does nothing.
     Is the baseline's predictor gone, it is restored at weight 0 with `intent` set; `finish_revert` switches when it is ready.
 
     Raises:
@@ -306,6 +315,7 @@ def emergency_revert(state: ServingState, *, revert_id: str, actor: str, reason:
     baseline, restore, is_pending = _rollback_point(state)
     entry = {"id": revert_id, "actor": actor, "reason": reason, "at": at.isoformat(), "epoch": str(state.epoch + 1)}
     entry["before"] = describe_serving(state)
+    lately = {one: moment for one, moment in state.reverted.items() if at - datetime.fromisoformat(moment) < REPEATED_WITHIN}
     return ServingChange(
         why=f"emergency revert by {actor}",
         traffic=None if is_pending else _all_traffic_to(state, baseline),
@@ -315,6 +325,7 @@ def emergency_revert(state: ServingState, *, revert_id: str, actor: str, reason:
             OPERATION: None,
             INTENT: _revert(baseline) if is_pending else None,
             UNRECORDED: json.dumps([*state.unrecorded, entry], sort_keys=True),
+            REVERTED: json.dumps(lately | {revert_id: entry["at"]}, sort_keys=True),
         },
     )
 

@@ -69,6 +69,15 @@ def unfit_registry(test: ABTest, entries: tuple[RegistryEntry, ...]) -> Iterable
             yield f"the registry has the candidate in charge ({entry}): baseline and candidate may have been exchanged"
 
 
+def unfit_initiator(test: ABTest, policy: Policy) -> Iterable[str]:
+    """What would keep anybody from promoting in the end: the policy bars the initiator, and nobody says who that is."""
+    if not policy.initiator_may_promote and not test.initiator:
+        yield (
+            "the policy does not let whoever starts a test promote its candidate (initiator_may_promote = false): "
+            'say who that is with initiator = "U…", your Slack user id, in the file of the test'
+        )
+
+
 def unfit_times(state: ServingState, test: ABTest, now: datetime) -> Iterable[str]:
     """What speaks against the start of exposure: it is to come, or before anybody was served by the candidate.
 

@@ -15,7 +15,7 @@ from flows.reports.charts import chart_in_words
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flows.domain.decision import Decision, DecisionRequest
+    from flows.domain.decision import Decision, DecisionRequest, Person
     from flows.domain.verdict import ModelMetrics, Verdict
 
 DOCUMENT_SCHEMA = 1
@@ -124,9 +124,15 @@ def _decided_by(decision: Decision) -> str:
     claim = decision.claim
     if claim is None:
         return ""
-    reason = f"; reason: {_text(claim.reason)}" if claim.reason else ""
-    who = f"{_text(claim.actor.name)} ({_text(claim.actor.id)})"
-    return f"Decided by {who}, {claim.choice}, {claim.claimed_at:%Y-%m-%d %H:%M} UTC{reason}."
+    first = (
+        f"First confirmed by {_answer(claim.first.actor, claim.first.confirmed_at, claim.first.reason)} " if claim.first else ""
+    )
+    return f"{first}Decided by {_answer(claim.actor, claim.claimed_at, claim.reason, claim.choice)}"
+
+
+def _answer(actor: Person, at: datetime, reason: str, choice: str = "") -> str:
+    parts = [f"{_text(actor.name)} ({_text(actor.id)})", choice, f"{at:%Y-%m-%d %H:%M} UTC"]
+    return ", ".join(part for part in parts if part) + (f"; reason: {_text(reason)}." if reason else ".")
 
 
 def _metrics(verdict: Verdict) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flows.domain.decision import Choice
+from flows.domain.decision import Choice, refuse_confirmation
 from slackbot.authorization import Permission
 from slackbot.bot import REFUSALS, Presser
 from slackbot.identifiers import Field
+from slackbot.messages import wording
 from slackbot.messages.modals import confirm_modal, notice_modal
 from slackbot.payloads import AskedQuestion, Press, Submission
 
@@ -22,6 +23,7 @@ def confirm_pressed(bot: Bot, press: Press) -> None:
     try:
         bot.require(Permission.DECIDE, presser.person)
         decision = bot.pending(question)
+        refuse_confirmation(decision, presser.person.id)
     except REFUSALS as refusal:
         bot.tell(presser, bot.explain(refusal, presser, question.decision_id))
         return
@@ -35,12 +37,16 @@ def confirm_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
     presser = Presser.of_modal(submission, asked)
     try:
         bot.require(Permission.DECIDE, presser.person)
-        bot.pending(asked)
+        refuse_confirmation(bot.pending(asked), presser.person.id)
     except REFUSALS as refusal:
         ack(response_action="update", view=notice_modal(bot.explain(refusal, presser, asked.decision_id)))
         return
     ack()
     try:
-        bot.claim(presser, asked, Choice.CONFIRM, submission.entered(Field.REASON))
+        decision = bot.claim(presser, asked, Choice.CONFIRM, submission.entered(Field.REASON))
     except REFUSALS as refusal:
         bot.tell(presser, bot.explain(refusal, presser, asked.decision_id))
+        return
+    if decision.is_pending:
+        bot.tell(presser, wording.confirmed_first(decision))
+        bot.ask_second_person(decision)

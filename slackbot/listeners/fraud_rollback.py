@@ -17,6 +17,7 @@ from slackbot.identifiers import Field
 from slackbot.messages import rollback_messages, wording
 from slackbot.messages.block_kit import section
 from slackbot.messages.modals import fraud_rollback_modal, notice_modal
+from slackbot.metrics import Outcome
 from slackbot.payloads import MAX_INPUT_CHARACTERS, AskedRollback, Press, SlashCommand, Submission
 
 if TYPE_CHECKING:
@@ -143,13 +144,16 @@ def _revert(bot: Bot, presser: Presser, revert_id: str, reason: str, only_promot
             only_promoted_by=only_promoted_by,
         )
     except Superseded as error:
+        bot.note(Outcome.REFUSED)
         logger.warning("not_reverted revert_id=%s actor=%s error=%s", revert_id, presser.person.id, error)
         bot.tell(presser, rollback_messages.not_reverted(*where, str(error)))
         return None
     except OutsideSystemError as error:
+        bot.note(Outcome.FAILED)
         logger.error("revert_failed revert_id=%s actor=%s error=%s", revert_id, presser.person.id, error)
         bot.tell(presser, rollback_messages.unreachable(*where, str(error)))
         return None
+    bot.note(Outcome.REVERTED)
     logger.warning("reverted revert_id=%s actor=%s epoch=%s", revert_id, presser.person.id, outcome.after.epoch)
     done = rollback_messages.rolled_back(outcome.before, outcome.after, presser.person.id, reason)
     bot.tell(presser, done)

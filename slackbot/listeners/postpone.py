@@ -1,4 +1,4 @@
-"""Postpone…: choose when to evaluate again, in one's own time zone, then claim the decision."""
+"""Postpone…: choose when to evaluate again, in one's own time zone or by the frauds seen, then claim the decision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slackbot.bot import REFUSALS, Presser
 from slackbot.identifiers import Field
 from slackbot.messages.modals import notice_modal, postpone_modal
 from slackbot.payloads import AskedQuestion, Press, Submission
-from slackbot.postponements import moment, needs_time_zone
+from slackbot.postponements import moment, needs_time_zone, wanted_frauds
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,8 +43,10 @@ def postpone_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
     try:
         bot.require(Permission.DECIDE, presser.person)
         decision, now = bot.pending(asked), bot.decision_log.now()
-        until = _until(bot, submission.entered(Field.UNTIL), presser, now)
-        refuse_postponement(decision.request, until, now)
+        words = _offered(bot, submission.entered(Field.UNTIL))
+        frauds = wanted_frauds(words)
+        until = _until(bot, words, presser, now) if frauds is None else decision.request.horizon_at
+        refuse_postponement(decision.request, until, now, frauds)
     except PostponementRefused as refusal:
         ack(response_action="errors", errors={Field.UNTIL: f"{refusal}."})
         return
@@ -53,14 +55,19 @@ def postpone_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
         return
     ack()
     try:
-        bot.claim(presser, asked, Choice.POSTPONE, submission.entered(Field.REASON), until=until)
+        reason = submission.entered(Field.REASON)
+        bot.claim(presser, asked, Choice.POSTPONE, reason, until=until, wanted_frauds=frauds)
     except REFUSALS as refusal:
         bot.tell(presser, bot.explain(refusal, presser, asked.decision_id))
 
 
-def _until(bot: Bot, words: str, presser: Presser, now: datetime) -> datetime:
+def _offered(bot: Bot, words: str) -> str:
     if words not in bot.policy.postponements:
-        raise PostponementRefused("the policy no longer offers this time: close this and press Postpone… again")
+        raise PostponementRefused("the policy no longer offers this: close this and press Postpone… again")
+    return words
+
+
+def _until(bot: Bot, words: str, presser: Presser, now: datetime) -> datetime:
     if not needs_time_zone(words):
         return moment(words, now.astimezone(UTC), ZoneInfo("UTC"))
     zone = bot.directory.time_zone(presser.person.id)

@@ -19,6 +19,7 @@ Style = Literal["primary", "danger"]
 
 MESSAGE_BYTES = 6000
 LONGEST_WORD = 48
+MENTIONED = 15
 _LOOKALIKES = str.maketrans({"*": "∗", "~": "∼", "`": "ˋ"})
 _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _EDGE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
@@ -86,13 +87,23 @@ def _without_middle(word: re.Match[str]) -> str:
 
 
 def mention(slack_ids: Sequence[str]) -> str:
-    """User and user group ids as Slack shows them: `@ana or @fraud-on-call`."""
-    return " or ".join(f"<!subteam^{one}>" if one.startswith("S") else f"<@{one}>" for one in slack_ids)
+    """User and user group ids as Slack shows them: `@ana or @fraud-on-call`; of very many the first, and how many more."""
+    shown = [f"<!subteam^{one}>" if one.startswith("S") else f"<@{one}>" for one in slack_ids[:MENTIONED]]
+    more = [f"{len(slack_ids) - MENTIONED} more"] if len(slack_ids) > MENTIONED else []
+    return " or ".join([*shown, *more])
 
 
 def local_time(at: datetime) -> str:
     """A moment in each reader's own time; UTC where that cannot be shown."""
     return f"<!date^{int(at.timestamp())}^{{date_short_pretty}} {{time}}|{at:%Y-%m-%d %H:%M} UTC>"
+
+
+def iso_time(text: str) -> str:
+    """A moment that is kept as ISO text; as it is where it cannot be read."""
+    try:
+        return local_time(datetime.fromisoformat(text))
+    except ValueError:
+        return escape(text)
 
 
 def link(url: str, label: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from slackbot.identifiers import Action
-from slackbot.messages.block_kit import SlackMessage, actions, button, context, escape, header, plain, section
+from slackbot.messages.block_kit import SlackMessage, actions, button, context, escape, header, section
+from slackbot.messages.short_names import brief
 from slackbot.payloads import MAX_INPUT_CHARACTERS, Alarm
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ def breach_message(test: ABTest, decision_id: str, breach: Breach, *, is_reverte
         breach: seen in two windows after one another.
         is_reverted: Kubernetes has accepted an automatic revert.
     """
-    candidate, baseline = plain(test.candidate.name), plain(test.baseline.name)
+    candidate, baseline = brief(test.candidate.name), brief(test.baseline.name)
     found = f"*{escape(breach.kind.words)}*: {escape(breach.found)}"
-    about = context(f"After the promotion by {escape(decision_id)}. Seen in two windows after one another.")
+    about = context(f"After the promotion by {escape(brief(decision_id))}. Seen in two windows after one another.")
     if is_reverted:
         title = f"{candidate} broke a limit and was reverted"
         done = f"The policy says `auto_revert`: all traffic goes to {escape(baseline)}."

@@ -8,6 +8,7 @@ from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Field, View
 from slackbot.messages import wording
 from slackbot.messages.block_kit import Json, context, escape, local_time, modal, section, select, text_input
+from slackbot.messages.short_names import brief, with_short_names
 from slackbot.messages.verdict_message import changes
 from slackbot.payloads import MAX_INPUT_CHARACTERS, AskedQuestion, AskedRollback
 
@@ -21,24 +22,27 @@ _MULTIPLE_WAYS = "Everything that follows (registry, documents, records) does no
 
 def confirm_modal(decision: Decision, asked: AskedQuestion) -> Json:
     """The exact change, now → after."""
-    request = decision.request
+    request = with_short_names(decision.request)
     kind = request.verdict.kind
     blocks = [section(wording.if_confirmed(request))]
     if kind is not VerdictKind.INCONCLUSIVE:
         blocks.append(section("*Now → after*\n" + "\n".join(changes(request.plan))))
+    if rules := wording.who_confirms(decision):
+        blocks.append(section(rules))
     blocks.append(_reason())
+    is_first = request.needs_two_people and decision.first_confirmation is None
     return modal(
         wording.CONFIRM_TITLE[kind],
         blocks,
-        submit=wording.CONFIRM_SUBMIT[kind],
+        submit=wording.CONFIRM_FIRST if is_first else wording.CONFIRM_SUBMIT[kind],
         callback_id=View.CONFIRM,
         private_metadata=asked.to_json(),
     )
 
 
 def postpone_modal(decision: Decision, asked: AskedQuestion, choices: Sequence[str]) -> Json:
-    """When to evaluate again; a time of day is in the time zone of who chooses."""
-    options = [(f"{choice} (your time)" if ":" in choice else f"in {choice}", choice) for choice in choices]
+    """When to evaluate again: a time of day in the time zone of who chooses, or a number of frauds."""
+    options = [(wording.postponement(choice), choice) for choice in choices]
     left = decision.request.postponements_left
     horizon = decision.request.horizon_at
     limit = f" The last look is due {local_time(horizon)}." if horizon else ""
@@ -48,7 +52,7 @@ def postpone_modal(decision: Decision, asked: AskedQuestion, choices: Sequence[s
             section("The traffic stays as it is. The test is evaluated again then, and you are asked anew."),
             select(Field.UNTIL, "Evaluate again", options),
             _reason(),
-            context(f"Postponements left, with this one: {left}.{limit}"),
+            context(f"Postponements left, with this one: {left}.{limit}{wording.frauds_so_far(decision.request, choices)}"),
         ],
         submit="Postpone",
         callback_id=View.POSTPONE,
@@ -58,7 +62,7 @@ def postpone_modal(decision: Decision, asked: AskedQuestion, choices: Sequence[s
 
 def force_rollback_modal(asked: AskedQuestion) -> Json:
     """Opened from a verdict message; nothing has to be looked up for it."""
-    said = f"All traffic goes to the baseline at once and {escape(asked.decision_id)} is answered with it."
+    said = f"All traffic goes to the baseline at once and {escape(brief(asked.decision_id))} is answered with it."
     return _rollback_modal(said, View.FORCE_ROLLBACK, asked.to_json())
 
 

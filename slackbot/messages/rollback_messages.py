@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 from flows.domain.action_plan import describe_traffic
 from flows.domain.serving_state import describe_serving, only_these
 from slackbot.identifiers import Command
-from slackbot.messages.block_kit import SlackMessage, escape, header, link, mention, plain, quote, section
+from slackbot.messages.block_kit import SlackMessage, escape, header, iso_time, link, mention, plain, quote, section
+from slackbot.messages.short_names import brief
 
 if TYPE_CHECKING:
     from flows.domain.serving_state import ServingState
 
 HELP = "\n".join(
     (
-        f"`{Command.FRAUD_ROLLBACK}` opens a form with the cause preset",
-        f"`{Command.FRAUD_ROLLBACK} now [cause]` sends all traffic to the baseline at once",
-        f"`{Command.FRAUD_ROLLBACK} preview` shows what would change",
-        f"`{Command.FRAUD_ROLLBACK} help` shows this",
+        f"• `{Command.FRAUD_ROLLBACK}` opens a form with the cause preset",
+        f"• `{Command.FRAUD_ROLLBACK} now [cause]` sends all traffic to the baseline at once",
+        f"• `{Command.FRAUD_ROLLBACK} preview` shows what would change",
+        f"• `{Command.FRAUD_ROLLBACK} help` shows this",
     )
 )
 
@@ -60,7 +61,9 @@ def _others(before: ServingState, after: ServingState) -> str:
         lines.append("An earlier rollback was still starting the baseline again.")
     if before.unrecorded:
         earlier = before.unrecorded[-1]
-        lines.append(f"An earlier rollback by {escape(earlier['actor'])} ({escape(earlier['at'])}) is still being recorded.")
+        lines.append(
+            f"An earlier rollback by {escape(brief(earlier['actor']))} ({iso_time(earlier['at'])}) is still being recorded."
+        )
     return "\n".join(lines)
 
 
@@ -112,7 +115,7 @@ def unreachable(namespace: str, name: str, error: str) -> SlackMessage:
 
 def not_reverted(namespace: str, name: str, error: str) -> SlackMessage:
     """The deployment is not as a revert needs it: nothing was moved, and here is what can be done."""
-    return _message("Nothing was reverted", f"{escape(error)}.", runbook(namespace, name))
+    return _message("Nothing was reverted", f"{escape(error[:1].upper() + error[1:])}.", runbook(namespace, name))
 
 
 def no_rollback_point(namespace: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""`/fraud-status` and the App Home: what is live, what waits, what was decided. Pure."""
+"""`/fraud-status` and the App Home: what is live, what changed last, what waits, what was decided. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,28 @@ from typing import TYPE_CHECKING
 from flows.domain.serving_state import describe_serving
 from slackbot.identifiers import Command
 from slackbot.messages import wording
-from slackbot.messages.block_kit import Json, SlackMessage, context, divider, escape, header, home, link, local_time, section
+from slackbot.messages.block_kit import (
+    Json,
+    SlackMessage,
+    context,
+    divider,
+    escape,
+    header,
+    home,
+    iso_time,
+    link,
+    local_time,
+    section,
+)
+from slackbot.messages.short_names import brief, with_short_names
 
 if TYPE_CHECKING:
+    from flows.domain.ab_test import ABTest
     from flows.domain.decision import Decision
-    from flows.domain.decision_record import RecordKind
+    from flows.domain.decision_record import DecisionRecord, RecordKind
     from flows.domain.serving_state import ServingState
 
+REASON_SHOWN = 100
 NOTHING = "No test has been decided here yet."
 
 
@@ -31,16 +46,18 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """`serving` and `decisions` (newest first) are sentences where a system did not answer."""
+    """`serving`, `decisions` (newest first) and `changed`, the record of the last change of production, are sentences where a
+    system did not answer."""
 
     at: datetime
     serving: ServingState | str
     decisions: Sequence[Known] | str
+    changed: DecisionRecord | str | None = None
 
 
 def status_message(overview: Overview) -> SlackMessage:
     """The answer to `/fraud-status`, for the one who asked."""
-    lines = [_live(overview), _test(overview), _last(overview)]
+    lines = [_live(overview), _changed(overview), _test(overview)]
     return SlackMessage(" ".join(lines), (*(section(line) for line in lines), context(_as_of(overview))))
 
 
@@ -50,7 +67,7 @@ def home_view(overview: Overview, *, may_decide: bool) -> Json:
     Args:
         may_decide: this person may answer a verdict.
     """
-    blocks = [header("What is live"), section(_live(overview)), section(_test(overview)), divider()]
+    blocks = [header("What is live"), *(section(part(overview)) for part in (_live, _changed, _which_test)), divider()]
     if isinstance(overview.decisions, str):
         blocks.append(section(_unread("The decisions", overview.decisions)))
     else:
@@ -71,14 +88,16 @@ def _answered(answered: Sequence[Known]) -> list[Json]:
 
 
 def _told(known: Known) -> str:
-    request, claim = known.decision.request, known.decision.claim
+    request, claim = with_short_names(known.decision.request), known.decision.claim
     if claim is None:
         return f"*{escape(wording.question(request))}*\n{_until(known)}{_where(known)}"
-    return f"*{escape(wording.decided_title(request, claim, known.outcome))}*\n{wording.answered(request, claim)}{_where(known)}"
+    title = wording.decided_title(request, claim, known.outcome)
+    return f"*{escape(title)}*\n{wording.answered(request, claim, most=REASON_SHOWN)}{_where(known)}"
 
 
 def _until(known: Known) -> str:
-    return f"To be answered until {local_time(known.decision.deadline)}; {wording.BASELINE_BY_SILENCE}."
+    until = f"To be answered until {local_time(known.decision.deadline)}; {wording.BASELINE_BY_SILENCE}."
+    return f"{wording.who_confirms(known.decision)} {until}".strip()
 
 
 def _where(known: Known) -> str:
@@ -96,34 +115,49 @@ def _unfinished(serving: ServingState) -> list[str]:
     lines = [f"{escape(serving.operation)} is being carried out."] if serving.operation else []
     if serving.intent:
         lines.append("A rollback is starting the baseline again.")
-    lines += [
-        f"Still to be recorded: the rollback by {escape(entry['actor'])} ({escape(entry['at'])})." for entry in serving.unrecorded
-    ]
-    return lines
+    unrecorded = [f"{escape(brief(entry['actor']))} ({iso_time(entry['at'])})" for entry in serving.unrecorded]
+    return lines + [f"Still to be recorded: the rollback by {one}." for one in unrecorded]
 
 
 def _test(overview: Overview) -> str:
     """Which test this is, its day, and what the latest question about it is."""
-    serving, decisions = overview.serving, overview.decisions
-    latest = decisions[0] if decisions and not isinstance(decisions, str) else None
-    test = None if isinstance(serving, str) else serving.test
-    if test is None:
-        test = latest.decision.request.test if latest else None
+    latest = _latest(overview)
+    test = _tested(overview)
+    if test is None or latest is None or latest.decision.request.test.test_id != test.test_id:
+        return _which_test(overview)
+    return f"{_which_test(overview)}\n{_told(latest)}"
+
+
+def _which_test(overview: Overview) -> str:
+    test, latest = _tested(overview), _latest(overview)
     if test is None:
         return "*Test*: none is known."
     day = max(1, (overview.at - test.started_at).days + 1)
-    said = f"*Test*: {escape(test.test_id)}, day {day}: {escape(test.baseline.name)} against {escape(test.candidate.name)}."
-    if latest is None or latest.decision.request.test.test_id != test.test_id:
-        return f"{said} It has not been judged yet."
-    return f"{said}\n{_told(latest)}"
+    names = " against ".join(escape(brief(model.name)) for model in test.models)
+    said = f"*Test*: {escape(brief(test.test_id))}, day {day}: {names}."
+    is_judged = latest is not None and latest.decision.request.test.test_id == test.test_id
+    return said if is_judged else f"{said} It has not been judged yet."
 
 
-def _last(overview: Overview) -> str:
-    decisions = overview.decisions
-    if isinstance(decisions, str):
-        return _unread("*Last decision*", decisions)
-    carried_out = next((known for known in decisions if known.outcome), None)
-    return f"*Last decision*: {_told(carried_out) if carried_out else NOTHING}"
+def _tested(overview: Overview) -> ABTest | None:
+    """The test of which the deployment tells, else that of the latest question."""
+    test = None if isinstance(overview.serving, str) else overview.serving.test
+    latest = _latest(overview)
+    return test or (latest.decision.request.test if latest else None)
+
+
+def _latest(overview: Overview) -> Known | None:
+    return overview.decisions[0] if overview.decisions and not isinstance(overview.decisions, str) else None
+
+
+def _changed(overview: Overview) -> str:
+    match overview.changed:
+        case None:
+            return "*Last change*: none is recorded yet."
+        case str() as why:
+            return _unread("*Last change*", why)
+        case record:
+            return f"*Last change*: {wording.changed(record)}"
 
 
 def _unread(what: str, why: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flows.domain.decision_record import RecordKind, latest_outcome
@@ -24,6 +25,7 @@ from slackbot.messages.block_kit import (
     mention,
     section,
 )
+from slackbot.messages.short_names import brief, with_short_names
 from slackbot.payloads import Question
 
 if TYPE_CHECKING:
@@ -43,17 +45,21 @@ def verdict_message(decision: Decision, policy: Policy, *, recorded: Sequence[Re
     Raises:
         ExceedsSlackLimit: it cannot be shown in full.
     """
-    if decision.claim is None:
-        return _pending(decision, policy)
-    return _answered(decision.request, decision.claim, latest_outcome(recorded))
+    shown = replace(decision, request=with_short_names(decision.request))
+    if shown.claim is None:
+        return _pending(shown, policy)
+    return _answered(shown.request, shown.claim, latest_outcome(recorded))
 
 
 def _pending(decision: Decision, policy: Policy) -> SlackMessage:
     request, title = decision.request, wording.question(decision.request)
-    seen = escape(request.verdict.reasons[0])
-    blocks = [header(title), *_evidence(request.verdict), section(_if_confirmed(request)), _buttons(request)]
+    seen = escape(_reasons(request.verdict)[0])
+    rules = wording.who_confirms(decision)
+    blocks = [header(title), *_evidence(request.verdict), section(_if_confirmed(request))]
+    blocks += [section(rules), _buttons(request)] if rules else [_buttons(request)]
+    until = f"To be decided until {local_time(decision.deadline)}; {wording.BASELINE_BY_SILENCE}."
     return SlackMessage(
-        text=f"{escape(title)} {seen} To be decided until {local_time(decision.deadline)}; {wording.BASELINE_BY_SILENCE}.",
+        text=" ".join(part for part in (escape(title), seen, rules, until) if part),
         blocks=(*blocks, context(_who_and_until(decision, policy)), *_footer(request)),
     )
 
@@ -66,18 +72,26 @@ def _answered(request: DecisionRequest, claim: Claim, outcome: RecordKind | None
 
 
 def _evidence(verdict: Verdict) -> list[Json]:
-    """The two sentences, the criteria with their numbers, and what could not be checked."""
-    sentences = [escape(reason) for reason in verdict.reasons]
+    """Why, the criteria with their numbers, and what could not be checked."""
+    sentences = [escape(reason) for reason in _reasons(verdict)]
     if verdict.savings_per_month and verdict.kind is VerdictKind.PROMOTE:
         sentences.append(f"Estimated savings a month: {verdict.savings_per_month}.")
     criteria = [
-        (f"*{wording.CRITERION[item.name]}*\n{wording.STATUS[item.status]}", wording.measured(item, verdict))
+        (f"*{wording.CRITERION[item.name]}*\n{wording.status(item, verdict)}", wording.measured(item, verdict))
         for item in verdict.criteria
     ]
     unchecked = [*verdict.not_checked]
     unchecked += [check.reason for check in verdict.guardrails if check.status is GuardrailStatus.NOT_CHECKED]
     listed = [context(f"Not checked: {escape('; '.join(unchecked))}")] if unchecked else []
     return [section("\n".join(sentences)), fields(criteria), *listed]
+
+
+def _reasons(verdict: Verdict) -> list[str]:
+    """The sentences, each for a line of its own; what is broken comes before the numbers that do not count because of it."""
+    outlook = verdict.outlook.sentence if verdict.outlook else ""
+    reasons = [reason.removesuffix(outlook).strip() for reason in verdict.reasons]
+    ordered = reasons[::-1] if verdict.kind is VerdictKind.NOT_EVALUABLE else reasons
+    return [*ordered, outlook] if outlook else ordered
 
 
 def _if_confirmed(request: DecisionRequest) -> str:
@@ -96,8 +110,15 @@ def changes(plan: ActionPlan) -> list[str]:
 
 
 def _change(change: Change) -> str:
-    before = f"{escape(change.before)} → " if change.before else ""
-    return f"• {escape(change.what)}: {before}{escape(change.after)}"
+    """`registry: fraud_v2 v1: Staging → Production`: what both sides begin with is said once."""
+    what, before, after = escape(change.what), change.before, change.after
+    if not before:
+        return f"• {what}: {escape(after)}"
+    if before == after:
+        return f"• {what}: {escape(after)}, as now"
+    subject, colon, _ = before.partition(": ")
+    said = after.removeprefix(f"{subject}: ") if colon else after
+    return f"• {what}: {escape(before)} → {escape(said)}"
 
 
 def _buttons(request: DecisionRequest) -> Json:
@@ -123,9 +144,8 @@ def _footer(request: DecisionRequest) -> list[Json]:
         wording.confusion(test.candidate.name, verdict.metrics.candidate),
     )
     days = f"{verdict.exposure_days} days of exposure · " if verdict.exposure_days is not None else ""
-    about = (
-        f"{escape(test.test_id)} · round {request.round} · {days}evidence {verdict.evidence_digest.removeprefix('sha256:')[:8]}"
-    )
+    digest = verdict.evidence_digest.removeprefix("sha256:")[:8]
+    about = f"{escape(brief(test.test_id))} · round {request.round} · {days}evidence {digest}"
     blocks = [context(" · ".join(models)), context(about)]
     shown = " · ".join(link(url, label) for label, url in _links(request) if url)
     return [*blocks, context(shown)] if shown else blocks

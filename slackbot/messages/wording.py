@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import assert_never
+from typing import Any, assert_never
 
 from flows.domain.criteria import Criterion, CriterionName, CriterionStatus, points, signed
-from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Person
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision import Choice, Claim, Confirmation, Decision, DecisionRequest, Person
+from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind
 from slackbot.messages.block_kit import escape, local_time, mention, plain, quote
+from slackbot.postponements import needs_time_zone, wanted_frauds
 
 NOTHING_CHANGED = "Nothing has changed."
 EVIDENCE_CHANGED = (
@@ -42,6 +44,7 @@ CONFIRM_SUBMIT = {
     VerdictKind.INCONCLUSIVE: "Extend",
     VerdictKind.NOT_EVALUABLE: "End the test",
 }
+CONFIRM_FIRST = "Confirm as the first"  # changes nothing yet
 
 
 class Cause(StrEnum):
@@ -52,6 +55,12 @@ class Cause(StrEnum):
     LATENCY_OR_ERRORS = "latency or errors"
     DATA = "data or features look wrong"
     PRECAUTION = "precaution"
+
+
+def status(criterion: Criterion, verdict: Verdict) -> str:
+    """Passed or not, in words; nothing passes of numbers that cannot be judged."""
+    does_not_count = verdict.kind is VerdictKind.NOT_EVALUABLE and criterion.status is not CriterionStatus.NOT_CHECKED
+    return "– does not count" if does_not_count else STATUS[criterion.status]
 
 
 def question(request: DecisionRequest) -> str:
@@ -87,6 +96,61 @@ def if_confirmed(request: DecisionRequest) -> str:
                 "*Postpone* means: it will be repaired, evaluate again then."
             )
     assert_never(request.verdict.kind)
+
+
+def who_confirms(decision: Decision) -> str:
+    """What the policy asks of those who confirm a promotion, and who has done so already; empty where one person is enough."""
+    request, first = decision.request, decision.first_confirmation
+    sentences: list[str] = []
+    if first is not None:
+        sentences.append(f"{_confirmed_first(first)} A second person has to; until then nothing changes.")
+    elif request.needs_two_people:
+        sentences.append("Two people have to confirm a promotion.")
+    if request.bars_initiator:
+        initiator = request.test.initiator
+        sentences.append(
+            f"{mention([initiator])} started this test and cannot confirm it."
+            if initiator
+            else "Nobody can confirm it: who started this test is not known."
+        )
+    return " ".join(sentences)
+
+
+def confirmed_first(decision: Decision) -> str:
+    """For the first of two who confirm."""
+    return (
+        f"Your confirmation is kept. A second person has to confirm until {local_time(decision.deadline)}; {BASELINE_BY_SILENCE}."
+    )
+
+
+def ask_second_person(decision: Decision, people: Sequence[str]) -> str:
+    """For those who can be the second; `people` are Slack ids."""
+    return f"{who_confirms(decision)} {mention(people)}: please look, until {local_time(decision.deadline)}.".strip()
+
+
+def _confirmed_first(first: Confirmation) -> str:
+    # shorter than the answer's own: both have to fit into one message; the record has all of it
+    reason = f" Reason: {quote(first.reason, most=80)}" if first.reason else ""
+    return f"*{who(first.actor)} has confirmed*, {local_time(first.confirmed_at)}.{reason}"
+
+
+def postponement(choice: str) -> str:
+    """What the policy offers, as an option of the list."""
+    frauds = wanted_frauds(choice)
+    if frauds is not None:
+        return f"when {_frauds(frauds)} seen"
+    return f"{choice} (your time)" if needs_time_zone(choice) else f"in {choice}"
+
+
+def frauds_so_far(request: DecisionRequest, choices: Sequence[str]) -> str:
+    """What a number of frauds to wait for is compared with; empty where none is offered."""
+    if request.frauds_seen is None or all(wanted_frauds(choice) is None for choice in choices):
+        return ""
+    return f" Seen so far: {request.frauds_seen:,} labelled frauds that the comparison rests on."
+
+
+def _frauds(number: int) -> str:
+    return f"{number:,} {'fraud is' if number == 1 else 'frauds are'}"
 
 
 def measured(criterion: Criterion, verdict: Verdict) -> str:
@@ -153,18 +217,22 @@ def decided(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
     return f"{answered(request, claim)}\n{_so_far(request, claim, recorded)}"
 
 
-def answered(request: DecisionRequest, claim: Claim) -> str:
-    """Who answered what, when and why."""
-    when, reason = local_time(claim.claimed_at), f" Reason: {quote(claim.reason)}" if claim.reason else ""
+def answered(request: DecisionRequest, claim: Claim, *, most: int = 300) -> str:
+    """Who answered what, when and why; of the reason at most so many characters."""
+    when, reason = local_time(claim.claimed_at), f" Reason: {quote(claim.reason, most)}" if claim.reason else ""
+    before = f"{_confirmed_first(claim.first)} " if claim.first else ""
     match claim.choice:
         case Choice.CONFIRM:
-            return f"*Confirmed* by {who(claim.actor)}, {when}: {CONFIRM_TITLE[request.verdict.kind].lower()}.{reason}"
+            second = " as the second person" if claim.first else ""
+            what = CONFIRM_TITLE[request.verdict.kind].lower()
+            return f"{before}*Confirmed*{second} by {who(claim.actor)}, {when}: {what}.{reason}"
         case Choice.POSTPONE:
-            return f"*Postponed* by {who(claim.actor)}, {when}.{reason}"
+            return f"{before}*Postponed* by {who(claim.actor)}, {when}.{reason}"
         case Choice.FORCE_ROLLBACK:
-            return f"*Rollback forced* by {who(claim.actor)}, {when}.{reason}"
+            return f"{before}*Rollback forced* by {who(claim.actor)}, {when}.{reason}"
         case Choice.EXPIRE:
-            return f"*Expired* {when}: nobody decided in time, so the baseline stays."
+            nobody = "no second person confirmed" if claim.first else "nobody decided"
+            return f"{before}*Expired* {when}: {nobody} in time, so the baseline stays."
     assert_never(claim.choice)
 
 
@@ -185,10 +253,41 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
             return "A newer decision or an emergency rollback took over before this one was carried out."
         case RecordKind.EMERGENCY_REVERT:
             return f"All traffic was sent back to {baseline}."
-        case RecordKind.DECIDED | RecordKind.BREACH | RecordKind.WATCHED | RecordKind.RETIRED | None:
-            again = f"The test is evaluated again on {local_time(claim.due_at)}." if claim.due_at else ""
-            return again or "The steps are reported in the thread, each when it is done."
+        case RecordKind.CONFIRMED_FIRST | RecordKind.DECIDED | RecordKind.BREACH | RecordKind.WATCHED | RecordKind.RETIRED | None:
+            return _again(claim) or "The steps are reported in the thread, each when it is done."
     assert_never(recorded)
+
+
+def changed(record: DecisionRecord) -> str:
+    """What a record of a change tells: when, what, from what to what, by whom and why."""
+    told = record.payload
+    traffic: Any = told.get("traffic") or {}
+    before = escape(str(traffic.get("before") or told.get("before") or ""))
+    moved = f"{before} → {escape(str(traffic['after']))}" if traffic else before
+    match record.kind:
+        case RecordKind.PROMOTED:
+            what = f"promotion, {moved}"
+        case RecordKind.BASELINE_KEPT:
+            what = f"the baseline is kept, {moved}"
+        case RecordKind.COMPENSATED:
+            what = f"a promotion was undone, {moved}. Why: {quote(str(told.get('why', '')))}"
+        case RecordKind.EMERGENCY_REVERT:
+            reason = f" Reason: {quote(str(told['reason']))}" if told.get("reason") else ""
+            what = f"emergency rollback by {escape(str(told.get('actor', '')))}, before it {moved}.{reason}"
+        case RecordKind.RETIRED:
+            what = f"the predictor {escape(str(told.get('predictor', '')))} is retired"
+        case _:
+            what = str(record.kind)
+    return f"{local_time(record.at)}: {what}"
+
+
+def _again(claim: Claim) -> str:
+    if claim.due_at is None:
+        return ""
+    if claim.wanted_frauds is None:
+        return f"The test is evaluated again on {local_time(claim.due_at)}."
+    seen = f"{_frauds(claim.wanted_frauds)} seen"
+    return f"The test is evaluated again when {seen}, at the latest on {local_time(claim.due_at)}."
 
 
 def already_decided(decision: Decision) -> str:

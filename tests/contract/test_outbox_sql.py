@@ -123,3 +123,30 @@ def test_while_one_slot_is_held_other_messages_are_found_and_the_decision_log_is
         assert outbox.find("decision:1") is not None
         log.append_record(RecordKind.PROMOTED, "t-1", {})
     log.close()
+
+
+def test_what_slack_did_not_take_is_kept_in_order_until_it_is_dropped(outbox: SqlOutbox, database_url: str) -> None:
+    for key in ("b", "a"):
+        outbox.keep(key, "C1", f"content of {key}")
+    outbox.keep("b", "C1", "another try of b")
+    found = SqlOutbox(database_url).kept()
+    assert [(message.key, message.content, message.times) for message in found] == [
+        ("b", "content of b", 2),
+        ("a", "content of a", 1),
+    ]
+    assert outbox.find("a") is None
+    outbox.drop(found[1])
+    assert [message.key for message in outbox.kept()] == ["b"]
+
+
+def test_what_was_kept_again_since_it_was_read_is_not_dropped(outbox: SqlOutbox) -> None:
+    with outbox.slot("decision:1", "C1") as slot:
+        slot.record("17.1", "sha256:a")
+    outbox.keep("decision:1", "C1", "redraw")
+    [first] = outbox.kept()
+    outbox.keep("decision:1", "C1", "redraw")
+    outbox.drop(first)
+    [again] = outbox.kept()
+    outbox.drop(again)
+    assert outbox.kept() == []
+    assert outbox.find("decision:1") == PostedMessage("decision:1", "C1", "17.1", "sha256:a")

@@ -38,9 +38,9 @@ from flows.start_ab_test import start_ab_test
 from flows.watch import poll
 from flows.wiring import Systems
 from slackbot.identifiers import Action
-from tests.e2e.test_slack_app import question, text_of
 from tests.integration.production_world import WHERE, manifest
 from tests.outage import Gate, Outage
+from tests.slack_world import question, text_of
 
 T = TypeVar("T")
 ANA, CHIARA = "U0ANA", "U0CHI"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import sqlite3
 import threading
@@ -11,8 +13,8 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,195 +22,37 @@ from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import pytest
-import yaml
-from kubernetes import client, config
-from prefect.context import refresh_global_settings_context
 
 from deployments.sandbox.faults import Fault
 from deployments.sandbox.kubernetes import SandboxKubernetes
-from deployments.sandbox.slack import NothingThere, SandboxSlack, SandboxUser
-from deployments.sandbox.slack.people import DEFAULT_USERS
-from flows.domain.ab_test import ABTest, Arm, Model
-from flows.domain.action_plan import ActionPlan, Change
+from deployments.sandbox.slack import NothingThere
 from flows.domain.bake import Breach, BreachKind
 from flows.domain.counts import Design, ModelCounts, Outcomes
-from flows.domain.decision import Choice, Decision, DecisionRequest, Links, Person
+from flows.domain.decision import Choice, Decision, Person
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
-from flows.domain.serving_state import REVERT_TO
-from flows.domain.verdict import VerdictKind, decide_verdict
-from slackbot.app import REQUEST_PATH, build_app, serving_http, serving_socket_mode
-from slackbot.bot import Bot
+from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Action, Field, View
+from slackbot.late_messages import LateMessages
+from slackbot.messages.block_kit import section
 from slackbot.messages.breach_message import breach_message
-from slackbot.settings import load_bot_settings
-from slackbot.wiring import build_bot
+from slackbot.signed_http import REQUEST_PATH
+from tests.e2e.app_in_process import (
+    ANA,
+    BEN,
+    CHI,
+    ONCE,
+    TEAM,
+    World,
+    claim_directly,
+    confirm,
+    serving_app,
+)
+from tests.slack_world import CHANNEL, WHERE, deploy, question, text_of
 
-ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
-CHANNEL = "C0FRAUD"
-WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
-TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
-PROMOTERS = [ANA, "S0PROMOTERS", *(user.id for user in TEAM)]
-POLICY = f'promoters = {json.dumps(PROMOTERS)}\nrollbackers = ["U0CHI"]\n'
-MANIFEST = Path(__file__).parents[2] / "k8s" / "base" / "seldon-deployment.yaml"
-ANSWER_SECONDS = 20.0
-ONCE = pytest.mark.parametrize("running", ["socket mode"], indirect=True)
-"""What does not depend on the way in."""
-
-
-@dataclass
-class World:
-    """The app and what is around it; `nudges` counts how often the reconciler was asked to deliver."""
-
-    slack: SandboxSlack
-    kubernetes: SandboxKubernetes
-    api: client.CustomObjectsApi
-    bot: Bot
-    database: Path
-    nudges: list[float]
-    http_port: int | None
-
-    def ask(self, kind: VerdictKind = VerdictKind.PROMOTE, **more: Any) -> Decision:
-        """A new question in the log, posted."""
-        decision = self.bot.decision_log.open(question(kind, f"ab-{uuid.uuid4().hex[:8]}", **more))
-        self.bot.publisher.publish_decision(decision.decision_id)
-        return decision
-
-    def message(self) -> dict[str, Any]:
-        """The newest verdict message."""
-        found = [
-            one for one in self.slack.messages(CHANNEL) if str(one["metadata"]["event_payload"]["key"]).startswith("decision:")
-        ]
-        return found[-1]
-
-    def wait(self, look: Callable[[], Any]) -> Any:
-        return self.slack.wait_for(look, seconds=ANSWER_SECONDS)
-
-    def told(self, user: str, *parts: str) -> str:
-        """What this person was told, once it contains all parts."""
-
-        def look() -> str:
-            shown = [text_of(message) for message in self.slack.ephemerals(user)]
-            return next((text for text in shown if all(part in text for part in parts)), "")
-
-        return self.wait(look)
-
-    def answered(self, decision: Decision) -> Decision:
-        """The decision, once it is answered and its message has no buttons."""
-        self.wait(lambda: "actions" not in str(self.message()["blocks"]))
-        return self.bot.decision_log.read(decision.decision_id)
-
-    def traffic(self) -> dict[str, int]:
-        found: Any = self.api.get_namespaced_custom_object(*WHERE, "fraud-predictor")
-        return {predictor["name"]: predictor["traffic"] for predictor in found["spec"]["predictors"]}
-
-
-def text_of(message: dict[str, Any]) -> str:
-    return f"{message['text']} {json.dumps(message.get('blocks') or [], ensure_ascii=False)}"
-
-
-def question(kind: VerdictKind, test_id: str, **more: Any) -> DecisionRequest:
-    one, two = Model("fraud_v1", "1", "fraud-v1"), Model("fraud_v2", "2", "fraud-v2")
-    counts = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3516, 3200), ModelCounts(1000, 880, 967, 880))
-    changes = (Change("traffic", "fraud-v1 80 %, fraud-v2 20 %", "fraud-v1 0 %, fraud-v2 100 %"),)
-    plan = ActionPlan(Arm.CANDIDATE, (100,), changes)
-    soon = datetime.now(UTC) + timedelta(days=7)
-    request = DecisionRequest(
-        test=ABTest(test_id, one, two, datetime(2026, 1, 5, tzinfo=UTC), "run-1"),
-        round=1,
-        flow_run_id="0197b1f2-0000-7000-8000-000000000000",
-        verdict=replace(decide_verdict(Evidence(counted=counts), Policy()), verdict=kind),
-        plan=plan,
-        rollback_plan=plan,
-        epoch=1,
-        links=Links(prefect_run="http://127.0.0.1:4200/runs/1"),
-        decide_within_hours=72,
-        next_look_at=soon,
-        horizon_at=soon,
-    )
-    return replace(request, **more)
-
-
-@pytest.fixture(scope="module")
-def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SandboxKubernetes, Path]]:
-    with SandboxKubernetes(delay_seconds=0.05) as sandbox:
-        yield sandbox, sandbox.write_kubeconfig(tmp_path_factory.mktemp("kube") / "config")
-
-
-def deploy(api: client.CustomObjectsApi) -> None:
-    """The split of a running test, with its rollback point."""
-    manifest: dict[str, Any] = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
-    one, two = manifest["spec"]["predictors"]
-    one["traffic"], two["traffic"] = 80, 20
-    revert_to = json.dumps({"predictor": "fraud-v1", "spec": one})
-    manifest["metadata"]["annotations"] = {REVERT_TO: revert_to, "fraud-ab/epoch": "1"}
-    api.create_namespaced_custom_object(*WHERE, manifest)
-
-
-def until_connected(slack: SandboxSlack) -> None:
-    deadline, pause = time.monotonic() + ANSWER_SECONDS, threading.Event()
-    while slack.sockets.count == 0:
-        assert time.monotonic() < deadline, "the app did not connect"
-        pause.wait(0.02)
-
-
-@pytest.fixture(scope="module", params=["socket mode", "signed http"])
-def running(
-    request: pytest.FixtureRequest, kubernetes: tuple[SandboxKubernetes, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[World]:
-    """The app, once for each way in; built from its environment as the command builds it."""
-    sandbox, kubeconfig = kubernetes
-    folder = tmp_path_factory.mktemp("bot")
-    (folder / "policy.toml").write_text(POLICY, encoding="utf-8")
-    with ExitStack() as stack:
-        slack = stack.enter_context(SandboxSlack(users=(*DEFAULT_USERS, *TEAM)))
-        environment = {
-            "FRAUD_AB_POLICY_FILE": str(folder / "policy.toml"),
-            "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{folder / 'log.db'}",
-            "FRAUD_AB_SLACK_CHANNEL": CHANNEL,
-            "KUBECONFIG": str(kubeconfig),
-            "SLACK_API_URL": slack.api_url,
-            "SLACK_BOT_TOKEN": slack.bot_token,
-            "SLACK_APP_TOKEN": slack.app_token,
-            "SLACK_SIGNING_SECRET": slack.signing_secret,
-            "PREFECT_API_URL": "http://127.0.0.1:9/api",  # nobody is there: an emergency must not need it
-            "PREFECT_CLIENT_MAX_RETRIES": "0",
-        }
-        stack.callback(refresh_global_settings_context)  # called after the environment is put back
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        refresh_global_settings_context()  # Prefect reads the environment once per process, and another test may have come first
-        bot, _ = build_bot(load_bot_settings(is_http=request.param == "signed http"))
-        nudges: list[float] = []
-        bot = replace(bot, nudge=lambda: nudges.append(time.monotonic()))
-        app = build_app(bot, signing_secret=slack.signing_secret, executor=stack.enter_context(ThreadPoolExecutor(32)))
-        port = None
-        if request.param == "socket mode":
-            stack.enter_context(serving_socket_mode(app, slack.app_token))
-            until_connected(slack)
-        else:
-            port = stack.enter_context(serving_http(app, host="127.0.0.1", port=0))
-            slack.request_url = f"http://127.0.0.1:{port}{REQUEST_PATH}"
-        api = client.CustomObjectsApi(config.new_client_from_config(str(kubeconfig)))
-        yield World(slack, sandbox, api, bot, folder / "log.db", nudges, port)
-
-
-@pytest.fixture
-def world(running: World) -> Iterator[World]:
-    """An empty workspace and a running test; each test asks its own question."""
-    with running.slack.workspace.lock:
-        running.slack.workspace.messages.clear()
-        running.slack.workspace.modals.clear()
-    running.nudges.clear()
-    running.kubernetes.faults.reset()
-    deploy(running.api)
-    yield running
-    running.kubernetes.faults.reset()
-    running.slack.faults.reset()
-    running.api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
+pytest_plugins = ("tests.e2e.app_in_process",)
 
 
 @pytest.fixture
@@ -221,12 +65,6 @@ def broken_database(world: World) -> Iterator[Callable[[], None]]:
 
     yield lambda: rename("decisions", "elsewhere")
     rename("elsewhere", "decisions")
-
-
-def confirm(world: World, user: str, **entered: str) -> Any:
-    assert world.slack.press(user, Action.CONFIRM).acked
-    world.wait(lambda: world.slack.open_view(user))
-    return world.slack.submit(user, entered)
 
 
 def test_a_confirmation_is_claimed_once_redrawn_and_delivered(world: World) -> None:
@@ -345,15 +183,6 @@ def test_the_home_is_drawn_anew_whenever_somebody_opens_it(world: World) -> None
     assert "<@U0BEN>" in home(ANA, "rollback forced")
 
 
-def claim_directly(world: World, decision: Decision, choice: Choice, until: datetime | None = None) -> None:
-    """Somebody else decided, and the message has not been redrawn yet."""
-    digest = decision.request.verdict.evidence_digest
-    ben = Person(BEN, "ben")
-    world.bot.decision_log.claim(
-        decision.decision_id, evidence_digest=digest, choice=choice, actor=ben, reason="", postponed_until=until
-    )
-
-
 def test_nobody_unauthorised_can_decide_or_roll_back(world: World, caplog: pytest.LogCaptureFixture) -> None:
     decision = world.ask()
     caplog.set_level("INFO", logger="slackbot")
@@ -394,6 +223,96 @@ def test_rights_are_looked_at_again_when_the_modal_is_submitted(world: World) ->
     assert world.bot.decision_log.read(decision.decision_id).is_pending
 
 
+def test_two_people_promote_and_one_alone_does_not(world: World) -> None:
+    decision, (bea, cem) = world.ask(policy=Policy(two_person=True)), (TEAM[0].id, TEAM[1].id)
+    log = world.bot.decision_log
+    assert confirm(world, bea, **{Field.REASON: "recall holds"}).acked
+    world.told(bea, "Your confirmation is kept", "A second person has to confirm")
+    world.wait(lambda: f"*<@{bea}> has confirmed*" in text_of(world.message()))
+    assert "actions" in str(world.message()["blocks"]), "the second person needs the buttons"
+    assert log.read(decision.decision_id).is_pending
+    assert world.nudges == []
+    [line] = world.wait(lambda: world.slack.thread(world.message()["ts"]))
+    assert "<!subteam^S0PROMOTERS>" in line["text"]
+    assert world.slack.press(bea, Action.CONFIRM).acked
+    assert "Nothing has changed." in world.told(bea, "You have confirmed this already", "ask somebody else")
+    assert world.slack.press(BEN, Action.CONFIRM).acked
+    world.told(BEN, "You cannot answer the verdict")
+    assert confirm(world, cem).acked
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert claim.first is not None
+    assert (claim.choice, claim.first.actor.id, claim.actor.id) == (Choice.CONFIRM, bea, cem)
+    shown = text_of(world.message())
+    assert f"*<@{bea}> has confirmed*" in shown
+    assert f"as the second person by <@{cem}>" in shown
+    kinds = [record.kind for record in log.records(decision.decision_id)]
+    assert kinds == [RecordKind.CONFIRMED_FIRST, RecordKind.DECIDED]
+    assert len(world.nudges) == 1
+
+
+def test_two_who_confirm_at_the_same_second_are_the_two(world: World) -> None:
+    decision, people = world.ask(policy=Policy(two_person=True)), [TEAM[0].id, TEAM[1].id]
+    for user in people:
+        assert world.slack.press(user, Action.CONFIRM).acked
+    for user in people:
+        world.wait(lambda user=user: world.slack.open_view(user))
+    barrier = threading.Barrier(2)
+
+    def submit(user: str) -> Any:
+        barrier.wait()
+        return world.slack.submit(user)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(submit, people))
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert claim.first is not None
+    assert {claim.actor.id, claim.first.actor.id} == set(people)
+    kinds = [record.kind for record in world.bot.decision_log.records(decision.decision_id)]
+    assert kinds == [RecordKind.CONFIRMED_FIRST, RecordKind.DECIDED]
+
+
+def test_one_person_is_enough_for_safety_whatever_a_promotion_needs(world: World) -> None:
+    decision = world.ask(policy=Policy(two_person=True))
+    assert confirm(world, TEAM[0].id).acked
+    world.told(TEAM[0].id, "Your confirmation is kept")
+    world.slack.press(CHI, Action.FORCE_ROLLBACK)
+    world.wait(lambda: world.slack.open_view(CHI))
+    assert world.slack.submit(CHI).acked
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert claim.choice is Choice.FORCE_ROLLBACK
+    assert f"*<@{TEAM[0].id}> has confirmed*" in text_of(world.message())
+    assert world.traffic() == {"fraud-v1": 100, "fraud-v2": 0}
+
+
+def test_who_started_the_test_cannot_promote_where_the_policy_says_so(world: World) -> None:
+    test, policy = question(VerdictKind.PROMOTE, f"ab-{uuid.uuid4().hex[:8]}").test, Policy(initiator_may_promote=False)
+    decision = world.ask(test=replace(test, initiator=ANA), policy=policy)
+    assert world.slack.press(ANA, Action.CONFIRM).acked
+    assert "Nothing has changed." in world.told(ANA, "You started this test", "ask somebody else who may")
+    assert world.slack.open_view(ANA) is None
+    view = world.slack.press(TEAM[0].id, Action.CONFIRM) and world.wait(lambda: world.slack.open_view(TEAM[0].id))
+    with world.slack.workspace.lock:
+        world.slack.workspace.modals[ANA] = view  # somebody else's modal under her name
+    world.slack.submit(ANA)
+    assert "You started this test" in str(world.slack.open_view(ANA))
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+    world.slack.submit(TEAM[0].id)
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert claim.actor.id == TEAM[0].id
+
+
+@ONCE
+def test_a_test_that_nobody_is_known_to_have_started_is_not_promoted_then(world: World) -> None:
+    decision = world.ask(policy=Policy(initiator_may_promote=False))
+    assert world.slack.press(ANA, Action.CONFIRM).acked
+    assert "Nothing has changed." in world.told(ANA, "who started this one is not known", "postpone it or force a rollback")
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+
+
 def test_a_button_of_other_evidence_does_nothing_and_the_message_is_redrawn(world: World) -> None:
     decision = world.ask()
     shown = world.message()
@@ -401,7 +320,7 @@ def test_a_button_of_other_evidence_does_nothing_and_the_message_is_redrawn(worl
     world.bot.client.chat_update(channel=CHANNEL, ts=shown["ts"], text="as it was before", blocks=forged)
     world.slack.press(ANA, Action.CONFIRM)
     world.told(ANA, "nothing has been done")
-    assert "0" * 64 not in str(world.message()["blocks"])
+    world.wait(lambda: "0" * 64 not in str(world.message()["blocks"]))
     assert decision.request.verdict.evidence_digest in str(world.message()["blocks"])
     assert world.slack.open_view(ANA) is None
     assert world.bot.decision_log.read(decision.decision_id).is_pending
@@ -442,6 +361,24 @@ def test_a_postponement_beyond_the_last_look_is_said_at_its_field(world: World) 
     assert world.bot.decision_log.read(decision.decision_id).is_pending
     assert world.slack.submit(ANA, {Field.UNTIL: "4 hours"}).field_errors == {}
     assert world.answered(decision).claim is not None
+
+
+def test_a_postponement_until_frauds_are_seen_keeps_their_number(world: World) -> None:
+    evidence = Evidence(counted=Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3516, 3200), ModelCounts(1000, 880, 967, 880)))
+    decision = world.ask(VerdictKind.INCONCLUSIVE, evidence=evidence)
+    world.slack.press(ANA, Action.POSTPONE)
+    view = world.wait(lambda: world.slack.open_view(ANA))
+    assert "when 6,000 frauds are seen" in str(view)
+    outcome = world.slack.submit(ANA, {Field.UNTIL: "250 frauds"})
+    assert "250 frauds are seen already (the evidence has 5,000)" in outcome.field_errors[Field.UNTIL]
+    assert world.bot.decision_log.read(decision.decision_id).is_pending
+    assert world.slack.submit(ANA, {Field.UNTIL: "6000 frauds"}).field_errors == {}
+    claim = world.answered(decision).claim
+    assert claim is not None
+    assert (claim.choice, claim.wanted_frauds, claim.due_at) == (Choice.POSTPONE, 6000, decision.request.horizon_at)
+    assert "when 6,000 frauds are seen, at the latest on" in text_of(world.message())
+    assert [one.decision_id for one in world.bot.decision_log.waiting_for_frauds()] == [decision.decision_id]
+    assert world.bot.decision_log.wake(decision.decision_id)  # so that no other test finds it
 
 
 def test_force_rollback_moves_the_traffic_and_answers_the_decision(world: World) -> None:
@@ -611,6 +548,62 @@ def test_a_picture_is_uploaded_once_below_the_message_also_after_a_lost_reply(wo
     assert len(world.slack.messages(CHANNEL)) == 1
 
 
+@ONCE
+def test_an_outage_of_slack_delays_messages_and_loses_none(world: World) -> None:
+    decision, publisher = world.ask(), world.bot.publisher
+    question_ts = str(world.message()["ts"])
+    said: list[Callable[[], object]] = [
+        lambda: publisher.thread_line(decision.decision_id, "shifted", "traffic is shifted"),
+        lambda: publisher.thread_picture(decision.decision_id, "chart", b"png", "recall by day"),
+        lambda: publisher.thread_line(decision.decision_id, "failed", "it failed", also_to_channel=True),
+        lambda: publisher.announce("revert-1", "rolled back", [section("rolled *back*")]),
+        lambda: publisher.publish_decision(decision.decision_id),
+    ]
+    claim_directly(world, decision, Choice.FORCE_ROLLBACK)
+    for method in ("chat.postMessage", "files.getUploadURLExternal", "chat.update"):
+        world.slack.faults.plan(Fault.SERVER_ERROR, times=1000, of=method)
+    for say in said:
+        with pytest.raises(OutsideSystemError, match="Slack"):
+            say()
+    late = LateMessages(world.bot.decision_log, publisher)
+    late.check_once()
+    assert "kept messages" in late.troubles
+    world.slack.faults.reset()
+    for _ in range(2):
+        late.check_once()
+        thread = world.slack.thread(question_ts)
+        lines = [line["text"].partition(" (Said late")[0] for line in thread if line["text"]]
+        assert lines == ["traffic is shifted", "it failed"]
+        assert [file["alt_txt"] for line in thread for file in line.get("files") or ()] == ["recall by day"]
+        [announced] = [one for one in world.slack.messages(CHANNEL) if one["text"].startswith("rolled back")]
+        assert "Said late, Slack was away" in str(announced["blocks"])
+        [redrawn] = [one for one in world.slack.messages(CHANNEL) if one["ts"] == question_ts]
+        assert "actions" not in str(redrawn["blocks"])
+    assert decision.decision_id not in str(late.troubles)
+
+
+@pytest.mark.parametrize("is_http", [False, True])
+def test_a_compatible_server_without_files_and_user_groups(
+    kubernetes: tuple[SandboxKubernetes, Path], tmp_path: Path, *, is_http: bool
+) -> None:
+    """The message goes out without its chart, and of a group whose members nobody tells nobody may promote."""
+    policy = 'promoters = ["U0ANA", "S0ONCALL"]\nrollbackers = ["S0ONCALL", "U0BEN"]\n'
+    with serving_app(kubernetes, tmp_path, is_http=is_http, policy=policy, lacking=("files.", "usergroups.")) as world:
+        deploy(world.api)
+        try:
+            decision = world.ask()
+            with pytest.raises(OutsideSystemError, match="unknown_method"):
+                world.bot.publisher.thread_picture(decision.decision_id, "chart", b"png", "in words")
+            assert world.slack.press(CHI, Action.CONFIRM).acked
+            world.told(CHI, "Slack did not tell who is in <!subteam^S0ONCALL>", "Nothing has changed")
+            confirm(world, ANA)
+            assert world.answered(decision).claim is not None
+            assert world.slack.slash(BEN, "/fraud-rollback now wrong alerts").acked
+            world.told(BEN, "fraud-v1 100 %")
+        finally:
+            world.api.delete_namespaced_custom_object(*WHERE, "fraud-predictor")
+
+
 @pytest.mark.parametrize("running", ["signed http"], indirect=True)
 def test_over_http_nothing_unsigned_is_believed(world: World) -> None:
     decision = world.ask()
@@ -622,3 +615,45 @@ def test_over_http_nothing_unsigned_is_believed(world: World) -> None:
             urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=5)
         assert refused.value.code in (400, 401)
     assert world.bot.decision_log.read(decision.decision_id).is_pending
+
+
+@pytest.mark.parametrize("running", ["signed http"], indirect=True)
+@pytest.mark.parametrize(
+    ("method", "path", "more", "status"),
+    [
+        ("POST", REQUEST_PATH, {}, 200),
+        ("POST", REQUEST_PATH, {"team_id": "T0ANOTHER"}, 403),
+        ("HEAD", REQUEST_PATH, {}, 405),
+        ("POST", "/slack", {}, 404),
+    ],
+)
+def test_over_http_only_this_teams_requests_to_the_one_address_are_taken(
+    world: World, method: str, path: str, more: dict[str, str], status: int
+) -> None:
+    form = {"command": "/fraud-rollback", "text": "now", "user_id": CHI, "user_name": "chiara", "channel_id": CHANNEL}
+    body = urlencode({**form, "trigger_id": uuid.uuid4().hex, "team_id": "T0SANDBOX", **more}).encode()
+    assert send_signed(world, body, method=method, path=path) == status
+    if status == 200:
+        world.told(CHI, "Rolled back: fraud-v1 gets all traffic")
+    assert world.traffic()["fraud-v2"] == (0 if status == 200 else 20)
+
+
+@pytest.mark.parametrize("running", ["signed http"], indirect=True)
+@pytest.mark.parametrize(
+    "body", [b"payload=[]", b"payload=" + b"%5B" * 30_000, b'{"type": "event_callback", "event": 1}', b"payload={"]
+)
+def test_over_http_what_nobody_can_read_is_the_senders_fault(world: World, body: bytes) -> None:
+    assert send_signed(world, body) == 400
+
+
+def send_signed(world: World, body: bytes, *, method: str = "POST", path: str = REQUEST_PATH) -> int:
+    """As Slack signs it: the answer's status."""
+    now = str(int(time.time()))
+    digest = hmac.new(world.slack.signing_secret.encode(), f"v0:{now}:".encode() + body, hashlib.sha256).hexdigest()
+    headers = {"X-Slack-Request-Timestamp": now, "X-Slack-Signature": f"v0={digest}"}
+    address = f"http://127.0.0.1:{world.http_port}{path}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, body, headers, method=method), timeout=5) as reply:
+            return reply.status
+    except urllib.error.HTTPError as refused:
+        return refused.code

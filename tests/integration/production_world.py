@@ -119,6 +119,18 @@ class World:
 
     def decide(self, choice: Choice = Choice.CONFIRM, until: datetime | None = None) -> Decision:
         """A claimed decision of this test at the deployment's present epoch."""
+        decision = self.ask()
+        return self.systems.decision_log.claim(
+            decision.decision_id,
+            evidence_digest=decision.request.verdict.evidence_digest,
+            choice=choice,
+            actor=ANA,
+            reason="looks good",
+            postponed_until=until,
+        )
+
+    def ask(self) -> Decision:
+        """The next question about this test."""
         self.rounds += 1
         state, registry = self.systems.serving.read(), self.systems.registry
         entries = tuple(registry.entry(model) for model in self.test.models)
@@ -138,15 +150,7 @@ class World:
             postponements_left=1,
             evidence=evidence,
         )
-        decision = self.systems.decision_log.open(request)
-        return self.systems.decision_log.claim(
-            decision.decision_id,
-            evidence_digest=request.verdict.evidence_digest,
-            choice=choice,
-            actor=ANA,
-            reason="looks good",
-            postponed_until=until,
-        )
+        return self.systems.decision_log.open(request)
 
     @property
     def state(self) -> ServingState:

@@ -203,6 +203,7 @@ FILES: dict[str, tuple[dict[str, str], tuple[str, str], str]] = {
     "no candidate": ({}, ("[candidate]", "[challenger]"), "candidate is missing; challenger is no setting of a test"),
     "no TOML": ({}, ("[baseline]", "[baseline"), "not valid TOML"),
     "a test id with spaces": ({"test_id": '"My Test"'}, ("", ""), "test_id must be at most 63 lower-case letters"),
+    "an initiator by name": ({"initiator": '"ana"'}, ("", ""), "initiator must be a Slack user id, such as U024BE7LH"),
     "an unknown run": ({"experiment_run": '"0123"'}, ("", ""), "reading run 0123"),
     "a start to come": ({"started_at": "2100-01-01"}, ("", ""), "started_at 2100-01-01 00:00 UTC is to come"),
     "a start long ago": ({"started_at": "2026-01-01"}, ("", ""), "is past, but fraud-v2 gets no traffic yet"),
@@ -217,6 +218,21 @@ def test_a_file_that_cannot_be_used_is_one_sentence_and_nothing_is_changed(idle:
     before = idle.state()
     refused(cli("start", idle.file), words)
     assert idle.state() == before
+
+
+def test_a_policy_that_bars_the_initiator_demands_to_know_who_that_is(idle: Idle, cli: Cli) -> None:
+    idle.policy("initiator_may_promote = false\n" + POLICY)
+    before = idle.state()
+    refused(cli("start", idle.write()), "initiator_may_promote = false", 'initiator = "U…", your Slack user id, in the file')
+    assert idle.state() == before
+    code, out, err = cli("start", idle.write(initiator='"U0ANA"'))
+    assert (code, err) == (0, "")
+    assert "U0ANA" in out
+    test = idle.world.state.test
+    assert test is not None
+    assert test.initiator == "U0ANA"
+    [run] = unfinished_runs()
+    assert run.parameters["test"]["initiator"] == "U0ANA"
 
 
 def test_a_file_that_is_not_there_is_one_sentence(cli: Cli, tmp_path: Path) -> None:

@@ -19,12 +19,16 @@ PAGE_SIZE = 100
 
 
 class WebApi:
-    """Answers one call at a time; `bot_token` may call everything, `app_token` only opens connections."""
+    """Answers one call at a time; `bot_token` may call everything, `app_token` only opens connections.
+
+    `lacking`: beginnings of methods that it does not know, as other Slack-compatible servers lack some.
+    """
 
     def __init__(self, workspace: Workspace, *, bot_token: str, app_token: str, open_connection: Callable[[], str]) -> None:
         self._space = workspace
         self._tokens = {bot_token: "bot", app_token: "app"}
         self._open_connection = open_connection
+        self.lacking: tuple[str, ...] = ()
         self._methods: dict[str, Callable[[Json], Json]] = {
             "auth.test": self._auth_test,
             "apps.connections.open": lambda _: {"url": self._open_connection()},
@@ -53,7 +57,7 @@ class WebApi:
                 return refusal.body
 
     def _authenticate(self, method: str, token: str | None) -> None:
-        if method not in self._methods:
+        if method not in self._methods or method.startswith(self.lacking):
             raise SlackRefusal("unknown_method", req_method=method)
         if not token:
             raise SlackRefusal("not_authed")

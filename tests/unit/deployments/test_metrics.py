@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from deployments.metrics import FirstSeen, LogState, find_open, log_metrics, serving_metrics, verdict_metrics
+from deployments.metrics import FirstSeen, find_open, serving_metrics, verdict_metrics
 from flows.domain.ab_test import ABTest, Model
 from flows.domain.action_plan import ActionPlan, Arm
 from flows.domain.counts import Design, ModelCounts, Outcomes
@@ -20,6 +20,7 @@ from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.serving_state import EPOCH, REVERT_TO, TEST, Predictor, ServingState
 from flows.domain.verdict import decide_verdict
+from slackbot.metrics import LogState, log_metrics
 
 NOW = datetime(2026, 11, 2, 12, tzinfo=UTC)
 AN_HOUR_AGO, THREE_HOURS_AGO = NOW - timedelta(hours=1), NOW - timedelta(hours=3)

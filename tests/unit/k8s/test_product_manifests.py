@@ -68,16 +68,21 @@ def test_accounts_role_and_monitor_find_each_other() -> None:
     [binding] = of_kind("RoleBinding").values()
     assert {one["name"] for one in binding["subjects"]} == accounts
     assert binding["roleRef"]["name"] == yaml.safe_load((ROOT / "k8s/base/promoter-role.yaml").read_text())["metadata"]["name"]
-    [service] = of_kind("Service").values()
     monitors = list(yaml.safe_load_all((ROOT / "k8s/monitoring/scraping.yaml").read_text()))
     monitor = next(one for one in monitors if one["kind"] == "ServiceMonitor")
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert monitor["spec"]["endpoints"][0]["port"] == service["spec"]["ports"][0]["name"]
-    worker = of_kind("Deployment")["fraud-ab-worker"]
-    assert service["spec"]["selector"] == worker["spec"]["template"]["metadata"]["labels"]
-    [container] = worker["spec"]["template"]["spec"]["containers"]
-    [port] = container["ports"]
-    assert (port["name"], str(port["containerPort"])) == ("metrics", environment(worker)["FRAUD_AB_METRICS_PORT"])
+    deployments = of_kind("Deployment")
+    for service, name, setting in (
+        ("fraud-ab", "fraud-ab-worker", "FRAUD_AB_METRICS_PORT"),
+        ("fraud-ab-bot", "fraud-ab-bot", "FRAUD_AB_BOT_METRICS_PORT"),
+    ):
+        found, deployment = of_kind("Service")[service], deployments[name]
+        assert monitor["spec"]["selector"]["matchLabels"].items() <= found["metadata"]["labels"].items()
+        assert monitor["spec"]["endpoints"][0]["port"] == found["spec"]["ports"][0]["name"]
+        assert found["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+        [container] = deployment["spec"]["template"]["spec"]["containers"]
+        [port] = container["ports"]
+        assert (port["name"], str(port["containerPort"])) == ("metrics", environment(deployment)[setting])
+        assert {container[probe]["httpGet"]["port"] for probe in container if probe.endswith("Probe")} == {"metrics"}
 
 
 @pytest.mark.parametrize("name", ["fraud-ab-worker", "fraud-ab-bot"])

@@ -101,3 +101,10 @@ def test_a_submission_gives_what_was_entered() -> None:
     submission = Submission.parse(body)
     assert [submission.entered(name) for name in ("reason", "until", "note", "cause")] == ["why", "3 days", "", ""]
     assert AskedQuestion.parse(submission.view.private_metadata) == asked
+
+
+@pytest.mark.parametrize("user", ["S0PROMOTERS", "C0FRAUD", "", "u0ana"])
+def test_only_a_persons_id_is_a_person(user: str) -> None:
+    """The policy names groups by their ids in the same list."""
+    with pytest.raises(PayloadInvalid):
+        Press.parse({**PRESS, "user": {"id": user}})

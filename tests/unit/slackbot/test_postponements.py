@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.domain.policy import Policy
-from slackbot.postponements import moment
+from slackbot.postponements import moment, needs_time_zone, wanted_frauds
 
 BERLIN, NEW_YORK, AUCKLAND = ZoneInfo("Europe/Berlin"), ZoneInfo("America/New_York"), ZoneInfo("Pacific/Auckland")
 MONDAY = datetime(2026, 3, 23, 12, 0, tzinfo=UTC)
@@ -42,3 +42,9 @@ def test_the_words_mean_what_the_person_would_think(words: str, zone: ZoneInfo, 
 )
 def test_a_postponement_always_lies_in_the_future(words: str, now: datetime, zone: ZoneInfo) -> None:
     assert timedelta(0) < moment(words, now, zone) - now <= timedelta(days=14)
+
+
+def test_a_number_of_frauds_is_no_time() -> None:
+    assert (wanted_frauds("250 frauds"), wanted_frauds("1 fraud")) == (250, 1)
+    assert not needs_time_zone("250 frauds")
+    assert [wanted_frauds(words) for words in Policy().postponements] == [None] * 4

@@ -9,11 +9,8 @@ from sqlalchemy import text
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from flows.adapters.decision_log_sql import SqlDecisionLog
 from flows.adapters.executions_sql import SqlExecutions
-from flows.adapters.outbox_sql import SqlOutbox
 from flows.database import CONNECT_SECONDS
-from flows.domain.policy import Policy
 from slackbot.prefect_gateway import PrefectGateway
-from slackbot.publisher import Publisher, slack_client
 from slackbot.reconciler import AFTER_OUTAGE_SECONDS, Reconciler
 from slackbot.settings import BotSettings
 from slackbot.wiring import build_bot
@@ -40,8 +37,7 @@ class RevivingGateway(PrefectGateway):
 def test_leases_that_lapsed_in_an_outage_may_be_renewed_before_anything_is_started_again(tmp_path: Path) -> None:
     url, now = f"sqlite:///{tmp_path / 'decisions.db'}", [0.0]
     log, executions, gateway = SqlDecisionLog(url), SqlExecutions(url), RevivingGateway()
-    publisher = Publisher(slack_client("xoxb-nobody", "http://127.0.0.1:9/api/"), SqlOutbox(url), log, Policy(), channel="C0")
-    reconciler = Reconciler(log, executions, publisher, gateway, clock=lambda: now[0])
+    reconciler = Reconciler(log, executions, gateway, clock=lambda: now[0])
     executions.renew("run-1")
 
     def execute(statement: str) -> None:
@@ -74,7 +70,7 @@ def test_what_kubernetes_alone_can_do_does_not_wait_for_a_silent_database(
             "SLACK_API_URL": "http://127.0.0.1:9/api/",
         }.items():
             monkeypatch.setenv(name, value)
-        _, (reconciler, settling) = build_bot(BotSettings())  # pyright: ignore[reportCallIssue] - from the environment
+        _, (reconciler, _, settling) = build_bot(BotSettings())  # pyright: ignore[reportCallIssue] - from the environment
         reconciler.start()
         settling.check_once()
         assert "settle" in settling.troubles  # it was made: nothing is deployed there

@@ -14,6 +14,7 @@ from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import (
     Choice,
     Claim,
+    Confirmation,
     Decision,
     DecisionRequest,
     Links,
@@ -22,9 +23,10 @@ from flows.domain.decision import (
     due_after,
     next_step,
     refuse_another_attempt,
+    refuse_confirmation,
     refuse_postponement,
 )
-from flows.domain.errors import PostponementRefused, PromotionUndone
+from flows.domain.errors import ConfirmationRefused, PostponementRefused, PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.verdict import VerdictKind, decide_verdict
@@ -113,6 +115,50 @@ def test_ids_and_keys_name_test_and_round() -> None:
     assert decision.pause_key_prefix == "decision-3-"
 
 
+INITIATOR, OTHER = "U0ANA", "U0BEN"
+STRICT = Policy(initiator_may_promote=False)
+
+
+def asked(policy: Policy | None, kind: VerdictKind = VerdictKind.PROMOTE, *, initiator: str = "", first: str = "") -> Decision:
+    of = request(kind)
+    confirmed = Confirmation(Person(first, "first"), "", NOW) if first else None
+    changed = replace(of, policy=policy, test=replace(of.test, initiator=initiator))
+    return Decision(changed, NOW, NOW + timedelta(hours=72), first_confirmation=confirmed)
+
+
+def test_who_started_a_test_may_promote_its_candidate_unless_the_policy_says_no() -> None:
+    for policy in (None, Policy()):
+        refuse_confirmation(asked(policy, initiator=INITIATOR), INITIATOR)
+        refuse_confirmation(asked(policy), INITIATOR)
+    with pytest.raises(ConfirmationRefused, match=r"You started this test, .* You can ask somebody else"):
+        refuse_confirmation(asked(STRICT, initiator=INITIATOR), INITIATOR)
+    refuse_confirmation(asked(STRICT, initiator=INITIATOR), OTHER)
+
+
+def test_where_the_initiator_is_barred_and_not_known_nobody_promotes() -> None:
+    with pytest.raises(ConfirmationRefused, match=r"who started this one is not known\. You can postpone it or force a rollback"):
+        refuse_confirmation(asked(STRICT), OTHER)
+
+
+def test_nobody_is_two_people() -> None:
+    two = Policy(two_person=True)
+    refuse_confirmation(asked(two), OTHER)
+    refuse_confirmation(asked(two, first=INITIATOR), OTHER)
+    with pytest.raises(ConfirmationRefused, match=r"confirmed this already, at 2026-11-01 12:00 UTC, .* a second person"):
+        refuse_confirmation(asked(two, first=OTHER), OTHER)
+
+
+@pytest.mark.parametrize("kind", VerdictKind)
+def test_the_rules_are_about_promotions_alone(kind: VerdictKind) -> None:
+    """Keeping the baseline and extending the test are open to one person, whoever it is."""
+    both = asked(Policy(two_person=True, initiator_may_promote=False), kind, initiator=INITIATOR).request
+    promotes = kind is VerdictKind.PROMOTE
+    assert (both.needs_two_people, both.bars_initiator) == (promotes, promotes)
+    if not promotes:
+        refuse_confirmation(asked(both.policy, kind, initiator=INITIATOR), INITIATOR)
+    assert not asked(Policy(), kind).request.needs_two_people
+
+
 def test_a_postponement_until_the_horizon_is_allowed() -> None:
     refuse_postponement(request(), LATER, NOW)
     refuse_postponement(request(), HORIZON, NOW)
@@ -132,6 +178,18 @@ def test_a_postponement_until_the_horizon_is_allowed() -> None:
 def test_other_postponements_are_refused_with_the_reason(changes: dict[str, object], until: datetime | None, why: str) -> None:
     with pytest.raises(PostponementRefused, match=why):
         refuse_postponement(replace(request(), **changes), until, NOW)
+
+
+def test_waiting_for_frauds_that_are_seen_already_is_refused_with_how_many_there_are() -> None:
+    assert request().frauds_seen == 200, "those of both arms"
+    refuse_postponement(request(), HORIZON, NOW, wanted_frauds=201)
+    with pytest.raises(PostponementRefused, match=r"200 frauds are seen already \(the evidence has 200\)"):
+        refuse_postponement(request(), HORIZON, NOW, wanted_frauds=200)
+    unknown = replace(request(), evidence=None)
+    assert unknown.frauds_seen is None
+    refuse_postponement(unknown, HORIZON, NOW, wanted_frauds=1)
+    with pytest.raises(PostponementRefused, match="time in the future"):
+        refuse_postponement(unknown, None, NOW, wanted_frauds=1)
 
 
 def undone(**changes: object) -> Decision:

@@ -56,6 +56,7 @@ def test_a_setting_that_is_wrong_by_itself_contradicts_nothing() -> None:
     [
         ("[traffic]\nbaseline = 70", "sum to 100"),
         ("looks = []", "looks"),
+        ('two_person = true\npromoters = ["U0ANA"]', "two_person needs two promoters"),
         ("looks = [21, 14, 28]", "looks must rise"),
         ("looks = [14, 21]", "last look"),
         ("looks = [7, 28]", "window_days.min"),
@@ -82,6 +83,19 @@ def test_a_setting_that_is_wrong_by_itself_contradicts_nothing() -> None:
 def test_a_wrong_policy_is_refused_by_name(text: str, named: str) -> None:
     with pytest.raises(PolicyInvalid, match=named):
         load_policy(text, "policy.toml")
+
+
+@pytest.mark.parametrize("promoters", [[], ["U0ANA", "U0BEN"], ["S0PROMOTERS"]])
+def test_two_people_may_be_two_or_a_group(promoters: list[str]) -> None:
+    assert load_policy(f"two_person = true\npromoters = {promoters}".replace("'", '"'), "p").two_person
+
+
+def test_a_postponement_is_a_time_or_a_number_of_frauds() -> None:
+    offered = ("4 hours", "next friday 17:30", "250 frauds", "1 fraud")
+    assert load_policy(f"postponements = {list(offered)}".replace("'", '"'), "p").postponements == offered
+    for wrong in ("0 frauds", "frauds", "250 Frauds", "250", "-1 frauds", "tomorrow", "1e3 frauds"):
+        with pytest.raises(PolicyInvalid, match="nothing to wait for"):
+            load_policy(f'postponements = ["{wrong}"]', "p")
 
 
 def test_stretches_must_divide_an_hour() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -19,6 +19,7 @@ from flows.domain.serving_state import (
     INTENT,
     OPERATION,
     OUTCOME,
+    REPEATED_WITHIN,
     REVERT_TO,
     UNRECORDED,
     Predictor,
@@ -81,8 +82,8 @@ def after(before: ServingState, change: ServingChange) -> ServingState:
     return replace(before, predictors=tuple(predictors), annotations=kept)
 
 
-def revert(of: ServingState, revert_id: str = "r1") -> ServingChange:
-    return emergency_revert(of, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=AT)
+def revert(of: ServingState, revert_id: str = "r1", at: datetime = AT) -> ServingChange:
+    return emergency_revert(of, revert_id=revert_id, actor="U0CHI", reason="wrong alerts", at=at)
 
 
 @pytest.mark.parametrize("routed", [{"fraud-v1": 80, "fraud-v2": 20}, {"fraud-v2": 100}])
@@ -318,6 +319,18 @@ def test_recorded_reverts_are_taken_off_and_others_stay() -> None:
     assert none is not None
     assert UNRECORDED not in after(after(both, one), none).annotations
     assert acknowledge_recorded(both, frozenset({"elsewhere"})) is None
+
+
+def test_a_revert_is_known_by_its_id_also_when_it_is_recorded_and_forgotten_after_an_hour() -> None:
+    start = state(revert_to=POINT)
+    first = after(start, revert(start))
+    recorded = acknowledge_recorded(first, frozenset({"r1"}))
+    assert recorded is not None
+    assert after(first, recorded).reverted == {"r1": AT.isoformat()}
+    second = after(first, revert(first, "r2", AT + REPEATED_WITHIN - timedelta(seconds=1)))
+    assert list(second.reverted) == ["r1", "r2"]
+    third = after(second, revert(second, "r3", AT + REPEATED_WITHIN))
+    assert list(third.reverted) == ["r2", "r3"]
 
 
 def test_what_was_accepted_last_is_known_until_anything_newer_happens() -> None:

@@ -13,7 +13,7 @@ from flows.domain.action_plan import RegistryEntry, Stage
 from flows.domain.errors import StartRefused, Superseded
 from flows.domain.policy import Policy, Traffic
 from flows.domain.serving_state import OPERATION, UNRECORDED, Predictor, ServingChange, ServingState
-from flows.domain.start_plan import begun, first_look_at, plan_start, refuse, unfit_registry, unfit_times
+from flows.domain.start_plan import begun, first_look_at, plan_start, refuse, unfit_initiator, unfit_registry, unfit_times
 
 NOW = datetime(2026, 11, 24, 8, tzinfo=UTC)
 TEST = ABTest("v1-v2", Model("fraud_v1", "3", "fraud-v1"), Model("fraud_v2", "1", "fraud-v2"), NOW, "run-1")
@@ -136,3 +136,17 @@ def test_nothing_to_object_is_no_refusal() -> None:
     refuse([])
     with pytest.raises(StartRefused, match="one; two"):
         refuse(["one", "two"])
+
+
+def test_a_policy_that_bars_the_initiator_must_know_who_that_is() -> None:
+    strict = Policy(initiator_may_promote=False)
+    [problem] = unfit_initiator(TEST, strict)
+    assert 'say who that is with initiator = "U…", your Slack user id' in problem
+    assert list(unfit_initiator(replace(TEST, initiator="U0ANA"), strict)) == []
+    assert list(unfit_initiator(TEST, Policy())) == []
+
+
+def test_the_deployment_carries_who_started_its_test() -> None:
+    test = replace(TEST, initiator="U0ANA")
+    assert started(state(), plan_start(state(), test, SPLIT)).test == test
+    assert begun(started(state(), plan_start(state(), test, SPLIT)), TEST) == test

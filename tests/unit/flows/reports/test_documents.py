@@ -14,7 +14,7 @@ import yaml
 from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import ActionPlan
 from flows.domain.counts import Design, ModelCounts, Outcomes
-from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Links, Person
+from flows.domain.decision import Choice, Claim, Confirmation, Decision, DecisionRequest, Links, Person
 from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
 from flows.domain.evidence import Evidence
 from flows.domain.lifecycle import model_lives
@@ -111,6 +111,20 @@ def test_savings_are_a_number_only_when_they_are_known() -> None:
     assert "1,234.50 EUR (95 % interval -100.00 to 2,569.00; the interval crosses zero" in known
     assert "not quantified" in business_impact(decision(), RecordKind.PROMOTED)
     assert "goes on unchanged with fraud_v1" in business_impact(decision(), RecordKind.BASELINE_KEPT)
+
+
+def test_both_who_confirmed_are_named() -> None:
+    made = decision(reason="yes")
+    assert made.claim is not None
+    first = Confirmation(Person("U0BEN", "Ben"), "recall | holds", AT - timedelta(minutes=30))
+    made = replace(made, claim=replace(made.claim, first=first))
+    text = decision_document(made, ending(RecordKind.PROMOTED))
+    assert (
+        "First confirmed by Ben (U0BEN), 2026-11-22 09:00 UTC; reason: recall \\| holds. Decided by Ana (U0ANA), confirm" in text
+    )
+    body = json.loads(decision_json(made, ending(RecordKind.PROMOTED)))
+    assert body["decision"]["first"]["actor"] == {"id": "U0BEN", "name": "Ben"}
+    assert "First confirmed" not in decision_document(decision(), ending(RecordKind.PROMOTED))
 
 
 def test_a_persons_words_cannot_break_the_document() -> None:

@@ -11,7 +11,9 @@ import pytest
 from slack_sdk.models.views import View as SlackView
 
 from deployments.sandbox.slack.block_kit import block_problems, view_problems
-from flows.domain.decision import Decision
+from flows.domain.counts import Design, ModelCounts, Outcomes
+from flows.domain.decision import Confirmation, Decision, Person
+from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.serving_state import INTENT, OPERATION, REVERT_TO, UNRECORDED, Predictor, ServingState
 from flows.domain.verdict import VerdictKind
@@ -49,6 +51,17 @@ def test_confirming_shows_the_exact_change_of_its_verdict(decision: Asking, kind
     assert ("fraud_v2 takes all traffic" in text) is (kind is VerdictKind.PROMOTE)
 
 
+def test_the_first_of_two_confirms_nothing_yet_and_the_second_reads_who_did(decision: Asking) -> None:
+    asked = decision(policy=Policy(two_person=True))
+    first = confirm_modal(asked, ASKED)
+    assert "Two people have to confirm a promotion." in accepted(first)
+    assert first["submit"]["text"] == "Confirm as the first"
+    confirmed = Confirmation(Person("U0BEN", "ben"), "", asked.created_at)
+    second = confirm_modal(replace(asked, first_confirmation=confirmed), ASKED)
+    assert "<@U0BEN> has confirmed" in accepted(second)
+    assert second["submit"]["text"] == "Promote"
+
+
 def test_postponing_offers_the_policys_times_with_the_first_chosen(decision: Asking) -> None:
     view = postpone_modal(decision(postponements_left=2), ASKED, Policy().postponements)
     accepted(view)
@@ -57,6 +70,22 @@ def test_postponing_offers_the_policys_times_with_the_first_chosen(decision: Ask
     assert [item["text"]["text"] for item in element["options"]][:2] == ["in 4 hours", "tomorrow 09:00 (your time)"]
     assert element["initial_option"]["value"] == "4 hours"
     assert "left, with this one: 2" in str(view)
+
+
+def test_postponing_until_frauds_are_seen_says_how_many_there_are(decision: Asking) -> None:
+    offered = ["4 hours", "250 frauds", "1 fraud"]
+    evidence = Evidence(counted=Outcomes(Design.SPLIT, ModelCounts(1000, 800, 900, 820), ModelCounts(112, 90, 99, 90)))
+    text = accepted(view := postpone_modal(decision(evidence=evidence), ASKED, offered))
+    element = next(block["element"] for block in view["blocks"] if block.get("block_id") == Field.UNTIL)
+    labels = {item["value"]: item["text"]["text"] for item in element["options"]}
+    assert labels == {
+        "4 hours": "in 4 hours",
+        "250 frauds": "when 250 frauds are seen",
+        "1 fraud": "when 1 fraud is seen",
+    }
+    assert "Seen so far: 1,112 labelled frauds" in text
+    assert "Seen so far" not in str(postpone_modal(decision(evidence=evidence), ASKED, ["4 hours"]))
+    assert "Seen so far" not in str(postpone_modal(decision(), ASKED, offered))
 
 
 @pytest.mark.parametrize("view", [force_rollback_modal(ASKED), fraud_rollback_modal(AskedRollback(channel="C0FRAUD"))])
@@ -129,7 +158,9 @@ def test_a_revert_tells_what_else_was_going_on() -> None:
     before = state(**{OPERATION: "ab-1", UNRECORDED: earlier})
     text = said(rollback_messages.rolled_back(before, state(100, 0), "U0CHI", "x"))
     assert "ab-1 was being carried out; it stops" in text
-    assert "An earlier rollback by ana (U0ANA)" in text
+    assert "An earlier rollback by ana (U0ANA) (<!date^1772442000^" in text
+    unreadable = state(**{UNRECORDED: json.dumps([{"actor": "ana", "at": "<long ago>"}])})
+    assert "(&lt;long ago&gt;)" in said(rollback_messages.rolled_back(unreadable, state(100, 0), "U0CHI", "x"))
 
 
 def test_a_rollback_of_a_shadow_says_that_the_copies_end() -> None:

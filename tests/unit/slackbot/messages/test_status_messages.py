@@ -13,10 +13,10 @@ from slack_sdk.models.views import View as SlackView
 
 from deployments.sandbox.slack.block_kit import block_problems, view_problems
 from flows.domain.decision import Choice, Decision
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
 from flows.domain.serving_state import OPERATION, REVERT_TO, UNRECORDED, Predictor, ServingState
 from flows.domain.verdict import VerdictKind
-from slackbot.messages.block_kit import SlackMessage
+from slackbot.messages.block_kit import SlackMessage, local_time
 from slackbot.messages.status_messages import Known, Overview, home_view, status_message
 from slackbot.overview import DECISIONS_SHOWN
 
@@ -58,13 +58,37 @@ def test_the_status_says_what_is_live_the_tests_day_and_the_open_question(decisi
         assert part in text
 
 
-def test_the_last_decision_is_what_really_came_of_a_decision(decision: Asking) -> None:
-    promoted = Known(decision(choice=Choice.CONFIRM), RecordKind.PROMOTED, "")
-    waiting = Known(decision(round=2), None, "")
-    text = said(status_message(overview(waiting, promoted)))
-    assert "*Last decision*: *fraud_v2 is promoted*" in text
-    assert "<@U0ANA>" in text
-    assert "No test has been decided here yet" in said(status_message(overview(waiting)))
+MOVED = {"traffic": {"before": "fraud-v1 80 %, fraud-v2 20 %", "after": "fraud-v1 0 %, fraud-v2 100 %"}}
+MOVED_IN_WORDS = "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 0 %, fraud-v2 100 %"
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "told"),
+    [
+        (RecordKind.PROMOTED, MOVED, f"promotion, {MOVED_IN_WORDS}"),
+        (RecordKind.BASELINE_KEPT, MOVED, "the baseline is kept, fraud-v1 80 %"),
+        (
+            RecordKind.COMPENSATED,
+            {**MOVED, "why": "p95 <140> ms"},
+            f"a promotion was undone, {MOVED_IN_WORDS}. Why: “p95 &lt;140&gt; ms”",
+        ),
+        (
+            RecordKind.EMERGENCY_REVERT,
+            {"actor": "chiara (U0CHI)", "reason": "wrong alerts", "before": "fraud-v2 100 %"},
+            "emergency rollback by chiara (U0CHI), before it fraud-v2 100 %. Reason: “wrong alerts”",
+        ),
+        (RecordKind.RETIRED, {"predictor": "fraud-v1"}, "the predictor fraud-v1 is retired"),
+    ],
+)
+def test_the_last_change_says_what_from_what_by_whom_and_why(kind: RecordKind, payload: dict[str, Any], told: str) -> None:
+    assert kind.is_change
+    record = DecisionRecord(1, kind, "d-1", NOW, payload, GENESIS, GENESIS)
+    assert f"*Last change*: {local_time(NOW)}: {told}" in status_message(overview(changed=record)).text
+    assert told in shown(home_view(overview(changed=record), may_decide=True))
+
+
+def test_before_any_change_that_is_said() -> None:
+    assert "*Last change*: none is recorded yet" in said(status_message(overview()))
 
 
 def test_what_is_unfinished_is_said() -> None:
@@ -81,7 +105,7 @@ def test_a_system_that_is_down_is_one_sentence_and_the_rest_is_shown(decision: A
     assert "ab-2026-03, day 52" in without_cluster
     without_log = said(status_message(overview(decisions="the decision log failed")))
     assert "fraud-v1 80 %" in without_log
-    assert "*Last decision* cannot be read" in without_log
+    assert "*Last change* cannot be read: down" in said(status_message(overview(changed="down")))
     assert "cannot be read: down too" in shown(home_view(overview(serving="down", decisions="down too"), may_decide=True))
 
 
@@ -91,6 +115,7 @@ def test_the_home_shows_what_waits_and_for_whom_without_any_button(decision: Ask
     kept = Known(decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM), RecordKind.BASELINE_KEPT, "")
     text = shown(home_view(overview(waiting, kept), may_decide=may_decide))
     assert ("Waits for you" in text) is may_decide
+    assert text.count("Promote it?") == 1  # where it waits, and not with the test again
     assert "fraud_v1 stays in charge" in text
     assert "Open the message" in text
     assert "button" not in text
