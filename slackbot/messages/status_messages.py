@@ -157,7 +157,7 @@ def _changed(overview: Overview) -> str:
         case str() as why:
             return _unread("*Last change*", why)
         case record:
-            return f"*Last change*: {wording.changed(record)}"
+            return f"*Last change*: {wording.changed(record, most=REASON_SHOWN)}"
 
 
 def _unread(what: str, why: str) -> str:

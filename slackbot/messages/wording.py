@@ -11,6 +11,7 @@ from flows.domain.decision import Choice, Claim, Confirmation, Decision, Decisio
 from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind
 from slackbot.messages.block_kit import escape, local_time, mention, plain, quote
+from slackbot.messages.short_names import brief
 from slackbot.postponements import needs_time_zone, wanted_frauds
 
 NOTHING_CHANGED = "Nothing has changed."
@@ -258,8 +259,8 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
     assert_never(recorded)
 
 
-def changed(record: DecisionRecord) -> str:
-    """What a record of a change tells: when, what, from what to what, by whom and why."""
+def changed(record: DecisionRecord, *, most: int) -> str:
+    """What a record of a change tells: when, what, from what to what, by whom and why; of the why at most so many characters."""
     told = record.payload
     traffic: Any = told.get("traffic") or {}
     before = escape(str(traffic.get("before") or told.get("before") or ""))
@@ -270,10 +271,10 @@ def changed(record: DecisionRecord) -> str:
         case RecordKind.BASELINE_KEPT:
             what = f"the baseline is kept, {moved}"
         case RecordKind.COMPENSATED:
-            what = f"a promotion was undone, {moved}. Why: {quote(str(told.get('why', '')))}"
+            what = f"a promotion was undone, {moved}. Why: {quote(str(told.get('why', '')), most)}"
         case RecordKind.EMERGENCY_REVERT:
-            reason = f" Reason: {quote(str(told['reason']))}" if told.get("reason") else ""
-            what = f"emergency rollback by {escape(str(told.get('actor', '')))}, before it {moved}.{reason}"
+            reason = f" Reason: {quote(str(told['reason']), most)}" if told.get("reason") else ""
+            what = f"emergency rollback by {escape(brief(str(told.get('actor', ''))))}, before it {moved}.{reason}"
         case RecordKind.RETIRED:
             what = f"the predictor {escape(str(told.get('predictor', '')))} is retired"
         case _:

@@ -23,12 +23,12 @@ from flows.domain.action_plan import RegistryEntry, Stage, plan_model_in_charge
 from flows.domain.bake import Breach, BreachKind
 from flows.domain.criteria import Criterion, CriterionName, CriterionStatus
 from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Links, Person
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
 from flows.domain.errors import NotAuthorized
 from flows.domain.guardrails import Guardrail, GuardrailName, GuardrailStatus
 from flows.domain.policy import Policy
 from flows.domain.savings import Money
-from flows.domain.serving_state import INTENT, OPERATION, REVERT_TO, UNRECORDED, Predictor, ServingState
+from flows.domain.serving_state import INTENT, OPERATION, REVERT_TO, UNRECORDED, Predictor, ServingState, describe_serving
 from flows.domain.verdict import MetricsByArm, ModelMetrics, Verdict, VerdictKind
 from slackbot.authorization import Permission, require
 from slackbot.messages import modals, rollback_messages, wording
@@ -236,14 +236,20 @@ def test_every_answer_about_a_rollback(before: ServingState, after: ServingState
     servings(),
     moments,
     st.booleans(),
+    names,
+    own_words,
 )
 def test_every_status_and_home(
     known: list[tuple[Decision, RecordKind | None, str]],
     serving: ServingState,
     at: datetime,
     may_decide: bool,  # noqa: FBT001
+    actor: str,
+    why: str,
 ) -> None:
-    overview = Overview(at, serving, [Known(*one) for one in known])
+    told = {"actor": actor, "reason": why, "before": describe_serving(serving)}
+    changed = DecisionRecord(1, RecordKind.EMERGENCY_REVERT, "r-1", at, told, GENESIS, GENESIS)
+    overview = Overview(at, serving, [Known(*one) for one in known], changed)
     accepted(status_message(overview))
     accepted_view(home_view(overview, may_decide=may_decide))
 
@@ -277,9 +283,10 @@ def test_the_worst_of_everything_at_once(text: str, kind: VerdictKind, choice: C
     links = Links(*["https://host.example/" + "p" * 100] * 4)
     decision = make_decision(kind, choice, reason=text, test=ABTest("t" * 100, model, model, ASKED_AT, "run-1"), links=links)
     accepted(verdict_message(decision, Policy(promoters=tuple(f"U{number:010}" for number in range(200)))))
-    overview = Overview(
-        ASKED_AT, "down", [Known(decision, RecordKind.SUPERSEDED, "https://host.example/" + "p" * 60)] * DECISIONS_SHOWN
-    )
+    known = [Known(decision, RecordKind.SUPERSEDED, "https://host.example/" + "p" * 60)] * DECISIONS_SHOWN
+    told = {"actor": text, "reason": text, "why": text, "before": "p" * 63 + " 100 %, " + "q" * 63 + " 0 %"}
+    changed = DecisionRecord(1, RecordKind.EMERGENCY_REVERT, "r-1", ASKED_AT, told, GENESIS, GENESIS)
+    overview = Overview(ASKED_AT, "down", known, changed)
     accepted(status_message(overview))
     accepted_view(home_view(overview, may_decide=False))
     asked = AskedQuestion(decision_id=decision.decision_id, evidence="sha256:" + "a" * 64, channel="C0FRAUD")
