@@ -305,8 +305,12 @@ class DecisionLog(Protocol):
         """Mark that the flow has carried the claim out, or has asked the next question. Idempotent."""
         ...
 
-    def decisions(self, test_id: str | None = None, *, pending_only: bool = False) -> Sequence[Decision]:
-        """Newest first."""
+    def decisions(self, test_id: str | None = None, *, unconsumed_only: bool = False) -> Sequence[Decision]:
+        """Newest first.
+
+        Args:
+            unconsumed_only: open questions, and answers that no flow has carried out yet.
+        """
         ...
 
     def reopen(self, decision_id: str) -> None:

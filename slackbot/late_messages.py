@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 class LateMessages(PeriodicChecks):
-    """A thread of its own, since it waits for Slack: open questions that nobody was shown, then everything that is kept."""
+    """A thread of its own, since it waits for Slack: questions and answers that nobody was shown, then what is kept."""
 
     def __init__(self, decision_log: DecisionLog, publisher: Publisher, *, period_seconds: float = 5.0) -> None:
         self._decision_log = decision_log
         self._publisher = publisher
-        checks = {"questions": self._post_questions, "kept messages": publisher.say_kept}
+        checks = {"questions": self._show_questions, "kept messages": publisher.say_kept}
         super().__init__("late messages", checks, period_seconds=period_seconds)
 
-    def _post_questions(self) -> None:
-        """The flow has posted each already, unless it died before it could."""
-        for decision in self._decision_log.decisions(pending_only=True):
+    def _show_questions(self) -> None:
+        """The flow has posted each already, and the app has taken the buttons off those that are answered, unless it died before
+        it could."""
+        for decision in self._decision_log.decisions(unconsumed_only=True):
             decision_id = decision.decision_id
-            self.guarded(f"posting {decision_id}", lambda decision_id=decision_id: self._publisher.publish_decision(decision_id))
+            self.guarded(f"showing {decision_id}", lambda decision_id=decision_id: self._publisher.publish_decision(decision_id))

@@ -157,4 +157,4 @@ class LogMetrics(Collector):
 
     def _read(self) -> LogState:
         log = self._decision_log
-        return LogState(log.now(), log.undelivered(), log.decisions(pending_only=True))
+        return LogState(log.now(), log.undelivered(), [one for one in log.decisions(unconsumed_only=True) if one.is_pending])

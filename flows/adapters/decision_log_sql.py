@@ -196,12 +196,12 @@ class SqlDecisionLog:
             again = update(_decisions).where(_decisions.c.decision_id == decision_id, _decisions.c.consumed_at.is_not(None))
             connection.execute(again.values(consumed_at=None))
 
-    def decisions(self, test_id: str | None = None, *, pending_only: bool = False) -> Sequence[Decision]:
+    def decisions(self, test_id: str | None = None, *, unconsumed_only: bool = False) -> Sequence[Decision]:
         wanted: list[ColumnElement[bool]] = []
         if test_id is not None:
             wanted.append(_decisions.c.test_id == test_id)
-        if pending_only:
-            wanted.append(_decisions.c.status == "pending")
+        if unconsumed_only:
+            wanted.append(_decisions.c.consumed_at.is_(None))
         with self._database.transaction("listing decisions", read_only=True) as connection:
             return _all(connection, *wanted)
 

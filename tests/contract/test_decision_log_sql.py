@@ -290,7 +290,10 @@ def test_decisions_are_listed_newest_first(log: SqlDecisionLog) -> None:
     answer(log, other)
     assert [decision.request.round for decision in log.decisions("autumn")] == [3, 2, 1]
     assert len(log.decisions()) == 4
-    assert [decision.decision_id for decision in log.decisions(pending_only=True)] == ["autumn-3", "autumn-2", "autumn-1"]
+    everything = ["winter-1", "autumn-3", "autumn-2", "autumn-1"]
+    assert [decision.decision_id for decision in log.decisions(unconsumed_only=True)] == everything
+    log.consume(other.decision_id)
+    assert [decision.decision_id for decision in log.decisions(unconsumed_only=True)] == everything[1:]
 
 
 def test_records_form_one_chain_whoever_appends(database_url: str) -> None:

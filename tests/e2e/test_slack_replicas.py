@@ -18,7 +18,7 @@ from deployments.sandbox.processes import Child, free_port
 from deployments.sandbox.slack import NothingThere, SandboxUser
 from deployments.sandbox.slack.delivery import Outcome
 from deployments.sandbox.slack.people import DEFAULT_USERS
-from flows.domain.decision import Decision
+from flows.domain.decision import Choice, Decision, Person
 from flows.domain.decision_record import RecordKind
 from slackbot.identifiers import Action
 from tests.slack_world import CHANNEL, SlackSite, text_of, wait_until
@@ -139,6 +139,17 @@ def test_killed_and_started_twenty_times_during_a_decision_nothing_is_lost_or_do
     wait_until(lambda: is_redrawn(site, decision), "the message without buttons")
     assert [record.kind for record in site.log.records(decision.decision_id)] == [RecordKind.DECIDED]
     assert len(site.slack.messages(CHANNEL)) == 1
+
+
+def test_an_answer_whose_app_died_before_it_could_show_it_is_shown_by_the_next(site: SlackSite) -> None:
+    """Prefect does not take the answer, so no flow redraws the message; who reads it must not see buttons."""
+    bot, decision = site.start_bot(), posted(site)
+    bot.lose()
+    digest, ana = decision.request.verdict.evidence_digest, Person(ANA, "Ana")
+    site.log.claim(decision.decision_id, evidence_digest=digest, choice=Choice.CONFIRM, actor=ana, reason="recall is better")
+    assert not is_redrawn(site, decision)
+    bot.start_again()
+    wait_until(lambda: is_redrawn(site, decision), "the message without buttons")
 
 
 @pytest.mark.parametrize("way_in", ["socket mode", "signed http"])
