@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from flows.domain.drift import Severity
+
 
 class Hypothesis(StrEnum):
     """The possible causes of a lost test, in the order in which equally grave ones are shown."""
@@ -33,14 +35,6 @@ class FindingStatus(StrEnum):
     SUPPORTED = "supported"
     NOT_SUPPORTED = "not_supported"
     NOT_TESTABLE = "not_testable"
-
-
-class Severity(StrEnum):
-    """How grave a supported finding is where nobody can say how much of the loss it explains."""
-
-    NONE = "none"
-    MILD = "mild"
-    SEVERE = "severe"
 
 
 @dataclass(frozen=True, slots=True)
