@@ -35,6 +35,13 @@ class Settings(BaseSettings):
     policy_file: Path | None = Field(default=None, description="policy.toml; without it the defaults apply")
     decision_log_url: str = Field(description="SQLAlchemy URL of the decision log (PostgreSQL or SQLite)")
     feedback_url: str = Field(description="where the feedback is: a Parquet file or a database URL with its table")
+    training_data: str = Field(
+        default="",
+        description="the candidate's training rows: a .parquet or .csv file or a database URL with its table; {model}, {version} and {test} are filled in",
+    )
+    holdout_data: str = Field(default="", description="the rows of its offline evaluation, likewise")
+    production_data: str = Field(default="", description="the features as the candidate got them in production, likewise")
+    reference_data: str = Field(default="", description="production's rows as the offline pipeline computes them, likewise")
     prometheus_url: str | None = Field(
         default=None, description="Prometheus with Seldon's metrics; without it the feedback tells latency and errors"
     )

@@ -10,7 +10,7 @@ from flows.domain.criteria import Criterion, CriterionName, CriterionStatus, poi
 from flows.domain.decision import Choice, Claim, Confirmation, Decision, DecisionRequest, Person
 from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind
-from slackbot.messages.block_kit import escape, local_time, mention, plain, quote
+from slackbot.messages.block_kit import escape, link, local_time, mention, plain, quote
 from slackbot.messages.short_names import brief
 from slackbot.postponements import needs_time_zone, wanted_frauds
 
@@ -280,6 +280,14 @@ def changed(record: DecisionRecord, *, most: int) -> str:
         case _:
             what = str(record.kind)
     return f"{local_time(record.at)}: {what}"
+
+
+def investigating(decision: Decision, run_url: str) -> str:
+    """To who has asked for an investigation."""
+    run = link(run_url, "Follow it in Prefect") if run_url else ""
+    candidate = escape(brief(str(decision.request.test.candidate)))
+    asked = escape(brief(decision.decision_id))
+    return f"Why {candidate} did not win ({asked}) is being looked into; production stays as it is. The thread tells what is found. {run}".strip()
 
 
 def _again(claim: Claim) -> str:
