@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import Change
@@ -10,7 +9,7 @@ from flows.domain.decision_record import RecordKind, latest_outcome
 from flows.domain.lifecycle import arm_in_charge, model_lives
 from flows.reports.charts import recall_and_precision_chart
 from flows.reports.decision_document import CHART_NAME, DOCUMENT_NAME, decision_document
-from flows.reports.dossier import Dossier
+from flows.reports.dossier import Dossier, document_folder
 from flows.reports.lifecycle_page import PAGE_PATH, lifecycle_page, merge_page
 from flows.reports.markdown import words
 from flows.reports.production_model import PRODUCTION_PATH, production_model_page
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from flows.domain.ab_test import ABTest
     from flows.domain.decision_record import DecisionRecord
     from flows.domain.lifecycle import ModelLife
+
 
 @step("Store the decision document")
 def store_documents(decision_id: str, kind: str, epoch: int = 0) -> list[str]:
@@ -46,7 +46,7 @@ def store_documents(decision_id: str, kind: str, epoch: int = 0) -> list[str]:
 def store_dossier(dossier: Dossier) -> tuple[list[str], str]:
     """Chart, Markdown and JSON on the test's run; returns the URIs of both documents, and where a browser shows the first."""
     registry, test, ending = systems().registry, dossier.test, dossier.ending
-    folder = f"decisions/{re.sub(r'[^A-Za-z0-9._-]+', '-', ending.decision_id)}"
+    folder = document_folder(ending.decision_id)
     chart = recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
     if chart is not None:
         registry.log_picture(test, f"{folder}/{CHART_NAME}", chart)

@@ -179,8 +179,11 @@ class Registry(Protocol):
         ...
 
     def log_document(self, test: ABTest, name: str, text: str) -> str:
-        """Store a text artifact on the test's MLflow run, with its SHA-256 as a tag of the run and of both model versions; returns
-        its URI."""
+        """Store a text artifact on the test's MLflow run, with its SHA-256 as a tag of the run and of both model versions.
+
+        Returns:
+            its URI.
+        """
         ...
 
     def stored_document(self, test: ABTest, name: str) -> StoredDocument:

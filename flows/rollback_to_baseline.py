@@ -239,9 +239,7 @@ def tell_revert(revert_id: str, actor: str, reason: str) -> None:
     _tell_latest(f"revert-{revert_id}", text, [Change("traffic", one, describe_serving(state)) for one in before])
 
 
-def _tell_latest(
-    key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = True, page: str = ""
-) -> None:
+def _tell_latest(key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = True, page: str = "") -> None:
     decision = _latest_decision()
     if decision is None:
         announce(key, text, changes)
@@ -264,6 +262,7 @@ def page_after_revert(revert_id: str) -> str:
 @step("Store the documents of the emergency reverts")
 def document_reverts(revert_id: str, recorded: list[str]) -> list[str]:
     """A decision document for each, beside those of the test's questions; none without a test. Returns their URIs."""
+    del revert_id  # part of the step's key
     log, test = systems().decision_log, systems().serving.read().test
     stored: list[str] = []
     for one in recorded if test else ():
@@ -272,7 +271,9 @@ def document_reverts(revert_id: str, recorded: list[str]) -> list[str]:
         before = log.records(about) if about else ()
         uris, page = store_dossier(Dossier(test, log.read(about) if about else None, revert, (*before, revert)))
         changes = [Change("decision document", "", uri) for uri in uris]
-        _tell_latest(f"revert-{one}-document", "decision document of the emergency revert", changes, also_to_channel=False, page=page)
+        _tell_latest(
+            f"revert-{one}-document", "decision document of the emergency revert", changes, also_to_channel=False, page=page
+        )
         stored += uris
     return stored
 

@@ -231,7 +231,9 @@ class Publisher:
             yield
         except OutsideSystemError as error:
             if error.system == "Slack":
-                self._outbox.keep(key, arguments.get("channel") or self._channel, json.dumps({"call": call, "arguments": arguments}))
+                self._outbox.keep(
+                    key, arguments.get("channel") or self._channel, json.dumps({"call": call, "arguments": arguments})
+                )
             raise
 
     def _post_once(self, key: str, message: SlackMessage, where: Json) -> PostedMessage:

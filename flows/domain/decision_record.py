@@ -75,7 +75,6 @@ class DecisionRecord:
             previous_hash=self.previous_hash,
         )
 
-
     def __str__(self) -> str:
         return f"record {self.sequence} ({self.decision_id}, {self.kind})"
 
@@ -109,7 +108,7 @@ class Investigation:
     the address of the whole report; empty when there is none.
 
     Example:
-        >>> found = Investigation(("Amounts have drifted.",), ({"hypothesis": "feature_drift", "status": "supported"},), "runs:/r/x")
+        >>> found = Investigation(("Amounts have drifted.",), ({"status": "supported", "said": "KS 0.21"},), "runs:/r/x")
         >>> Investigation.from_payload(found.to_payload()) == found
         True
     """

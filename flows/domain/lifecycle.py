@@ -154,9 +154,7 @@ def _enter(lives: dict[Model, ModelLife], decision: Decision, arm: Arm, transiti
     _know(lives, model, arm, decision, (*history, transition))
 
 
-def _know(
-    lives: dict[Model, ModelLife], model: Model, arm: Arm, decision: Decision, history: tuple[Transition, ...]
-) -> None:
+def _know(lives: dict[Model, ModelLife], model: Model, arm: Arm, decision: Decision, history: tuple[Transition, ...]) -> None:
     before = lives[model].trial if model in lives else None
     lives[model] = ModelLife(model, arm, decision, history, decision if arm is Arm.CANDIDATE else before)
 

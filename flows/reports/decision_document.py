@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 DOCUMENT_NAME, CHART_NAME = "decision_document.md", "chart.png"  # beside each other
 STABILITY = (CriterionName.LATENCY, CriterionName.ERROR_RATE)
 INVESTIGATED = (
-    "data (drift of every feature, labels, whether the holdout was representative), overfitting, the model itself, and the pipeline "
-    "(serving skew, scaling, integrity and version of the artifacts)"
+    "data (drift of every feature, labels, whether the holdout was representative), overfitting, the model itself, and the "
+    "pipeline (serving skew, scaling, integrity and version of the artifacts)"
 )
 
 
 def decision_document(dossier: Dossier) -> str:
     """The whole document; its sections are the same for every outcome, and say so where there is nothing to tell."""
     verdict, test = dossier.verdict, dossier.test
-    title = f"# Decision {harmless(dossier.ending.decision_id)}: {harmless(test.candidate.name)} against {harmless(test.baseline.name)}"
+    models = f"{harmless(test.candidate.name)} against {harmless(test.baseline.name)}"
     none = "No question about this test had been asked yet, so no evidence stands behind this."
     sections = [
-        title,
+        f"# Decision {harmless(dossier.ending.decision_id)}: {models}",
         section("Outcome", [f"**{harmless(outcome_sentence(dossier))}**", _by_whom(dossier)]),
         section("Evidence", _evidence(dossier) or [none]),
         section("Statistical significance", [_significance(verdict) if verdict else "Not tested."]),
@@ -56,7 +56,11 @@ def _by_whom(dossier: Dossier) -> str:
     reason = f"; reason: {harmless(told['reason'])}" if told.get("reason") else "; no reason was given"
     by = f"Reverted by {harmless(told.get('actor', 'somebody'))}, {harmless(told.get('at', ''))}{reason}."
     before = _decided_by(dossier)
-    return f"{by} The test's latest decision before it ({harmless(dossier.decision.decision_id)}): {before}" if dossier.decision and before else by
+    return (
+        f"{by} The test's latest decision before it ({harmless(dossier.decision.decision_id)}): {before}"
+        if dossier.decision and before
+        else by
+    )
 
 
 def _decided_by(dossier: Dossier) -> str:
@@ -110,16 +114,14 @@ def _metrics(dossier: Dossier, verdict: Verdict) -> str:
 
 def _chart(request: DecisionRequest) -> str:
     feedback = request.evidence.feedback if request.evidence else None
-    return f"![{harmless(chart_inwords(request))}]({CHART_NAME})" if feedback and feedback.days else ""
+    return f"![{harmless(chart_in_words(request))}]({CHART_NAME})" if feedback and feedback.days else ""
 
 
 def _significance(verdict: Verdict) -> str:
     found = verdict.significance
     if found is None:
         return "Not tested: the evidence did not allow it."
-    text = (
-        f"Design: {verdict.design}. Test: {harmless(found.test)}, p = {found.p_value:.4g} at alpha {found.alpha:.4g} (look {found.look})."
-    )
+    text = f"Design: {verdict.design}. Test: {harmless(found.test)}, p = {found.p_value:.4g} at alpha {found.alpha:.4g} (look {found.look})."
     if found.interval is None:
         return text
     high = "no upper end" if found.interval.high is None else f"{found.interval.high:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from flows.domain.criteria import CriterionName
 from flows.domain.decision import Choice, NextStep, next_step
 from flows.domain.decision_record import DecisionRecord, RecordKind, latest_investigation
 from flows.domain.policy import Policy
+from flows.domain.verdict import VerdictKind
 from flows.reports.markdown import address, bullets, table, words
 
 if TYPE_CHECKING:
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 class Dossier:
     """A decision and what came of it.
 
-    `decision`: None for an emergency before the test's first question. `ending`: the record that the documents are about. `records`:
-    all of this decision so far, in the order of the chain.
+    `decision`: None for an emergency before the test's first question. `ending`: the record that the documents are about.
+    `records`: all of this decision so far, in the order of the chain.
     """
 
     test: ABTest
@@ -50,8 +52,16 @@ class Dossier:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the candidate is out because of how it did, so that somebody wants to know why."""
-        return self.ending.kind in (RecordKind.BASELINE_KEPT, RecordKind.COMPENSATED, RecordKind.EMERGENCY_REVERT)
+        """Whether the candidate is out because of how it did, so that somebody wants to know why, and not because of silence."""
+        is_silence = self.claim is not None and self.claim.choice is Choice.EXPIRE
+        has_won = is_silence and self.verdict is not None and self.verdict.kind is VerdictKind.PROMOTE
+        is_out = self.ending.kind in (RecordKind.BASELINE_KEPT, RecordKind.COMPENSATED, RecordKind.EMERGENCY_REVERT)
+        return is_out and not has_won
+
+
+def document_folder(decision_id: str) -> str:
+    """Where a decision's documents are on the test's run; `decision_id` is an emergency's own id for those of an emergency."""
+    return f"decisions/{re.sub(r'[^A-Za-z0-9._-]+', '-', decision_id)}"
 
 
 def outcome_sentence(dossier: Dossier) -> str:
@@ -73,6 +83,7 @@ def business_impact(dossier: Dossier) -> str:
     """What it means for the business: savings where they are known, continuity where the baseline stays."""
     test, verdict = dossier.test, dossier.verdict
     goes_on = f"Fraud detection goes on unchanged with {test.baseline.name}; customers and reviewers notice nothing."
+    why = f"Why {test.candidate.name} was not put in charge is investigated before it, or a successor, is tested again."
     match dossier.ending.kind:
         case RecordKind.DECIDED:
             return f"None yet: {test.baseline} stays in charge while the test goes on."
@@ -86,10 +97,10 @@ def business_impact(dossier: Dossier) -> str:
         case RecordKind.EMERGENCY_REVERT | RecordKind.COMPENSATED:
             return (
                 f"Fraud detection goes on with {test.baseline.name}. What {test.candidate.name} let pass or stopped wrongly until "
-                f"then is in the feedback; why it was not kept is investigated before it, or a successor, is tested again."
+                f"then is in the feedback. {why}"
             )
         case _:
-            return f"{goes_on} Why {test.candidate.name} was not put in charge is investigated before it, or a successor, is tested again."
+            return f"{goes_on} {why}" if dossier.is_lost else f"{goes_on} {test.candidate.name} can be tested again."
 
 
 def actions(dossier: Dossier) -> list[tuple[str, str, str]]:
@@ -114,7 +125,10 @@ def failure_analysis(found: Investigation) -> list[str]:
     """The investigation's own lines, then each finding with its next step, in the order in which they are ranked: paragraphs."""
     head = ["hypothesis", "finding", "what the data say", "next step"]
     keys = ("hypothesis", "status", "said", "next_step")
-    rows = [[words(str(finding.get(key, ""))) if key in keys[:2] else finding.get(key, "") for key in keys] for finding in found.findings]
+    rows = [
+        [words(str(finding.get(key, ""))) if key in keys[:2] else finding.get(key, "") for key in keys]
+        for finding in found.findings
+    ]
     report = f"Report: {address(found.report)}" if found.report else ""
     return [bullets(found.summary), table([head, *rows]) if rows else "", report]
 

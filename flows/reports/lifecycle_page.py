@@ -149,11 +149,11 @@ def _plan(life: ModelLife, default: Policy) -> list[str]:
         else "its predictor stays, so that a rollback is immediate"
     )
     lines = [
-        f"The first {policy.bake_hours:g} hours, every few minutes: 95 % of the answers within {policy.latency.p95_ms:g} ms, failed "
-        f"requests, the share of the traffic, and the share of flagged transactions. A breach is {breach}.",
+        f"The first {policy.bake_hours:g} hours, every few minutes: p95 latency (limit {float(policy.latency.p95_ms):g} ms), errors, "
+        + f"traffic, and the share of flagged transactions. A breach is {breach}.",
         "Always: the dashboard of the model in charge, and the alerts FraudModelSlow and FraudModelErrors.",
-        f"As labels mature ({policy.label_maturity_days} days): recall, precision and fraud detection rate against those of the test "
-        f"({_shown(metrics.recall)}, {_shown(metrics.precision)}, {_shown(metrics.fraud_detection_rate)}).",
+        f"As labels mature ({policy.label_maturity_days} days): recall, precision and fraud detection rate, against those of the "
+        + f"test ({_shown(metrics.recall)}, {_shown(metrics.precision)}, {_shown(metrics.fraud_detection_rate)}).",
         f"The way back: /fraud-rollback in Slack, or fraud-ab rollback. Of the model before, {way_back}.",
     ]
     return [f"For {harmless(life.model)}:", bullets(lines)]

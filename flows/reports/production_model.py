@@ -59,12 +59,12 @@ def _why(life: ModelLife, lives: Sequence[ModelLife]) -> str:
     baseline, candidate = life.decision.request.test.models
     match life.status:
         case LifecycleStatus.PROMOTED:
-            return (
-                f"It replaces {_name(baseline)}. Both were tried side by side on real transactions, and the new one caught more fraud."
-            )
+            both = "Both were tried side by side on real transactions, and the new one caught more fraud."
+            return f"It replaces {_name(baseline)}. {both}"
         case LifecycleStatus.RETAINED:
             is_out = any(one.model == candidate and one.status is LifecycleStatus.ARCHIVED for one in lives)
-            return f"{_name(candidate)} was tried beside it and {'is not used' if is_out else 'may be tried again'}. For you nothing changes."
+            what = "is not used" if is_out else "may be tried again"
+            return f"{_name(candidate)} was tried beside it and {what}. For you nothing changes."
         case LifecycleStatus.RESTORED:
             return f"{_name(candidate)} was taken out of production. Expect alerts as they were before it."
         case _:
@@ -105,7 +105,8 @@ def _work(mine: ModelMetrics, before: ModelMetrics, decision: Decision) -> str:
     if not all(rows):
         return ""
     was, now = (
-        round(10_000 * (one.true_positives + one.false_positives) / count) for one, count in zip((before, mine), rows, strict=True)
+        round(10_000 * (one.true_positives + one.false_positives) / count)
+        for one, count in zip((before, mine), rows, strict=True)
     )
     return f"Of 10,000 transactions about {now:,} raise an alert (before: {was:,})."
 
@@ -113,7 +114,8 @@ def _work(mine: ModelMetrics, before: ModelMetrics, decision: Decision) -> str:
 def _trial(life: ModelLife) -> str:
     policy = life.decision.request.policy
     share = f" on {policy.traffic.candidate} % of the transactions" if policy and policy.traffic.candidate else ""
-    return f"**{_name(life.model)}** is being tried{share}. Work on the alerts of both models in the same way, so that the trial is fair."
+    fair = "Work on the alerts of both models in the same way, so that the trial is fair."
+    return f"**{_name(life.model)}** is being tried{share}. {fair}"
 
 
 def _name(model: Model) -> str:

@@ -52,9 +52,8 @@ def _better(test: ABTest, verdict: Verdict) -> list[str]:
     name, before, after = escape(test.candidate.name), verdict.metrics.baseline, verdict.metrics.candidate
     sentences = [f"*{name}* checks all transactions now."]
     if after.recall is not None and before.recall is not None:
-        sentences[0] += (
-            f" In its trial on real transactions it caught {_of_100(after.recall)} of 100 frauds; until now it was {_of_100(before.recall)}."
-        )
+        caught = f"it caught {_of_100(after.recall)} of 100 frauds; until now it was {_of_100(before.recall)}"
+        sentences[0] += f" In its trial on real transactions {caught}."
     if after.precision is not None and before.precision is not None:
         now, was = _of_100(after.precision), _of_100(before.precision)
         beside = "as before" if abs(now - was) <= 1 else f"until now it was {was}"
