@@ -12,7 +12,7 @@ from deployments.evaluate_command import evaluate
 from deployments.rollback_command import rollback
 from deployments.start_command import start
 from deployments.status_command import status
-from deployments.verify_command import verify_record
+from deployments.verify_command import export_records, verify_record
 from flows.domain.errors import FraudABError
 
 BAD_INPUT = 2
@@ -24,6 +24,7 @@ app.command("start")(start)
 app.command("status")(status)
 app.command("rollback")(rollback)
 app.command("verify-record")(verify_record)
+app.command("export-records")(export_records)
 
 
 @app.command()

@@ -138,6 +138,15 @@ class Provenance:
     noted_sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document's text with its SHA-256, and the one `noted` at each place, in words (empty: none is)."""
+
+    text: str
+    sha256: str
+    noted: Mapping[str, str]
+
+
 class Registry(Protocol):
     """The model registry; with stages, aliases or both as the settings say."""
 
@@ -170,7 +179,15 @@ class Registry(Protocol):
         ...
 
     def log_document(self, test: ABTest, name: str, text: str) -> str:
-        """Store a text artifact on the test's MLflow run with its SHA-256 as a tag; returns its URI."""
+        """Store a text artifact on the test's MLflow run, with its SHA-256 as a tag of the run and of both model versions.
+
+        Returns:
+            its URI.
+        """
+        ...
+
+    def stored_document(self, test: ABTest, name: str) -> StoredDocument:
+        """A document as it is now, and the digests that were noted when it was stored."""
         ...
 
     def log_picture(self, test: ABTest, name: str, png: bytes) -> None:
@@ -187,8 +204,8 @@ class Registry(Protocol):
 
     def tag_test(self, test: ABTest, tags: Mapping[str, str]) -> None: ...
 
-    def run_url(self, test: ABTest) -> str:
-        """Where a person sees the test's run; empty when the tracking server has no page."""
+    def run_url(self, test: ABTest, document: str = "") -> str:
+        """Where a person sees the test's run, or a document of it; empty when the tracking server has no page."""
         ...
 
 

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
         default="https://slack.com/api/", validation_alias="SLACK_API_URL", description="another Slack-compatible server"
     )
     slack_channel: str = Field(description="channel id of the verdict message")
+    stakeholder_channel: str = Field(default="", description="channel id of the business summaries; without it none is posted")
     prefect_ui_url: str = Field(default="", description="base of links to flow runs; empty: the API's own host")
     dashboard_url: str = Field(default="", description="Grafana dashboard of the test")
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="port of `serve`'s metrics; without it: none")

@@ -254,7 +254,15 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
             return "A newer decision or an emergency rollback took over before this one was carried out."
         case RecordKind.EMERGENCY_REVERT:
             return f"All traffic was sent back to {baseline}."
-        case RecordKind.CONFIRMED_FIRST | RecordKind.DECIDED | RecordKind.BREACH | RecordKind.WATCHED | RecordKind.RETIRED | None:
+        case (
+            RecordKind.CONFIRMED_FIRST
+            | RecordKind.DECIDED
+            | RecordKind.BREACH
+            | RecordKind.WATCHED
+            | RecordKind.RETIRED
+            | RecordKind.INVESTIGATED
+            | None
+        ):
             return _again(claim) or "The steps are reported in the thread, each when it is done."
     assert_never(recorded)
 
