@@ -7,7 +7,9 @@ with what is not done yet.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 import httpx
@@ -20,9 +22,8 @@ from pydantic import TypeAdapter
 
 from flows.deployment_names import INVESTIGATE
 from flows.diagnosis import diagnose
-from flows.documents import publish_lifecycle
+from flows.documents import document_investigation
 from flows.domain.decision_record import Investigation, RecordKind
-from flows.domain.errors import FeedbackInvalid
 from flows.domain.findings import Finding, Hypothesis
 from flows.investigation_material import FACTS, Gathering, compare_files, read_making
 from flows.production_steps import append_record
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 FINDINGS = TypeAdapter(tuple[Finding, ...])
 SHOW_EVERY_SECONDS = 2.0
+PICTURED = (Hypothesis.FEATURE_DRIFT, Hypothesis.SCALING, Hypothesis.SERVING_SKEW)
 
 
 @flow(name="investigate-candidate", persist_result=True)
@@ -64,7 +66,7 @@ def investigate_candidate(decision_id: str) -> list[str]:
     tell_summary(decision_id, found["summary"], number)
     report = store_report(decision_id, found, number)
     record_investigation(decision_id, found, report, number)
-    publish_lifecycle(decision_id, number)
+    document_investigation(decision_id)
     return found["summary"]
 
 
@@ -105,11 +107,8 @@ def draw_drift_report(decision_id: str) -> Json:
     from flows.adapters.drift_evidently import drift_report
 
     decision = _decision(decision_id)
-    with Gathering(decision, lambda _table, _column: None) as gathering:
-        material = gathering.material({}, {})
-        if material.training is None or material.production is None:
-            raise FeedbackInvalid(" ".join(material.missing[name] for name in ("training", "production") if name in material.missing))
-        page = drift_report(material.training, material.production)
+    with Gathering(decision) as gathering:
+        page = drift_report(gathering.table("training"), gathering.table("production"))
     uri = systems().registry.log_document(decision.request.test, _name(decision_id, "evidently.html"), page)
     return {"uri": uri, "address": systems().registry.run_url(decision.request.test, _name(decision_id, "evidently.html"))}
 
@@ -118,7 +117,7 @@ def draw_drift_report(decision_id: str) -> Json:
 def look_for_causes(decision_id: str, making: Json | str, files: Json | str, drift_report: Json | str) -> Json:
     """Every hypothesis with its finding, ranked, and the summary; text in place of JSON says why that part failed."""
     decision = _decision(decision_id)
-    with Progress() as progress, Gathering(decision, progress.reading) as gathering:
+    with Progress() as progress, Gathering(decision, progress) as gathering:
         findings = diagnose(gathering.material(making, files))
     cause = _cause(decision, findings, making, drift_report)
     return {
@@ -245,13 +244,12 @@ def _pictures(decision: Decision, cause: RootCause) -> dict[str, bytes]:
 
 def _drift_picture(decision: Decision, cause: RootCause) -> bytes | None:
     """The most suspect feature in training and in production."""
-    drift = next((one for one in cause.supported if one.hypothesis in PICTURED and one.numbers.get("feature")), None)
-    if drift is None:
+    finding = next((one for one in cause.supported if one.hypothesis in PICTURED), None)
+    if finding is None or finding.feature is None:
         return None
-    feature = str(drift.numbers["feature"])
-    with Gathering(decision, Progress()) as gathering:
+    with Gathering(decision) as gathering:
         one, two = gathering.table("training"), gathering.table("production")
-        return drift_chart(feature, one.column(feature), two.column(feature)) if one and two else None
+        return drift_chart(finding.feature, one.column(finding.feature), two.column(finding.feature)) if one and two else None
 
 
 def _name(decision_id: str, name: str) -> str:

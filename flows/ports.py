@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pandas import DataFrame
+
     from flows.domain.ab_test import ABTest, Arm, Model
     from flows.domain.action_plan import RegistryEntry, Stage
     from flows.domain.counts import FeedbackCounts, FeedbackHealth, FlagCounts
     from flows.domain.decision import Choice, Decision, DecisionRequest, Person
     from flows.domain.decision_record import DecisionRecord, RecordKind
     from flows.domain.feedback import ExposureWindow
+    from flows.domain.model_findings import ModelFacts
     from flows.domain.policy import Policy
     from flows.domain.serving_state import ServingChange, ServingState
 
@@ -147,6 +152,16 @@ class StoredDocument:
     noted: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A registered model that can be asked: `flags` gives booleans (n,) for a frame of its `features`, `scores` 0..1 where it has
+    them."""
+
+    features: tuple[str, ...]
+    flags: Callable[[DataFrame], NDArray[np.bool_]]
+    scores: Callable[[DataFrame], NDArray[np.float64]] | None = None
+
+
 class Registry(Protocol):
     """The model registry; with stages, aliases or both as the settings say."""
 
@@ -176,6 +191,14 @@ class Registry(Protocol):
 
     def try_out(self, model: Model, files: Path) -> int:
         """Load downloaded artifacts and predict on the input example logged with them; returns the rows predicted."""
+        ...
+
+    def making(self, model: Model) -> ModelFacts:
+        """What was logged of the model's making; what was not logged is empty."""
+        ...
+
+    def load(self, model: Model, files: Path) -> LoadedModel:
+        """Load downloaded artifacts, to run the model again."""
         ...
 
     def log_document(self, test: ABTest, name: str, text: str) -> str:
@@ -227,6 +250,10 @@ class Archive(Protocol):
         ...
 
     def verify(self, model: Model) -> ArchiveReceipt: ...
+
+    def manifest(self, model: Model) -> Mapping[str, str]:
+        """SHA-256 by relative path, as archived; the files are not read."""
+        ...
 
     def restore(self, model: Model, folder: Path) -> Path: ...
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import RegistryEntry, Stage
 from flows.domain.errors import OutsideSystemError
-from flows.ports import Provenance, StoredDocument
+from flows.ports import LoadedModel, Provenance, StoredDocument
 from flows.settings import RegistryMode
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from flows.domain.ab_test import ABTest, Model
+    from flows.domain.model_findings import ModelFacts
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIAS_OF = {Stage.PRODUCTION: CHAMPION, Stage.STAGING: CHALLENGER}
@@ -101,6 +102,24 @@ class MlflowRegistry:
         except Exception as error:
             # a model's own code may raise anything when it is loaded
             raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=False) from error
+
+    def making(self, model: Model) -> ModelFacts:
+        from flows.adapters.model_mlflow import read_making
+
+        version = self._version(model)
+        if not version.run_id:
+            raise OutsideSystemError("MLflow", f"reading how {model} was made: it is registered without a run", retryable=False)
+        with _talking(f"reading how {model} was made"):
+            return read_making(self._client, str(model), version.run_id, self._uri)
+
+    def load(self, model: Model, files: Path) -> LoadedModel:
+        from flows.adapters.model_mlflow import load_model
+
+        try:
+            return load_model(files)
+        except Exception as error:
+            # a model's own code may raise anything when it is loaded
+            raise OutsideSystemError("MLflow", f"loading {model}: {_first_line(error)}", retryable=False) from error
 
     def log_document(self, test: ABTest, name: str, text: str) -> str:
         run, tag, digest = test.experiment_run_id, f"{DIGEST_TAG}.{name}", hashlib.sha256(text.encode()).hexdigest()

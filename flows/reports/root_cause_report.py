@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flows.domain.criteria import CriterionStatus
@@ -41,14 +41,15 @@ class RootCause:
     """What a report tells of.
 
     `findings`: ranked. `offline`: metrics (0..1) by name that the candidate's run promised. `pictures`: names of those stored beside
-    the report. `links`: addresses by what is there, such as the run and the window's panels.
+    the report. `missing`: other parts that failed, with the reason. `links`: addresses by what is there, such as the run and the window's panels.
     """
 
     decision: Decision
     findings: Sequence[Finding]
     offline: Mapping[str, float]
     pictures: frozenset[str] = frozenset()
-    links: Mapping[str, str] | None = None
+    missing: Mapping[str, str] = field(default_factory=dict[str, str])
+    links: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def supported(self) -> list[Finding]:
@@ -70,7 +71,7 @@ def report_summary(cause: RootCause) -> tuple[str, ...]:
     lines += [f"{place}. {_in_short(finding)}" for place, finding in enumerate(supported[:_NAMED_IN_SUMMARY], 1)]
     if len(supported) > _NAMED_IN_SUMMARY:
         lines.append(f"{len(supported) - _NAMED_IN_SUMMARY} more in the report.")
-    untested = _names(cause.findings, FindingStatus.NOT_TESTABLE)
+    untested = ", ".join(filter(None, [_names(cause.findings, FindingStatus.NOT_TESTABLE), *cause.missing]))
     if untested:
         lines.append(f"Could not be tested: {untested}.")
     lines.append(f"Ruled out: {_names(cause.findings, FindingStatus.NOT_SUPPORTED) or 'nothing'}.")
@@ -93,7 +94,7 @@ def root_cause_report(cause: RootCause) -> str:
         section("What happened", [*map(harmless, request.verdict.reasons), _criteria(request)]),
         section("Findings", [_order(cause.findings), _picture(cause, FINDINGS_CHART), *map(_finding, supported)]),
         _picture(cause, DRIFT_CHART),
-        section("What could not be tested", [_listed(cause.findings, FindingStatus.NOT_TESTABLE)]),
+        section("What could not be tested", [_listed(cause.findings, FindingStatus.NOT_TESTABLE, cause.missing)]),
         section("What was ruled out", [_listed(cause.findings, FindingStatus.NOT_SUPPORTED)]),
         section("Next steps", [bullets(next_steps(cause.findings)) or "Nothing follows from what was found."]),
         section("References", [_references(cause)]),
@@ -173,12 +174,13 @@ def _picture(cause: RootCause, name: str) -> str:
     return f"![{alt}]({name})"
 
 
-def _listed(findings: Iterable[Finding], status: FindingStatus) -> str:
+def _listed(findings: Iterable[Finding], status: FindingStatus, others: Mapping[str, str] | None = None) -> str:
     rows = [[title_of(one.hypothesis), one.said] for one in findings if one.status is status]
+    rows += [[what, why] for what, why in (others or {}).items()]
     return table([["", "why" if status is FindingStatus.NOT_TESTABLE else "what was found"], *rows]) if rows else "Nothing."
 
 
 def _references(cause: RootCause) -> str:
     verdict = cause.decision.request.verdict
-    lines = [f"- {harmless(what)}: {address(url)}" for what, url in (cause.links or {}).items() if url]
+    lines = [f"- {harmless(what)}: {address(url)}" for what, url in cause.links.items() if url]
     return "\n".join([*lines, f"- evidence {verdict.evidence_digest}", f"- policy {verdict.policy_digest}"])
