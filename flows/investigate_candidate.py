@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -245,11 +245,11 @@ def _pictures(decision: Decision, cause: RootCause) -> dict[str, bytes]:
 def _drift_picture(decision: Decision, cause: RootCause) -> bytes | None:
     """The most suspect feature in training and in production."""
     finding = next((one for one in cause.supported if one.hypothesis in PICTURED), None)
-    if finding is None or finding.feature is None:
+    if finding is None:
         return None
+    [feature, *_] = cast("dict[str, object]", next(iter(finding.numbers.values())))
     with Gathering(decision) as gathering:
-        one, two = gathering.table("training"), gathering.table("production")
-        return drift_chart(finding.feature, one.column(finding.feature), two.column(finding.feature)) if one and two else None
+        return drift_chart(feature, gathering.table("training").column(feature), gathering.table("production").column(feature))
 
 
 def _name(decision_id: str, name: str) -> str:

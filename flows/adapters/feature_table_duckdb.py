@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from flows.domain.feedback import ExposureWindow
+    from flows.domain.policy import FeedbackColumns
+
 NO_FEATURES = frozenset(column.name for column in COLUMNS) - {"amount"} | {"candidate_score"}
 """What the contract names is no feature of a model, the amount excepted."""
 _NARROW, _WIDE, _TEXT, _TIME = "FLOAT", "DOUBLE", "VARCHAR", "TIMESTAMPTZ"
@@ -88,9 +91,23 @@ class DuckDBFeatures:
         return f"{quoted}::VARCHAR" if kind == _TEXT else f"coalesce({quoted}::{kind}, 'NaN'::{kind})"
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Where labels and predictions are that a table of features lacks: the feedback, and what its columns are called there."""
+
+    source: str
+    columns: FeedbackColumns
+
+
 @contextmanager
-def open_features(source: str) -> Generator[DuckDBFeatures]:
+def open_features(
+    source: str, *, labels: Labels | None = None, window: ExposureWindow | None = None
+) -> Generator[DuckDBFeatures]:
     """Open a file or a database table of features and check it against the contract.
+
+    Args:
+        labels: where to look up, by `transaction_id`, what the table itself lacks of labels and predictions.
+        window: only rows whose `event_time` is within it; None: all.
 
     Raises:
         DataInvalid: it is not there, cannot be read, is empty, has no features, or a column of the contract has a wrong type.
@@ -105,6 +122,8 @@ def open_features(source: str) -> Generator[DuckDBFeatures]:
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(f"SET temp_directory = '{spill}'")
             file = _as_parquet(source, name, Path(spill), connection)
+            if labels is not None or window is not None:
+                file = _judged(file, name, labels, window, Path(spill), connection)
             connection.execute(f"CREATE VIEW features AS FROM read_parquet({_quoted_text(file)})")
             yield _checked(name, connection)
     except psycopg.OperationalError as error:
@@ -115,6 +134,7 @@ def open_features(source: str) -> Generator[DuckDBFeatures]:
 
 def _as_parquet(source: str, name: str, folder: Path, connection: duckdb.DuckDBPyConnection) -> Path:
     if urlsplit(source).scheme in _SCHEMES:
+        folder.mkdir(exist_ok=True)
         options = _copied_from_postgres(source, folder / "table.csv")
         return _parquet_of(folder / "table.csv", f", {options}", folder, connection)
     path = Path(source.removeprefix("file://"))
@@ -125,7 +145,39 @@ def _as_parquet(source: str, name: str, folder: Path, connection: duckdb.DuckDBP
     return _parquet_of(path, "", folder, connection) if path.suffix.lower() == ".csv" else path
 
 
+def _judged(
+    file: Path,
+    name: str,
+    labels: Labels | None,
+    window: ExposureWindow | None,
+    folder: Path,
+    connection: duckdb.DuckDBPyConnection,
+) -> Path:
+    """The rows of the window with their labels, written once: a join at every column would read the feedback thirty times."""
+    known = {column for column, *_ in connection.execute(f"DESCRIBE FROM read_parquet({_quoted_text(file)})").fetchall()}
+    lacking = [column for column in _TRUTHS if column not in known] if labels else []
+    query = f"SELECT rows.* FROM read_parquet({_quoted_text(file)}) rows"  # noqa: S608 - names are quoted
+    if labels is not None and lacking:
+        if "transaction_id" not in known:
+            raise DataInvalid(f"{name} has neither {lacking[0]} nor the transaction_id by which the feedback could tell it.")
+        feedback = _as_parquet(labels.source, _shown(labels.source), folder / "labels", connection)
+        called = labels.columns.model_dump()
+        found = ", ".join(f"{_quoted(called[column])} AS {column}" for column in ("transaction_id", *lacking))
+        query = (
+            f"SELECT rows.*, {', '.join(lacking)} FROM read_parquet({_quoted_text(file)}) rows LEFT JOIN "  # noqa: S608
+            f"(SELECT {found} FROM read_parquet({_quoted_text(feedback)})) labels "
+            "ON labels.transaction_id::VARCHAR = rows.transaction_id::VARCHAR"
+        )
+    if window is not None and "event_time" in known:
+        begin, end = (_quoted_text(moment.isoformat()) for moment in (window.start, window.end))
+        query += f" WHERE rows.event_time::TIMESTAMPTZ >= {begin}::TIMESTAMPTZ AND rows.event_time::TIMESTAMPTZ < {end}::TIMESTAMPTZ"
+    made = folder / "judged.parquet"
+    connection.execute(f"COPY ({query}) TO {_quoted_text(made)} (FORMAT parquet)")
+    return made
+
+
 def _parquet_of(file: Path, options: str, folder: Path, connection: duckdb.DuckDBPyConnection) -> Path:
+    folder.mkdir(exist_ok=True)
     made = folder / "table.parquet"
     connection.execute(f"COPY (FROM read_csv({_quoted_text(file)}{options})) TO {_quoted_text(made)} (FORMAT parquet)")
     return made
