@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
 THREADS = 64
-PATIENCE_SECONDS = 0.5
+PATIENCE_SECONDS = 1.0
 """A modal can be opened for three seconds after its press; in a flood that does not end people are still answered."""
 
 
