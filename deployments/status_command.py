@@ -88,7 +88,12 @@ def _decisions(log_url: str, tests: list[ABTest]) -> JSON:
     decisions = log.decisions()
     tests += [decisions[0].request.test] if decisions else []
     pending = [
-        {"decision": one.decision_id, "verdict": one.request.verdict.kind, "deadline": one.deadline}
+        {
+            "decision": one.decision_id,
+            "verdict": one.request.verdict.kind,
+            "deadline": one.deadline,
+            "first confirmation": one.first_confirmation.actor.name if one.first_confirmation else None,
+        }
         for one in decisions
         if one.is_pending
     ]
@@ -172,7 +177,9 @@ def _look_rows(look: JSON) -> Iterable[tuple[str, str]]:
 
 def _decision_rows(decisions: JSON) -> Iterable[tuple[str, str]]:
     for one in decisions["pending"]:
-        yield "open question", f"{one['decision']}: {one['verdict']}, to be answered until {one['deadline']:%Y-%m-%d %H:%M} UTC"
+        confirmed = f"; {one['first confirmation']} has confirmed, a second person has to" if one["first confirmation"] else ""
+        until = f"{one['deadline']:%Y-%m-%d %H:%M} UTC"
+        yield "open question", f"{one['decision']}: {one['verdict']}, to be answered until {until}{confirmed}"
     if not decisions["pending"]:
         yield "open question", "none"
     last = decisions["last record"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, PlainValidator
@@ -56,7 +57,9 @@ def request_to_json(request: DecisionRequest) -> str:
     return _StoredRequest(**_fields(request)).model_dump_json()
 
 
+@lru_cache(maxsize=64)
 def request_from_json(text: str) -> DecisionRequest:
+    """What was asked; a question never changes, and reading one takes longer than everything else that a press asks for."""
     stored = _StoredRequest.model_validate_json(text)
     return DecisionRequest(**{field.name: getattr(stored, field.name) for field in dataclasses.fields(DecisionRequest)})
 

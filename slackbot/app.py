@@ -6,7 +6,6 @@ import logging
 import signal
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -28,40 +27,40 @@ if TYPE_CHECKING:
     from slack_bolt import BoltContext
 
     from slackbot.bot import Bot
+    from slackbot.follow_ups import FollowUps
     from slackbot.metrics import PressMetrics
     from slackbot.monitoring import Receiver
     from slackbot.settings import BotSettings
 
 logger = logging.getLogger(__name__)
 
-LISTENER_THREADS = 64  # acknowledgements wait for a free one: a listener that waits for Kubernetes must not hold them up
-
 
 class TimedApp(App):
-    """Bolt's app; tells how long each acknowledgement took."""
+    """Bolt's app; tells how long each acknowledgement took. A listener ends when it has acknowledged (slackbot/routes.py)."""
 
-    def __init__(self, metrics: PressMetrics, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, metrics: PressMetrics, follow_ups: FollowUps, **options: Any) -> None:
+        super().__init__(process_before_response=True, **options)
         self._metrics = metrics
+        self._follow_ups = follow_ups
 
     def dispatch(self, req: BoltRequest) -> BoltResponse:
         begin = time.perf_counter()
-        response = super().dispatch(req)
+        with self._follow_ups.acknowledging():
+            response = super().dispatch(req)
         if response.status == HTTPStatus.OK:
             self._metrics.acknowledged(time.perf_counter() - begin)
         return response
 
 
-def build_app(bot: Bot, *, signing_secret: str = "", executor: ThreadPoolExecutor | None = None) -> App:
+def build_app(bot: Bot, *, signing_secret: str = "") -> App:
     """The Bolt app with all its routes; asks Slack once who it is.
 
     Raises:
         OutsideSystemError: Slack does not answer, or refuses the token.
     """
-    listeners = executor or ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener")
     with slack_errors("checking the app's token"):
         installed = bot.client.auth_test()
-        app = TimedApp(bot.metrics, client=bot.client, signing_secret=signing_secret, listener_executor=listeners)
+        app = TimedApp(bot.metrics, bot.follow_ups, client=bot.client, signing_secret=signing_secret)
     if not installed.get("is_enterprise_install"):  # installed for a whole organisation it has many teams
         app.use(_of_this_team(str(installed["team_id"])))
     app.error(unreadable)  # what a listener raises never gets there (slackbot/door.py)
@@ -102,8 +101,8 @@ def run(http_port: int | None = None) -> None:
         ends.callback(bot.redrawer.close)
         for thread in threads:
             ends.callback(thread.stop)
-        executor = ends.enter_context(ThreadPoolExecutor(LISTENER_THREADS, thread_name_prefix="listener"))
-        app = build_app(bot, signing_secret=_secret(settings), executor=executor)
+        ends.enter_context(bot.follow_ups)
+        app = build_app(bot, signing_secret=_secret(settings))
         for thread in threads:
             thread.start()
             health.threads[thread.name] = thread.is_alive

@@ -21,6 +21,7 @@ from flows.domain.errors import (
     UnknownDecision,
 )
 from slackbot import authorization
+from slackbot.follow_ups import FollowUps
 from slackbot.messages import wording
 from slackbot.messages.block_kit import SlackMessage, escape
 from slackbot.metrics import Outcome, PressMetrics
@@ -94,6 +95,7 @@ class Bot:
     redrawer: Redrawer
     metrics: PressMetrics = field(default_factory=PressMetrics)
     answers: Answers = field(default_factory=Answers)
+    follow_ups: FollowUps = field(default_factory=FollowUps)
     note: Callable[[Outcome], None] = lambda _: None
 
     def require(self, permission: Permission, person: Person) -> None:

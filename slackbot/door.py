@@ -9,7 +9,7 @@ import logging
 import secrets
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flows.domain.errors import FraudABError
 from slackbot.bot import Presser
@@ -24,16 +24,15 @@ if TYPE_CHECKING:
 
     from slackbot.bot import Bot
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 
-def guarded(bot: Bot, body: dict[str, Any], ack: Ack, work: Callable[[], None]) -> None:
-    """Run a listener; whatever it raises ends here.
-
-    Not in Bolt's own error handler: Bolt forgets an acknowledgement when its listener fails within the next 10 ms.
-    """
+def guarded(bot: Bot, body: dict[str, Any], ack: Ack, work: Callable[[], T]) -> T | None:
+    """Run a listener, or what follows its acknowledgement; whatever it raises ends here."""
     try:
-        work()
+        return work()
     except Exception as error:  # noqa: BLE001 - the door: every press gets an answer
         bot.note(Outcome.FAILED)
         reference = secrets.token_hex(4)
@@ -43,6 +42,7 @@ def guarded(bot: Bot, body: dict[str, Any], ack: Ack, work: Callable[[], None]) 
             ack(response_action="update", view=notice_modal(text))
         elif (presser := _presser(body)) is not None:
             bot.tell(presser, text)
+        return None
 
 
 def _said(error: Exception, reference: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from slack_bolt import Ack, App
 
     from slackbot.bot import Bot
+    from slackbot.follow_ups import FollowUp
 
 PRESSES: Mapping[Action, Callable[[Bot, Press], None]] = {
     Action.CONFIRM: confirm_pressed,
@@ -28,7 +30,7 @@ PRESSES: Mapping[Action, Callable[[Bot, Press], None]] = {
     Action.FORCE_ROLLBACK: force_rollback_pressed,
     Action.REVERT: breach_revert_pressed,
 }
-SUBMISSIONS: Mapping[View, Callable[[Bot, Submission, Ack], None]] = {
+SUBMISSIONS: Mapping[View, Callable[[Bot, Submission, Ack], FollowUp | None]] = {
     View.CONFIRM: confirm_submitted,
     View.POSTPONE: postpone_submitted,
     View.FORCE_ROLLBACK: force_rollback_submitted,
@@ -39,6 +41,7 @@ COMMANDS: Mapping[Command, Callable[[Bot, SlashCommand], None]] = {
     Command.FRAUD_STATUS: fraud_status_typed,
     Command.FRAUD_INVESTIGATE: fraud_investigate_typed,
 }
+EMERGENCIES = frozenset({View.FORCE_ROLLBACK, View.FRAUD_ROLLBACK, Command.FRAUD_ROLLBACK})
 
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -61,6 +64,9 @@ def _acknowledged_first(
 
     def handle(ack: Ack, body: Body) -> None:
         is_new = bot.answers.note(body, ack())
+        bot.follow_ups.start(lambda: follow(ack, body, is_new=is_new), is_emergency=kind in EMERGENCIES)
+
+    def follow(ack: Ack, body: Body, *, is_new: bool) -> None:
         with bot.metrics.press(kind) as note:
             if is_new:
                 own = replace(bot, note=note)
@@ -71,17 +77,25 @@ def _acknowledged_first(
     return handle
 
 
-def _submitted(kind: str, bot: Bot, listener: Callable[[Bot, Submission, Ack], None]) -> Callable[..., None]:
+def _submitted(kind: str, bot: Bot, listener: Callable[[Bot, Submission, Ack], FollowUp | None]) -> Callable[..., None]:
     """The acknowledgement tells the person something, so the same one is given again."""
 
     def handle(ack: Ack, body: Body) -> None:
-        with bot.metrics.press(kind) as note:
+        with ExitStack() as press:
+            note = press.enter_context(bot.metrics.press(kind))
             if (given := bot.answers.given(body)) is not None:
                 ack.response = given
                 note(Outcome.REPEATED)
                 return
             own = replace(bot, note=note)
-            guarded(own, body, ack, lambda: listener(own, Submission.parse(body), ack))
+            work = guarded(own, body, ack, lambda: listener(own, Submission.parse(body), ack))
             bot.answers.note(body, ack.response)
+            if work is not None:
+                ends = press.pop_all()
+                bot.follow_ups.start(lambda: follow(ends, own, body, ack, work), is_emergency=kind in EMERGENCIES)
+
+    def follow(press: ExitStack, own: Bot, body: Body, ack: Ack, work: FollowUp) -> None:
+        with press:
+            guarded(own, body, ack, work)
 
     return handle

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REQUEST_PATH = "/slack/events"
-THREADS = 32
+THREADS = 64  # acknowledgements wait for a free one: a modal that waits for the database must not hold up an emergency
 MAX_BODY_BYTES = 1_000_000
 MAX_TIMESTAMP_DIGITS = 12
 DRAIN_SECONDS = 5.0

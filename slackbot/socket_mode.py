@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slack_bolt import App
     from slack_sdk.socket_mode.websocket_client import SocketModeClient
 
-THREADS = 32
+THREADS = 64  # acknowledgements wait for a free one: a modal that waits for the database must not hold up an emergency
 PING_SECONDS = 10
 DRAIN_SECONDS = 5.0
 POLL_SECONDS = 0.02

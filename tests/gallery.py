@@ -16,7 +16,7 @@ from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import RegistryEntry, Stage, plan_model_in_charge
 from flows.domain.bake import Breach, BreachKind
 from flows.domain.counts import AmountCounts, ArmCounts, CardCounts, DayCounts, Design, ModelCounts, Outcomes
-from flows.domain.decision import Choice, Claim, Decision, DecisionRequest, Links, Person, due_after
+from flows.domain.decision import Choice, Claim, Confirmation, Decision, DecisionRequest, Links, Person, due_after
 from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
 from flows.domain.evidence import Evidence, plain
 from flows.domain.policy import Policy
@@ -307,7 +307,21 @@ def _views() -> dict[str, Shown]:
     return {name: Shown(view=view) for name, view in views.items()}
 
 
+def _two_people() -> dict[str, Shown]:
+    """A promotion that two people have to confirm: before the first one, and before the second."""
+    asked = decision(VerdictKind.PROMOTE)
+    asked = replace(asked, request=replace(asked.request, policy=POLICY.model_copy(update={"two_person": True})))
+    half = replace(asked, first_confirmation=Confirmation(ANA, "checked with R&D", NOW - timedelta(minutes=12)))
+    return {
+        "two_people_asked": Shown(verdict_message(asked, POLICY)),
+        "two_people_confirmed_first": Shown(verdict_message(half, POLICY)),
+        "modal_two_people_first": Shown(view=confirm_modal(asked, _ASKED)),
+        "modal_two_people_second": Shown(view=confirm_modal(half, _ASKED)),
+        "told_confirmed_first": Shown(SlackMessage(wording.confirmed_first(half)), is_private=True),
+    }
+
+
 def gallery() -> dict[str, Shown]:
     """Everything, by the name of its picture."""
     verdicts = {f"verdict_{kind.name.lower()}": Shown(verdict_message(asked, POLICY)) for kind, asked in PENDING.items()}
-    return {**verdicts, **_answered(), **_notices(), **_views()}
+    return {**verdicts, **_answered(), **_two_people(), **_notices(), **_views()}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slack_bolt import Ack
 
     from slackbot.bot import Bot
+    from slackbot.follow_ups import FollowUp
 
 
 def confirm_pressed(bot: Bot, press: Press) -> None:
@@ -31,7 +32,7 @@ def confirm_pressed(bot: Bot, press: Press) -> None:
     bot.open_modal(press.trigger_id, confirm_modal(decision, asked))
 
 
-def confirm_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
+def confirm_submitted(bot: Bot, submission: Submission, ack: Ack) -> FollowUp | None:
     """Rights and evidence are looked at again, then it is acknowledged, then the decision is claimed."""
     asked = AskedQuestion.parse(submission.view.private_metadata)
     presser = Presser.of_modal(submission, asked)
@@ -40,8 +41,13 @@ def confirm_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
         refuse_confirmation(bot.pending(asked), presser.person.id)
     except REFUSALS as refusal:
         ack(response_action="update", view=notice_modal(bot.explain(refusal, presser, asked.decision_id)))
-        return
+        return None
     ack()
+    return lambda: _claim(bot, submission, asked)
+
+
+def _claim(bot: Bot, submission: Submission, asked: AskedQuestion) -> None:
+    presser = Presser.of_modal(submission, asked)
     try:
         decision = bot.claim(presser, asked, Choice.CONFIRM, submission.entered(Field.REASON))
     except REFUSALS as refusal:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slack_bolt import Ack
 
     from slackbot.bot import Bot
+    from slackbot.follow_ups import FollowUp
 
 
 def force_rollback_pressed(bot: Bot, press: Press) -> None:
@@ -30,7 +31,7 @@ def force_rollback_pressed(bot: Bot, press: Press) -> None:
     bot.open_modal(press.trigger_id, force_rollback_modal(asked))
 
 
-def force_rollback_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
+def force_rollback_submitted(bot: Bot, submission: Submission, ack: Ack) -> FollowUp | None:
     """The traffic moves whatever has become of the decision meanwhile; who lost that race is told who decided what."""
     asked = AskedQuestion.parse(submission.view.private_metadata)
     presser = Presser.of_modal(submission, asked)
@@ -38,10 +39,10 @@ def force_rollback_submitted(bot: Bot, submission: Submission, ack: Ack) -> None
         bot.require(Permission.ROLL_BACK, presser.person)
     except NotAuthorized as refusal:
         ack(response_action="update", view=notice_modal(bot.explain(refusal, presser, asked.decision_id)))
-        return
+        return None
     ack()
     reason = chosen_reason(submission)
-    roll_back(
+    return lambda: roll_back(
         bot,
         presser,
         submission.press_id,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slack_bolt import Ack
 
     from slackbot.bot import Bot
+    from slackbot.follow_ups import FollowUp
     from slackbot.messages.block_kit import SlackMessage
 
 logger = logging.getLogger(__name__)
@@ -67,16 +68,17 @@ def breach_revert_pressed(bot: Bot, press: Press) -> None:
     bot.open_modal(press.trigger_id, fraud_rollback_modal(asked, alarm.cause))
 
 
-def fraud_rollback_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
+def fraud_rollback_submitted(bot: Bot, submission: Submission, ack: Ack) -> FollowUp | None:
     asked = AskedRollback.parse(submission.view.private_metadata)
     presser = Presser.of_modal(submission, asked)
     try:
         bot.require(Permission.ROLL_BACK, presser.person)
     except NotAuthorized as refusal:
         ack(response_action="update", view=notice_modal(bot.explain(refusal, presser)))
-        return
+        return None
     ack()
-    roll_back(bot, presser, submission.press_id, chosen_reason(submission), only_promoted_by=asked.decision_id or "")
+    reason, promoted_by = chosen_reason(submission), asked.decision_id or ""
+    return lambda: roll_back(bot, presser, submission.press_id, reason, only_promoted_by=promoted_by)
 
 
 def chosen_reason(submission: Submission) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from slack_bolt import Ack
 
     from slackbot.bot import Bot
+    from slackbot.follow_ups import FollowUp
 
 
 def postpone_pressed(bot: Bot, press: Press) -> None:
@@ -36,7 +37,7 @@ def postpone_pressed(bot: Bot, press: Press) -> None:
     bot.directory.time_zone(presser.person.id)  # so that it is known when they submit
 
 
-def postpone_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
+def postpone_submitted(bot: Bot, submission: Submission, ack: Ack) -> FollowUp | None:
     """As a confirmation; a time that the policy does not allow is said at its field."""
     asked = AskedQuestion.parse(submission.view.private_metadata)
     presser = Presser.of_modal(submission, asked)
@@ -49,11 +50,16 @@ def postpone_submitted(bot: Bot, submission: Submission, ack: Ack) -> None:
         refuse_postponement(decision.request, until, now, frauds)
     except PostponementRefused as refusal:
         ack(response_action="errors", errors={Field.UNTIL: f"{refusal}."})
-        return
+        return None
     except REFUSALS as refusal:
         ack(response_action="update", view=notice_modal(bot.explain(refusal, presser, asked.decision_id)))
-        return
+        return None
     ack()
+    return lambda: _claim(bot, submission, asked, until, frauds)
+
+
+def _claim(bot: Bot, submission: Submission, asked: AskedQuestion, until: datetime | None, frauds: int | None) -> None:
+    presser = Presser.of_modal(submission, asked)
     try:
         reason = submission.entered(Field.REASON)
         bot.claim(presser, asked, Choice.POSTPONE, reason, until=until, wanted_frauds=frauds)

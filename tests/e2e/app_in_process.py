@@ -7,7 +7,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -147,7 +146,8 @@ def serving_app(
         bot, _ = build_bot(load_bot_settings(is_http=is_http))
         nudges: list[float] = []
         bot = replace(bot, nudge=lambda: nudges.append(time.monotonic()))
-        app = build_app(bot, signing_secret=slack.signing_secret, executor=stack.enter_context(ThreadPoolExecutor(32)))
+        stack.enter_context(bot.follow_ups)
+        app = build_app(bot, signing_secret=slack.signing_secret)
         port = None
         if not is_http:
             stack.enter_context(serving_socket_mode(app, slack.app_token))

@@ -1,12 +1,15 @@
-"""What a reminder says of a promotion that one of two people has confirmed."""
+"""What a reminder and `fraud-ab status` say of a promotion that one of two people has confirmed."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from deployments.cli import app
 from deployments.sandbox.slack import SandboxSlack
 from flows.adapters.decision_log_sql import SqlDecisionLog
 from flows.domain.decision import Person
@@ -34,6 +37,19 @@ def slack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SandboxSl
         systems.cache_clear()
         yield server
         systems.cache_clear()
+
+
+def test_status_names_who_has_confirmed(slack: SandboxSlack, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KUBECONFIG", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.setenv(name, "")
+    log = SqlDecisionLog(systems().settings.decision_log_url)
+    asked = log.open(request(policy=Policy(two_person=True)))
+    assert "has confirmed" not in CliRunner().invoke(app, ["status"]).stdout
+    answer(log, asked, actor=Person("U0ANA", "ana"))
+    assert "ana has confirmed, a second person has to" in " ".join(CliRunner().invoke(app, ["status"]).stdout.split())
+    [pending] = json.loads(CliRunner().invoke(app, ["status", "--json"]).stdout)["decisions"]["pending"]
+    assert pending["first confirmation"] == "ana"
+    log.close()
 
 
 def test_a_reminder_says_who_has_confirmed_and_that_a_second_person_has_to(slack: SandboxSlack) -> None:
