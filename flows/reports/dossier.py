@@ -96,8 +96,8 @@ def business_impact(dossier: Dossier) -> str:
             return f"{caught}. Estimated savings over 30 days of all traffic: {verdict.savings_per_month}."
         case RecordKind.EMERGENCY_REVERT | RecordKind.COMPENSATED:
             return (
-                f"Fraud detection goes on with {test.baseline.name}. What {test.candidate.name} let pass or stopped wrongly until "
-                f"then is in the feedback. {why}"
+                f"Fraud detection goes on with {test.baseline.name}. What {test.candidate.name} let pass or stopped wrongly "
+                f"until then is in the feedback. {why}"
             )
         case _:
             return f"{goes_on} {why}" if dossier.is_lost else f"{goes_on} {test.candidate.name} can be tested again."
