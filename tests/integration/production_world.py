@@ -42,7 +42,6 @@ from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, DecisionRequest, Links, Person
 from flows.domain.decision_record import RecordKind, first_broken_link
 from flows.domain.evidence import Evidence
-from flows.domain.policy import Policy
 from flows.domain.serving_state import ServingState
 from flows.domain.start_plan import plan_start
 from flows.domain.verdict import decide_verdict
@@ -141,7 +140,7 @@ class World:
             test=self.test,
             round=self.rounds,
             flow_run_id="run",
-            verdict=decide_verdict(evidence, Policy()),
+            verdict=decide_verdict(evidence, self.systems.policy),
             plan=plan_model_in_charge(self.test, Arm.CANDIDATE, state, entries, (*self.systems.policy.traffic_steps, 100)),
             rollback_plan=plan_model_in_charge(self.test, Arm.BASELINE, state, entries, (100,)),
             epoch=state.epoch,
@@ -150,6 +149,7 @@ class World:
             next_look_at=None,
             postponements_left=1,
             evidence=evidence,
+            policy=self.systems.policy,
         )
         return self.systems.decision_log.open(request)
 
