@@ -87,6 +87,8 @@ def business_impact(dossier: Dossier) -> str:
     match dossier.ending.kind:
         case RecordKind.DECIDED:
             return f"None yet: {test.baseline} stays in charge while the test goes on."
+        case RecordKind.FAILED:
+            return f"Not known yet: until it is undone {test.candidate.name} may answer beside {test.baseline.name}."
         case RecordKind.SUPERSEDED:
             return "None by this decision: what came first tells what changed."
         case RecordKind.PROMOTED if verdict is not None:

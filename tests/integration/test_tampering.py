@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 from flows.promote_candidate import promote_candidate
+from flows.rollback_to_baseline import rollback_to_baseline
 from tests.integration.production_world import World, run
 
 pytest_plugins = ("tests.integration.production_world",)
@@ -201,6 +202,23 @@ def test_a_document_on_disk_is_compared_with_what_mlflow_notes(
         alone.delenv("MLFLOW_TRACKING_URI")
         assert "Not compared: the digest in MLflow's tags" in promoted.verify(str(file))[1]
     promoted.overwrite(JSON, "{}")
+
+
+def test_a_tampered_document_of_an_emergency_is_named_with_its_decision(promoted: Promoted) -> None:
+    promoted.world.emergency("revert-1")
+    rollback_to_baseline("revert-1", "U0CHI", "wrong alerts")
+    assert promoted.verify()[0] == 0
+    uri, test = promoted.world.systems.settings.mlflow_tracking_uri, promoted.world.test
+    MlflowClient(uri).log_text(test.experiment_run_id, "# Nothing happened", f"decisions/revert-1/{MARKDOWN}")
+    said = promoted.found_out()
+    assert len(said) == 3
+    assert all(line.startswith(f"decisions/revert-1/{MARKDOWN} was changed: its SHA-256 is") for line in said)
+
+
+def test_a_decision_that_is_not_carried_out_yet_has_no_document_to_compare(promoted: Promoted) -> None:
+    later = promoted.world.decide().decision_id
+    assert promoted.verify(later) == (0, f"{later}: every verdict follows from its evidence and policy, and the hashes agree.\n")
+    promoted.overwrite(MARKDOWN, "")
 
 
 def test_a_tampered_artifact_in_the_archive_is_detected_and_named(promoted: Promoted) -> None:
