@@ -235,8 +235,8 @@ class _Story:
         ]
         if decision.request.verdict.kind is not PROMISED[self.scenario]:
             wrong.append(f"the verdict is {decision.request.verdict.kind}, promised was {PROMISED[self.scenario]}")
-        if {"decision_document", "model_lifecycle"} - set(kept):
-            wrong.append("the decision document or the lifecycle page is missing")
+        if {"decision_document", "model_lifecycle", "production_model"} - set(kept):
+            wrong.append("the decision document, the lifecycle page or the page for fraud analysts is missing")
         if wrong:
             raise PromiseBroken(f"{'; '.join(wrong)}; the logs are in {self._keep_logs()}")
 

@@ -166,7 +166,8 @@ class ServiceMetrics(Collector):
 
     def _read_log(self, state: ServingState | None) -> LogState:
         log, test = self._decision_log, state.test if state else None
-        return LogState(log.now(), log.undelivered(), log.decisions(test.test_id) if test else ())
+        decisions = (log.decisions(test.test_id) or log.decisions()) if test else ()  # before its first look: the test before
+        return LogState(log.now(), log.undelivered(), decisions)
 
 
 def start_metrics(systems: Systems) -> WSGIServer | None:

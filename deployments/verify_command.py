@@ -104,7 +104,7 @@ def _of_log(
 ) -> tuple[list[str], list[str]]:
     from flows.domain.decision_record import RecordKind, chain_problems, lost_records
     from flows.reports.record_json import read_records
-    from flows.verification import answer_problems, archive_problems, row_problems, stored_problems
+    from flows.verification import answer_problems, archive_problems, documented, row_problems, stored_problems
 
     log = _log(log_url)
     records, decision = list(log.records()), log.read(decision_id)
@@ -118,7 +118,8 @@ def _of_log(
         problems += [*row_problems(decision, record), *answer_problems(record)]
     test, skipped = decision.request.test, list[str]()
     if registry is not None:
-        problems += stored_problems(test, decision_id, records, registry)
+        for one in documented(decision, records):
+            problems += stored_problems(test, one, records, registry)
     else:
         skipped.append("the stored documents (MLFLOW_TRACKING_URI)")
     if archive is not None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.decision_json import claim_to_json
 from flows.domain.ab_test import Arm
-from flows.domain.decision_record import RecordKind, chain_problems, lost_records
+from flows.domain.decision import NextStep, next_step
+from flows.domain.decision_record import RecordKind, chain_problems, latest_outcome, lost_records
 from flows.domain.errors import OutsideSystemError
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
@@ -122,6 +123,20 @@ def stored_problems(test: ABTest, decision_id: str, records: Sequence[DecisionRe
         if file == JSON_NAME:
             problems += _content_problems(name, stored.text, records)
     return problems
+
+
+def documented(decision: Decision, records: Sequence[DecisionRecord]) -> list[str]:
+    """Whose documents are to be found on the test's run: the decision's, once something has come of it or the test goes on, and
+    those of the emergencies after it."""
+    kinds = [record.kind for record in records if record.decision_id == decision.decision_id]
+    goes_on = decision.claim and next_step(decision.request.verdict.kind, decision.claim.choice) is NextStep.EVALUATE_AGAIN
+    is_over = latest_outcome(kinds) not in (None, RecordKind.FAILED)
+    reverts = [
+        record.decision_id
+        for record in records
+        if record.kind is RecordKind.EMERGENCY_REVERT and record.payload.get("decision_id") == decision.decision_id
+    ]
+    return [*([decision.decision_id] if goes_on or is_over else []), *reverts]
 
 
 def _content_problems(name: str, text: str, records: Sequence[DecisionRecord]) -> list[str]:

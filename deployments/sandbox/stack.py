@@ -215,6 +215,7 @@ class EmbeddedStack:
             "SLACK_APP_TOKEN": self.slack.app_token,
             "SLACK_SIGNING_SECRET": self.slack.signing_secret,
             "FRAUD_AB_SLACK_CHANNEL": "C0FRAUD",
+            "FRAUD_AB_STAKEHOLDER_CHANNEL": "C0BUSINESS",
         }
         self.parts.append(Part("chat", f"Slack stand-in, {self.slack.url}", embedded=True))
 

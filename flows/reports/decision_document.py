@@ -121,7 +121,8 @@ def _significance(verdict: Verdict) -> str:
     found = verdict.significance
     if found is None:
         return "Not tested: the evidence did not allow it."
-    text = f"Design: {verdict.design}. Test: {harmless(found.test)}, p = {found.p_value:.4g} at alpha {found.alpha:.4g} (look {found.look})."
+    test = f"Test: {harmless(found.test)}, p = {found.p_value:.4g} at alpha {found.alpha:.4g} (look {found.look})."
+    text = f"Design: {verdict.design}. {test}"
     if found.interval is None:
         return text
     high = "no upper end" if found.interval.high is None else f"{found.interval.high:.4f}"

@@ -87,6 +87,8 @@ def business_impact(dossier: Dossier) -> str:
     match dossier.ending.kind:
         case RecordKind.DECIDED:
             return f"None yet: {test.baseline} stays in charge while the test goes on."
+        case RecordKind.FAILED:
+            return f"Not known yet: until it is undone {test.candidate.name} may answer beside {test.baseline.name}."
         case RecordKind.SUPERSEDED:
             return "None by this decision: what came first tells what changed."
         case RecordKind.PROMOTED if verdict is not None:
@@ -96,8 +98,8 @@ def business_impact(dossier: Dossier) -> str:
             return f"{caught}. Estimated savings over 30 days of all traffic: {verdict.savings_per_month}."
         case RecordKind.EMERGENCY_REVERT | RecordKind.COMPENSATED:
             return (
-                f"Fraud detection goes on with {test.baseline.name}. What {test.candidate.name} let pass or stopped wrongly until "
-                f"then is in the feedback. {why}"
+                f"Fraud detection goes on with {test.baseline.name}. What {test.candidate.name} let pass or stopped wrongly "
+                f"until then is in the feedback. {why}"
             )
         case _:
             return f"{goes_on} {why}" if dossier.is_lost else f"{goes_on} {test.candidate.name} can be tested again."

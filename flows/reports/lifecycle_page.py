@@ -148,12 +148,14 @@ def _plan(life: ModelLife, default: Policy) -> list[str]:
         if policy.retire_after_hours
         else "its predictor stays, so that a rollback is immediate"
     )
+    limit = f"p95 latency (limit {float(policy.latency.p95_ms):g} ms)"
+    shares = ", ".join(_shown(share) for share in (metrics.recall, metrics.precision, metrics.fraud_detection_rate))
+    measured = f"recall, precision and fraud detection rate, against those of the test ({shares})"
     lines = [
-        f"The first {policy.bake_hours:g} hours, every few minutes: p95 latency (limit {float(policy.latency.p95_ms):g} ms), errors, "
-        + f"traffic, and the share of flagged transactions. A breach is {breach}.",
+        f"The first {policy.bake_hours:g} hours, every few minutes: {limit}, errors, traffic, share of flagged transactions.",
+        f"A breach of these is {breach}.",
         "Always: the dashboard of the model in charge, and the alerts FraudModelSlow and FraudModelErrors.",
-        f"As labels mature ({policy.label_maturity_days} days): recall, precision and fraud detection rate, against those of the "
-        + f"test ({_shown(metrics.recall)}, {_shown(metrics.precision)}, {_shown(metrics.fraud_detection_rate)}).",
+        f"As labels mature ({policy.label_maturity_days} days): {measured}.",
         f"The way back: /fraud-rollback in Slack, or fraud-ab rollback. Of the model before, {way_back}.",
     ]
     return [f"For {harmless(life.model)}:", bullets(lines)]
