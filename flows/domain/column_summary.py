@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Column = NDArray[Any]
 
 LEAST_VALUES = 20
-"""Fewer values than this tell neither a scale nor a constant."""
+"""Fewer values than this tell neither a scale nor a constant, nor what chance does."""
 TOP_CATEGORIES = 5
 
 

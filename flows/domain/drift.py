@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fractions import Fraction
 from math import isnan, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -25,17 +26,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Column = NDArray[Any]
+    Share = tuple[int, int]  # how many, of how many
 
 MAX_Q_VALUE = 0.05
 MILD_DISTANCE, SEVERE_DISTANCE = 0.05, 0.15
 MILD_PSI, SEVERE_PSI = 0.1, 0.25
 SCALE_FACTOR = 5.0
 """A spread that is this many times larger or smaller is another scale: natural drift does not come near it."""
-NULL_RISE = 0.05
+NULL_RISE = Fraction(1, 20)
 """So much larger a share of nulls is no natural change, whatever it was before."""
-UNUSUAL_SHARE = 0.01
+UNUSUAL_SHARE = Fraction(1, 100)
 """Zeros that were rarer than this in training are no natural value of the feature; then `NULL_RISE` holds for them as well."""
-HALF_LOST_RISE = 0.02
+HALF_LOST_RISE = Fraction(1, 50)
 """Where at least half of what was there is gone, a rise by this share is enough."""
 CHANCE = 1e-4
 """What chance does less often than this is no chance: strict, because each feature is looked at in several ways."""
@@ -163,7 +165,7 @@ def _compare_numbers(feature: str, training: Column, production: Column) -> Feat
     is_rescaled = ratio is not None and not 1 / SCALE_FACTOR < ratio < SCALE_FACTOR and p_value < CHANCE
     shapes = (
         *_null_shapes(*summaries),
-        *([Shape.CONSTANT] if after[0] == after[-1] and _is_newly_constant(before, after) else []),
+        *([Shape.CONSTANT] if _is_newly_constant(before, after) else []),
         *([Shape.ZEROS] if _zeros_rose(*summaries) else []),
         *([Shape.SCALE] if is_rescaled else []),
     )
@@ -181,36 +183,42 @@ def _scale_ratio(training: ColumnSummary, production: ColumnSummary) -> float | 
 
 
 def _null_shapes(training: ColumnSummary, production: ColumnSummary) -> tuple[Shape, ...]:
-    if not production.values and training.values and training.null_share**production.rows < CHANCE:
+    if not production.values and training.values and _hardly_all(training.null_share, production.rows):
         return (Shape.EMPTY,)
-    rise = production.null_share - training.null_share
-    if not _is_beyond_chance((training.nulls, training.rows), (production.nulls, production.rows)):
-        return ()
-    return (Shape.NULLS,) if rise >= NULL_RISE or _is_half_lost(training.null_share, production.null_share) else ()
+    before, after = (training.nulls, training.rows), (production.nulls, production.rows)
+    rose = Fraction(*after) - Fraction(*before) >= NULL_RISE or _is_half_lost(before, after)
+    return (Shape.NULLS,) if rose and _is_beyond_chance(before, after) else ()
 
 
 def _zeros_rose(training: ColumnSummary, production: ColumnSummary) -> bool:
     """Zeros where there were none, or the greater part of what was not zero lost."""
-    before, after = training.zero_share or 0.0, production.zero_share or 0.0
-    is_new = before <= UNUSUAL_SHARE and after - before >= NULL_RISE
-    counts = (training.zeros or 0, training.values), (production.zeros or 0, production.values)
-    return (is_new or _is_half_lost(before, after)) and _is_beyond_chance(*counts)
+    before, after = (training.zeros or 0, training.values), (production.zeros or 0, production.values)
+    is_new = Fraction(*before) <= UNUSUAL_SHARE and Fraction(*after) - Fraction(*before) >= NULL_RISE
+    return (is_new or _is_half_lost(before, after)) and _is_beyond_chance(before, after)
 
 
-def _is_half_lost(before: float, after: float) -> bool:
-    return after - before >= HALF_LOST_RISE and 1 - after <= (1 - before) / 2
+def _is_half_lost(before: Share, after: Share) -> bool:
+    rise = Fraction(*after) - Fraction(*before)
+    return rise >= HALF_LOST_RISE and 2 * rise >= 1 - Fraction(*before)
 
 
-def _is_beyond_chance(before: tuple[int, int], after: tuple[int, int]) -> bool:
-    """Whether a share (count, total) rose by more than chance does: one-sided score test of two proportions."""
+def _is_beyond_chance(before: Share, after: Share) -> bool:
+    """Whether a share rose by more than chance does: score test of two proportions, one-sided, continuity-corrected.
+
+    The normal tail is right enough from `LEAST_VALUES` on.
+    """
+    if after[0] < LEAST_VALUES:
+        return False
     common = (before[0] + after[0]) / (before[1] + after[1])
     variance = common * (1 - common) * (1 / before[1] + 1 / after[1])
-    rise = after[0] / after[1] - before[0] / before[1]
+    rise = (after[0] - 0.5) / after[1] - before[0] / before[1]
     return variance > 0 and float(scipy.stats.norm.sf(rise / sqrt(variance))) < CHANCE
 
 
 def _is_newly_constant(training: Column, production: Column) -> bool:
-    """Whether that many values could hardly all be the same in training."""
+    """Whether these values, all the same, could hardly be so many in training."""
+    if production[0] != production[-1] or training[0] == training[-1]:
+        return False
     begin, end = places(training, production[0])
     return _hardly_all((end - begin) / len(training), len(production))
 
@@ -252,7 +260,7 @@ def _compare_categories(feature: str, training: Column, production: Column) -> F
     table = _frequencies(before, after)
     shares = table / table.sum(axis=0)
     only = next(iter(after))
-    is_constant = len(after) == 1 and _hardly_all(before[only] / before.total(), after.total())
+    is_constant = len(after) == 1 < len(before) and _hardly_all(before[only] / before.total(), after.total())
     return FeatureDrift(
         feature,
         FeatureKind.CATEGORY,
