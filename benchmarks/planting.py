@@ -16,18 +16,9 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmarks.planted_world import (
-    BASELINE,
-    CANDIDATE,
-    HOLDOUT,
-    TEST_DAYS,
-    TRAINING,
-    FrameTable,
-    World,
-    facts_of,
-    table_of,
-)
-from deployments.sandbox.simulator.features import CARD_FEATURES, LOCATION_FEATURES, RISK_FEATURES
+from benchmarks.frame_table import FrameTable
+from benchmarks.planted_world import BASELINE, CANDIDATE, HOLDOUT, TEST_DAYS, TRAINING, World, facts_of, table_of
+from deployments.sandbox.simulator.features import CARD_FEATURES, LOCATION_FEATURES
 from deployments.sandbox.simulator.timeline import Days
 from deployments.sandbox.simulator.training import Booster, Recipe, split_history
 from flows.diagnosis import Material

@@ -74,9 +74,7 @@ def restore_distributions(
     return frauds.assign(**restored)
 
 
-def do_the_same_damage(
-    frauds: pd.DataFrame, broken: Sequence[FeatureDrift], rescaled: Sequence[Rescaling]
-) -> pd.DataFrame:
+def do_the_same_damage(frauds: pd.DataFrame, broken: Sequence[FeatureDrift], rescaled: Sequence[Rescaling]) -> pd.DataFrame:
     """Intact frauds with what production's rows suffered: emptied, zeroed or rescaled, in the same share of the rows."""
     place = np.random.default_rng(SEED).random(len(frauds))  # one for all features: what fails together, fails on the same rows
     damaged = {drift.feature: _break(frauds[drift.feature], drift, place) for drift in broken if drift.feature in frauds}

@@ -118,7 +118,8 @@ def find_overfitting(
     curves = making.validation_loss if making else ()
     if training is None or (holdout is None and production is None):
         return not_testable(
-            Hypothesis.OVERFITTING, "Log train_recall with the run, or give the training rows with labels: nothing to compare with."
+            Hypothesis.OVERFITTING,
+            "Log train_recall with the run, or give the training rows with labels: nothing to compare with.",
         )
     step, rise = divergence_point(curves) if curves else (0, 0.0)
     unseen = {
@@ -215,9 +216,13 @@ def _overlap_words(frauds: Overlap | None) -> str:
 def find_calibration(offline: Scored | None, production: Scored | None) -> Finding:
     """Whether scores that meant what they said on the holdout do so no more in production."""
     if offline is None or production is None or not (offline.frauds and offline.expected > 0 and production.expected > 0):
-        return not_testable(Hypothesis.CALIBRATION, "Give labelled rows of holdout and production, and a model that gives scores.")
+        return not_testable(
+            Hypothesis.CALIBRATION, "Give labelled rows of holdout and production, and a model that gives scores."
+        )
     wanted = production.expected * offline.ratio
-    z = (production.frauds - wanted) / sqrt(production.variance * offline.ratio**2 + offline.variance * (wanted / offline.frauds) ** 2)
+    z = (production.frauds - wanted) / sqrt(
+        production.variance * offline.ratio**2 + offline.variance * (wanted / offline.frauds) ** 2
+    )
     change, p_value = production.ratio / offline.ratio, two_sided_p(z)
     is_off = p_value < CHANCE_P and abs(log(max(change, 1e-9))) >= log(OFF_CALIBRATION)
     said = f"For each expected fraud {production.ratio:.2f} came in production and {offline.ratio:.2f} in the holdout (p = {p_value:.2g})."
@@ -243,7 +248,9 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     """
     tested = [band for band in bands if band.total >= LEAST_BAND_FRAUDS]
     if not tested:
-        return not_testable(Hypothesis.SEGMENTS, "Both models' predictions on the same frauds are needed, at least 50 in a segment.")
+        return not_testable(
+            Hypothesis.SEGMENTS, "Both models' predictions on the same frauds are needed, at least 50 in a segment."
+        )
     first = bands[0].feature
     whole = sum(band.frauds.candidate_only - band.frauds.baseline_only for band in bands if band.feature == first)
     total = sum(band.total for band in bands if band.feature == first)
@@ -268,7 +275,9 @@ def find_segments(bands: Sequence[Band]) -> Finding:
         (f"recall lost with {where}", lost[worst]),
         severity=Severity.MILD,
         next_step=f"Look at missed frauds with {where}: what do they have in common?",
-        numbers={"segments": {f"{tested[i].feature} {tested[i].low:.4g}..{tested[i].high:.4g}": share for i, share in lost.items()}},
+        numbers={
+            "segments": {f"{tested[i].feature} {tested[i].low:.4g}..{tested[i].high:.4g}": share for i, share in lost.items()}
+        },
     )
 
 

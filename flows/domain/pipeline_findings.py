@@ -104,7 +104,9 @@ def find_served_version(
 
 def find_latency(criterion: Criterion | None) -> Finding:
     """Whether the candidate answered too slowly, by the verdict's own criterion."""
-    return _from_criterion(Hypothesis.LATENCY, criterion, "Look at the slow hours in the latency panel, and at what is looked up.")
+    return _from_criterion(
+        Hypothesis.LATENCY, criterion, "Look at the slow hours in the latency panel, and at what is looked up."
+    )
 
 
 def find_errors(criterion: Criterion | None) -> Finding:

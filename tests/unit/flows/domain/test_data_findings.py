@@ -17,7 +17,7 @@ from flows.domain.data_findings import (
     find_serving_skew,
     sort_suspects,
 )
-from flows.domain.drift import FeatureDrift, Severity, Shape, feature_drifts
+from flows.domain.drift import FeatureDrift, Severity, feature_drifts
 from flows.domain.findings import FindingStatus
 from flows.domain.recalls import Caught, Replayed
 from flows.domain.rescaling import Rescaling, Transformation

@@ -163,7 +163,9 @@ NIGHT, DAY = Band("hour", 0, 6, Overlap(100, 80, 10, 10)), Band("hour", 6, 24, O
 def test_the_segment_where_the_candidate_loses_is_named() -> None:
     found = find_segments([NIGHT, DAY, Band("amount", 0, 10, Overlap(0, 0, 0, 3))])
     assert found.is_supported
-    assert found.said.startswith("With hour from 0 to 6 the candidate misses 80 frauds that the baseline catches, and catches 10 more")
+    assert found.said.startswith(
+        "With hour from 0 to 6 the candidate misses 80 frauds that the baseline catches, and catches 10 more"
+    )
     assert found.effect == ("recall lost with hour from 0 to 6", pytest.approx(70 / 600))
 
 
