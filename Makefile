@@ -12,7 +12,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # containers often set it; then each of the many processes compiles all that it imports, for seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency bench-slack fuzz-slack faults races pictures clean
+.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency bench-slack fuzz-slack faults races planted-causes pictures clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ faults: setup  ## kill every step of a change and let every outside system fail 
 
 races: setup  ## a promotion and an emergency at the same time, at each step; SEED=2: other moments; QUICK=1: fewer
 	@$(BIN)/python -W ignore -m benchmarks.races
+
+planted-causes: setup  ## plant the causes of a lost test, one at a time: does the investigation find them? SEED=2: others; QUICK=1: fewer
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.planted_causes
 
 pictures: setup  ## draw the pictures of README and docs/ anew, by Chromium; all of them lie in build/pictures then
 	FRAUD_AB_PICTURES=1 $(BIN)/python -m pytest -q tests/e2e/test_pictures.py
