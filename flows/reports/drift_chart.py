@@ -46,7 +46,7 @@ def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> by
 
 
 def _draw_numbers(axes: Axes, training: Column, production: Column) -> None:
-    before, after = (column[np.isfinite(column.astype(np.float64))].astype(np.float64) for column in (training, production))
+    before, after = (_finite(column) for column in (training, production))
     edges, is_log = _edges([values for values in (before, after) if len(values)])
     for values, colour, name, is_filled in ((before, _TRAINING, "training", True), (after, _PRODUCTION, "production", False)):
         if len(values):
@@ -55,6 +55,12 @@ def _draw_numbers(axes: Axes, training: Column, production: Column) -> None:
             axes.stairs(shares, edges, fill=is_filled, color=colour, label=f"{name} ({len(values):,} values)", **looks)
     if is_log:
         axes.set_xscale("log")
+
+
+def _finite(column: Column) -> Column:
+    if column.dtype == object:  # a CSV file's column without any value
+        return np.empty(0)
+    return column[np.isfinite(column)].astype(np.float64)
 
 
 def _edges(sides: list[Column]) -> tuple[Column, bool]:
