@@ -1,4 +1,4 @@
-"""Does the diagnosis find a planted cause, and none where there is none? `make planted-causes` (SEED=2: others; QUICK=1: fewer)."""
+"""Is a planted cause found, and none where there is none? `make planted-causes` (SEED=2: others; QUICK=1: fewer)."""
 
 from __future__ import annotations
 

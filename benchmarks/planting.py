@@ -1,6 +1,6 @@
 """Seven causes of a lost test, each planted alone into a world in which nothing is wrong, and the material that a diagnosis gets.
 
-A planted cause must be one: strengths are drawn until it costs at least two points of recall (or lets the holdout promise two too many).
+A planted cause must be one: strengths are drawn until it costs two points of recall, or lets the holdout promise two too many.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Planted:
 
 @dataclass
 class Stage:
-    """A test in which nothing is wrong yet; the plantings change it. `right` are production's rows as the offline pipeline has them."""
+    """A test in which nothing is wrong yet; plantings change it. `right`: production's rows as the offline pipeline has them."""
 
     world: World
     candidate: TrainedModel
@@ -163,7 +163,7 @@ def _unscaled_inputs(stage: Stage) -> tuple[str, float]:
 
 
 def _overfitted(stage: Stage) -> tuple[str, float]:
-    """Large trees with hardly any rows in a leaf, places among the features; the holdout from the training days or from later ones."""
+    """Large trees with few rows in a leaf, places among the features; the holdout from the training days or from later ones."""
     rng = stage.rng
     booster = Booster(
         learning_rate=float(rng.choice([0.1, 0.15, 0.2])),

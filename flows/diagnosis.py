@@ -23,6 +23,7 @@ from flows.domain.data_findings import (
     sort_suspects,
 )
 from flows.domain.drift import FeatureDrift, Severity, feature_drifts
+from flows.domain.errors import DataInvalid
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
 from flows.domain.model_findings import (
     ModelFacts,
@@ -80,8 +81,8 @@ class Material:
 
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
-    candidate on a frame of its features. `manifest` and `artifact`: SHA-256 by path, as archived and as served. `outcomes`: of the
-    verdict; None: counted from production. `at`: the moment for the models' ages.
+    candidate on a frame of its features. `manifest` and `artifact`: SHA-256 by path, as archived and as served. `outcomes`: of
+    the verdict; None: counted from production. `at`: the moment for the models' ages.
     """
 
     training: FeatureTable | None = None
@@ -109,9 +110,10 @@ def diagnose(material: Material) -> tuple[Finding, ...]:
     Nothing that is missing stops it: what cannot be tested says what to bring.
     """
     looked = _Examination(material)
-    data = looked.data_findings()
-    elsewhere = sum(found.explained_recall or 0.0 for found in data if found.is_supported)
-    found = [*data, *looked.model_findings(elsewhere), *looked.pipeline_findings()]
+    data, pipeline = looked.data_findings(), looked.pipeline_findings()
+    elsewhere = sum(finding.explained_recall or 0.0 for finding in data if finding.is_supported)
+    otherwise = max((finding.explained_recall or 0.0 for finding in pipeline if finding.is_supported), default=0.0)
+    found = [*data, *looked.model_findings(elsewhere, otherwise), *pipeline]
     return rank_findings(_with_reason(finding, material) for finding in found)
 
 
@@ -149,10 +151,13 @@ class _Examination:
 
     def data_findings(self) -> list[Finding]:
         """Of what may be restored: scaling, drift and serving skew."""
-        if self.suspects is None:
+        try:
+            suspects = self.suspects
+        except DataInvalid as error:
+            return [not_testable(hypothesis, str(error)) for hypothesis in DATA_HYPOTHESES]
+        if suspects is None:
             why = "Give the features of training and of production, with at least one in common."
             return [not_testable(hypothesis, why) for hypothesis in DATA_HYPOTHESES]
-        suspects = self.suspects
         broken = Suspects((), suspects.broken, (), suspects.mismatches)
         rescaled = Suspects((), (), suspects.rescaled, {})
         return [
@@ -161,20 +166,18 @@ class _Examination:
             find_serving_skew(broken, self._undamaged(broken), is_compared=self.places is not None),
         ]
 
-    def model_findings(self, elsewhere: float) -> list[Finding]:
-        """Of the model and its holdout; `elsewhere`: points of recall that the data's findings explain."""
+    def model_findings(self, elsewhere: float, otherwise: float) -> list[Finding]:
+        """Of the model and its holdout; points of recall that the data explain, and that the answers of another model do."""
         material = self.material
         fitted = find_overfitting(
             material.candidate, self._caught("training"), self._caught("holdout"), self.in_production, elsewhere
         )
         found = {
-            Hypothesis.HOLDOUT: find_holdout(self.promised, self.in_production, self._likenesses(), elsewhere),
+            Hypothesis.HOLDOUT: self._holdout(elsewhere),
             Hypothesis.WEAKER_MODEL: find_weaker_model(
-                self.outcomes, self.promised, self.in_production, elsewhere, is_overfitted=fitted.is_supported
+                self.outcomes, self.promised, self.in_production, elsewhere + otherwise, is_overfitted=fitted.is_supported
             ),
-            Hypothesis.LABEL_DRIFT: find_label_drift(
-                *(count_labels(table) for table in (material.training, material.production))
-            ),
+            Hypothesis.LABEL_DRIFT: find_label_drift(count_labels(material.training), count_labels(material.production)),
             Hypothesis.CALIBRATION: find_calibration(self._scored(material.holdout), self._scored(material.production)),
             Hypothesis.SEGMENTS: find_segments(find_bands(material.production) if material.production else []),
             Hypothesis.PRECISION: find_precision(self.outcomes, float(material.policy.precision_band.absolute)),
@@ -310,16 +313,21 @@ class _Examination:
         replayed = compare_replays(flags(frauds.loc[known]), served[known] == 1) if known.any() else None
         return Answers(replayed.frauds, replayed.gained + replayed.lost, replayed) if replayed else None
 
+    def _holdout(self, elsewhere: float) -> Finding:
+        try:
+            return find_holdout(self.promised, self.in_production, self._likenesses(), elsewhere)
+        except DataInvalid as error:
+            return not_testable(Hypothesis.HOLDOUT, str(error))
+
     def _likenesses(self) -> list[Likeness] | None:
         holdout, training, production = self.material.holdout, self.material.training, self.material.production
         if holdout is None or training is None or production is None:
             return None
         distances = {drift.feature: drift.distance or 0.0 for drift in self.drifts}
         far = [drift for drift in feature_drifts(column_pairs(holdout, production)) if drift.severity is not Severity.NONE]
+        natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in far if training.has(drift.feature)}
         found = [
-            Likeness(
-                "all transactions", drift, distances.get(drift.feature, 1.0), distance_between_weeks(training, drift.feature)
-            )
+            Likeness("all transactions", drift, distances.get(drift.feature, 1.0), natural.get(drift.feature, 0.0))
             for drift in far
         ]
         if not all(table.has("is_fraud") and is_fraud(table).any() for table in (holdout, training, production)):

@@ -111,7 +111,7 @@ def restore_from_reference(
 
 
 def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | None:
-    """Where production's rows are in the reference (-1: not there): by their ids, else by their order; None when neither tells."""
+    """Where production's rows are in the reference (-1: not there): by their ids, else by order; None when neither tells."""
     if production.has("transaction_id") and reference.has("transaction_id"):
         return pd.Index(reference.column("transaction_id")).get_indexer(pd.Index(production.column("transaction_id")))
     return np.arange(production.rows) if production.rows == reference.rows else None

@@ -30,7 +30,7 @@ ANSWERED = ("is_fraud", "baseline_prediction", "candidate_prediction")
 
 
 def count_outcomes(production: FeatureTable) -> Outcomes | None:
-    """Both models on production's labelled rows; a paired design where each row has both predictions. None where something lacks."""
+    """Both models on production's labelled rows; paired where rows have both predictions. None where something lacks."""
     if not all(production.has(name) for name in ANSWERED):
         return None
     label, one, two = (np.asarray(production.column(name), np.float64) for name in ANSWERED)

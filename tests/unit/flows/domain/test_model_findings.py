@@ -99,19 +99,19 @@ def test_a_split_tells_a_weaker_candidate_by_separate_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "promised", "elsewhere", "is_overfitted"),
+    ("outcomes", "promised", "elsewhere", "overfitted"),
     [
-        (WEAKER, PROMISED, 0.0, True),
-        (WEAKER, PROMISED, 0.075, False),
-        (WEAKER, Caught(1000, 800), 0.0, False),
-        (paired(700, 20, 18, 262), PROMISED, 0.0, False),
-        (paired(700, 20, 100, 180), PROMISED, 0.0, False),
+        (WEAKER, PROMISED, 0.0, 1),
+        (WEAKER, PROMISED, 0.075, 0),
+        (WEAKER, Caught(1000, 800), 0.0, 0),
+        (paired(700, 20, 18, 262), PROMISED, 0.0, 0),
+        (paired(700, 20, 100, 180), PROMISED, 0.0, 0),
     ],
 )
 def test_a_weakness_with_another_name_or_none_is_not_called_so(
-    outcomes: Outcomes, promised: Caught, elsewhere: float, is_overfitted: bool
+    outcomes: Outcomes, promised: Caught, elsewhere: float, overfitted: int
 ) -> None:
-    found = find_weaker_model(outcomes, promised, Caught(1000, 720), elsewhere, is_overfitted=is_overfitted)
+    found = find_weaker_model(outcomes, promised, Caught(1000, 720), elsewhere, is_overfitted=bool(overfitted))
     assert found.status is FindingStatus.NOT_SUPPORTED
 
 
@@ -163,9 +163,7 @@ NIGHT, DAY = Band("hour", 0, 6, Overlap(100, 80, 10, 10)), Band("hour", 6, 24, O
 def test_the_segment_where_the_candidate_loses_is_named() -> None:
     found = find_segments([NIGHT, DAY, Band("amount", 0, 10, Overlap(0, 0, 0, 3))])
     assert found.is_supported
-    assert found.said.startswith(
-        "With hour from 0 to 6 the candidate misses 80 frauds that the baseline catches, and catches 10 more"
-    )
+    assert found.said.startswith("With hour from 0 to 6 the candidate misses 80 frauds that the baseline catches, and catches 10")
     assert found.effect == ("recall lost with hour from 0 to 6", pytest.approx(70 / 600))
 
 
