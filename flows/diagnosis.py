@@ -82,7 +82,8 @@ class Material:
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
     candidate on a frame of its features. `manifest` and `artifact`: SHA-256 by path, as archived and as served. `outcomes`: of
-    the verdict; None: counted from production. `at`: the moment for the models' ages.
+    the verdict; None: counted from production. `at`: the moment for the models' ages. `drifts`: of production, where it has been
+    compared with training already.
     """
 
     training: FeatureTable | None = None
@@ -101,6 +102,7 @@ class Material:
     telemetry: TelemetrySummary | None = None
     policy: Policy = field(default_factory=Policy)
     at: datetime | None = None
+    drifts: tuple[FeatureDrift, ...] | None = None
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -197,6 +199,8 @@ class _Examination:
     @cached_property
     def drifts(self) -> tuple[FeatureDrift, ...]:
         training, production = self.material.training, self.material.production
+        if self.material.drifts is not None:
+            return self.material.drifts
         if training is None or production is None:
             return ()
         return feature_drifts(column_pairs(training, production))

@@ -32,7 +32,7 @@ _READ_AS = {
     **dict.fromkeys(("BOOLEAN", "FLOAT", "TINYINT", "UTINYINT", "SMALLINT", "USMALLINT", '"NULL"'), _NARROW),
     **dict.fromkeys(("INTEGER", "UINTEGER", "BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE", "DECIMAL"), _WIDE),
     **dict.fromkeys(("VARCHAR", "ENUM", "UUID"), _TEXT),
-    **dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S", "DATE"), _TIME),
+    "DATE": _TIME,
 }
 """As what each type of DuckDB is read, so that float32 stays float32 and whole numbers stay whole."""
 _NUMBERS = (_NARROW, _WIDE)
@@ -162,6 +162,8 @@ def _checked(name: str, connection: duckdb.DuckDBPyConnection) -> DuckDBFeatures
 
 
 def _read_as(column: str, kind: str) -> str | None:
+    if kind.startswith("TIMESTAMP") and not kind.endswith("]"):  # with or without a zone, in seconds or nanoseconds
+        return _TIME
     return _TEXT if column in _IDENTIFIERS else _READ_AS.get(kind if kind.endswith("]") else kind.partition("(")[0])
 
 

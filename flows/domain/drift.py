@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from math import isnan, sqrt
+from math import inf, isnan, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -320,4 +320,5 @@ def _frequencies(training: Counter[str], production: Counter[str]) -> NDArray[np
 
 def _rank(drift: FeatureDrift) -> tuple[int, float, str]:
     size = max((drift.distance or 0.0) / SEVERE_DISTANCE, (drift.psi or 0.0) / SEVERE_PSI)
+    size = inf if Shape.EMPTY in drift.shapes else size
     return -list(Severity).index(drift.severity), -size, drift.feature
