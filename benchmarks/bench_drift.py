@@ -1,8 +1,8 @@
 """`make bench-drift`: the drift of 30 features by our computation, beside Evidently's drift preset and scipy on the same rows.
 
 DuckDB makes two Parquet files from a seed, in which two features drifted. Each measurement runs in a process of its own, so that
-its peak memory is its own; what is imported counts as memory and not as time. All three must find the same p-values. At the end the
-whole `fraud-ab investigate` with its report, imports and all. QUICK=1 does the same with fewer rows.
+its peak memory is its own; what is imported counts as memory and not as time. All three must find the same p-values. At the end
+the whole `fraud-ab investigate` with its report, imports and all. QUICK=1 does the same with fewer rows.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def make(folder: str, side: str) -> None:
         normal = f"sqrt(-2 * ln({v})) * cos(2 * pi() * {w})"
         moved = int(side == "production" and at < DRIFTED)
         features.append(f"{KINDS[at % len(KINDS)].format(u=u, v=v, normal=normal, moved=moved)} AS f{at:02}")
-    with duckdb.connect() as connection:
+    with duckdb.connect(config={"enable_progress_bar": False}) as connection:
         made = MADE.format(rows=ROWS, seed=seed, features=", ".join(features), file=f"{folder}/{side}.parquet")
         connection.execute(made)
 

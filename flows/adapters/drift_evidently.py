@@ -41,12 +41,11 @@ def draw_evidently_report(
     """
     names = [name for name in training.features if production.has(name)]
     before, after = (_cleaned(table.sample(rows, seed, names)) for table in (training, production))
-    empty = [name for name in names if before[name].isna().all() or after[name].isna().all()]
-    kept = [name for name in names if name not in empty]
-    if not kept:
+    empty = [name for name in names if not before[name].count() or not after[name].count()]
+    if len(empty) == len(names):
         raise DataInvalid(f"{training.name} and {production.name} have no feature in common that has values in both.")
     try:
-        html = _drawn(before[kept], after[kept])
+        html = _drawn(before.drop(columns=empty), after.drop(columns=empty))
     except _FAILURES as error:
         raise OutsideSystemError("Evidently", f"drawing its drift report ({error})", retryable=False) from error
     return EvidentlyReport(html, (len(before), len(after)), tuple(empty))

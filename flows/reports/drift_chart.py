@@ -48,11 +48,11 @@ def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> by
 def _draw_numbers(axes: Axes, training: Column, production: Column) -> None:
     before, after = (_finite(column) for column in (training, production))
     edges, is_log = _edges([values for values in (before, after) if len(values)])
-    for values, colour, name, is_filled in ((before, _TRAINING, "training", True), (after, _PRODUCTION, "production", False)):
+    for values, colour, name in ((before, _TRAINING, "training"), (after, _PRODUCTION, "production")):
         if len(values):
             shares = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-            looks = {"alpha": 0.45} if is_filled else {"linewidth": 1.8}
-            axes.stairs(shares, edges, fill=is_filled, color=colour, label=f"{name} ({len(values):,} values)", **looks)
+            label, is_filled = f"{name} ({len(values):,} values)", name == "training"
+            axes.stairs(shares, edges, fill=is_filled, color=colour, label=label, alpha=0.45 if is_filled else 1, linewidth=1.8)
     if is_log:
         axes.set_xscale("log")
 
