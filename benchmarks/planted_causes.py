@@ -1,4 +1,4 @@
-"""Does the diagnosis find a planted cause, and none where there is none? `make planted-causes` (SEED=2: others; QUICK=1: fewer)."""
+"""Is a planted cause found, and none where there is none? `make planted-causes` (SEED=2: others; QUICK=1: fewer)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,9 @@ def show(done: Sequence[Run]) -> None:
     console.print(table)
     for run in done:
         if not run.is_right:
-            console.print(f"world {run.world}, {run.cause} ({run.strength}; {run.harm:.3f}): {'; '.join(run.said) or NONE}", markup=False)
+            console.print(
+                f"world {run.world}, {run.cause} ({run.strength}; {run.harm:.3f}): {'; '.join(run.said) or NONE}", markup=False
+            )
 
 
 if __name__ == "__main__":

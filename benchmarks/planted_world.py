@@ -6,12 +6,10 @@ so late that chargebacks and terminals have long been steady.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
@@ -28,40 +26,12 @@ from flows.domain.rescaling import Scaler
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
 CACHE = Path(__file__).parent.parent / ".cache" / "simulator"
 HISTORY, TRAINING, HOLDOUT, LAST = Days(-119, 60), Days(-7, 14), Days(14, 28), 60
 TEST_DAYS = 28
 BASELINE = Recipe("fraud_v1", CARD_FEATURES, Days(-21, 0), holdout=HOLDOUT)
 CANDIDATE = Recipe("fraud_v2", CARD_FEATURES + RISK_FEATURES, TRAINING, holdout=HOLDOUT)
 AMOUNT_FEATURES = ("amount", "amount_to_card_mean", "card_amount_1d_to_mean")
-CONTRACT = ("transaction_id", "event_time", "is_fraud", "baseline_prediction", "candidate_prediction", "candidate_score")
-
-
-@dataclass(frozen=True)
-class FrameTable:
-    """A table of features in memory."""
-
-    frame: pd.DataFrame
-
-    @property
-    def rows(self) -> int:
-        return len(self.frame)
-
-    @property
-    def features(self) -> Sequence[str]:
-        return [name for name in self.frame.columns if name not in CONTRACT]
-
-    def has(self, column: str) -> bool:
-        return column in self.frame
-
-    def column(self, name: str) -> NDArray[np.generic]:
-        values = self.frame[name].to_numpy()
-        return values.astype(np.float32) if values.dtype == np.bool_ else values
-
-    def sample(self, rows: int, seed: int) -> pd.DataFrame:
-        return self.frame.sample(min(rows, len(self.frame)), random_state=seed)
 
 
 class World:

@@ -1,6 +1,6 @@
 """Seven causes of a lost test, each planted alone into a world in which nothing is wrong, and the material that a diagnosis gets.
 
-A planted cause must be one: strengths are drawn until it costs at least two points of recall (or lets the holdout promise two too many).
+A planted cause must be one: strengths are drawn until it costs two points of recall, or lets the holdout promise two too many.
 """
 
 from __future__ import annotations
@@ -16,18 +16,9 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from benchmarks.planted_world import (
-    BASELINE,
-    CANDIDATE,
-    HOLDOUT,
-    TEST_DAYS,
-    TRAINING,
-    FrameTable,
-    World,
-    facts_of,
-    table_of,
-)
-from deployments.sandbox.simulator.features import CARD_FEATURES, LOCATION_FEATURES, RISK_FEATURES
+from benchmarks.frame_table import FrameTable
+from benchmarks.planted_world import BASELINE, CANDIDATE, HOLDOUT, TEST_DAYS, TRAINING, World, facts_of, table_of
+from deployments.sandbox.simulator.features import CARD_FEATURES, LOCATION_FEATURES
 from deployments.sandbox.simulator.timeline import Days
 from deployments.sandbox.simulator.training import Booster, Recipe, split_history
 from flows.diagnosis import Material
@@ -79,7 +70,7 @@ class Planted:
 
 @dataclass
 class Stage:
-    """A test in which nothing is wrong yet; the plantings change it. `right` are production's rows as the offline pipeline has them."""
+    """A test in which nothing is wrong yet; plantings change it. `right`: production's rows as the offline pipeline has them."""
 
     world: World
     candidate: TrainedModel
@@ -172,7 +163,7 @@ def _unscaled_inputs(stage: Stage) -> tuple[str, float]:
 
 
 def _overfitted(stage: Stage) -> tuple[str, float]:
-    """Large trees with hardly any rows in a leaf, places among the features; the holdout from the training days or from later ones."""
+    """Large trees with few rows in a leaf, places among the features; the holdout from the training days or from later ones."""
     rng = stage.rng
     booster = Booster(
         learning_rate=float(rng.choice([0.1, 0.15, 0.2])),

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from flows.domain.counts import Design, ModelCounts, Outcomes, Overlap
 from flows.domain.criteria import check_stability
 from flows.domain.data_findings import (
-    Labels,
     Likeness,
     Restoration,
     Suspects,
@@ -25,11 +22,10 @@ from flows.domain.data_findings import (
     find_serving_skew,
     sort_suspects,
 )
-from flows.domain.distances import ks_distance
 from flows.domain.drift import FeatureDrift, Severity, feature_drifts
+from flows.domain.errors import DataInvalid
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
 from flows.domain.model_findings import (
-    Band,
     ModelFacts,
     Scored,
     find_calibration,
@@ -55,23 +51,27 @@ from flows.replay import (
     rows_of,
     same_rows,
 )
+from flows.table_summaries import (
+    column_pairs,
+    compare_frauds,
+    count_labels,
+    count_outcomes,
+    distance_between_weeks,
+    find_bands,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from numpy.typing import NDArray
 
-    from flows.domain.counts import TelemetrySummary
+    from flows.domain.counts import Outcomes, TelemetrySummary
     from flows.ports import FeatureTable
     from flows.replay import Flags
 
     Column = NDArray[Any]
 
-WEEK_SECONDS = 7 * 86_400
 SCORED_ROWS = 50_000
-BANDS = 4
-LEAST_WEEK_ROWS = 20  # a smaller week tells nothing of what weeks differ by themselves
 DATA_HYPOTHESES = (Hypothesis.SCALING, Hypothesis.FEATURE_DRIFT, Hypothesis.SERVING_SKEW)
 
 
@@ -81,8 +81,9 @@ class Material:
 
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
-    candidate on a frame of its features. `manifest` and `artifact`: SHA-256 by path, as archived and as served. `outcomes`: of the
-    verdict; None: counted from production. `at`: the moment for the models' ages.
+    candidate on a frame of its features. `manifest` and `artifact`: SHA-256 by path, as archived and as served. `outcomes`: of
+    the verdict; None: counted from production. `at`: the moment for the models' ages. `drifts`: of production, where it has been
+    compared with training already.
     """
 
     training: FeatureTable | None = None
@@ -101,6 +102,7 @@ class Material:
     telemetry: TelemetrySummary | None = None
     policy: Policy = field(default_factory=Policy)
     at: datetime | None = None
+    drifts: tuple[FeatureDrift, ...] | None = None
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -110,9 +112,37 @@ def diagnose(material: Material) -> tuple[Finding, ...]:
     Nothing that is missing stops it: what cannot be tested says what to bring.
     """
     looked = _Examination(material)
-    data = looked.data_findings()
-    elsewhere = sum(found.explained_recall or 0.0 for found in data if found.is_supported)
-    return rank_findings([*data, *looked.model_findings(elsewhere), *looked.pipeline_findings()])
+    data, pipeline = looked.data_findings(), looked.pipeline_findings()
+    elsewhere = sum(finding.explained_recall or 0.0 for finding in data if finding.is_supported)
+    otherwise = max((finding.explained_recall or 0.0 for finding in pipeline if finding.is_supported), default=0.0)
+    found = [*data, *looked.model_findings(elsewhere, otherwise), *pipeline]
+    return rank_findings(_with_reason(finding, material) for finding in found)
+
+
+_NEEDED: Mapping[Hypothesis, tuple[str, ...]] = {
+    **dict.fromkeys(DATA_HYPOTHESES, ("training", "production")),
+    Hypothesis.HOLDOUT: ("training", "holdout", "production", "candidate"),
+    Hypothesis.OVERFITTING: ("training", "holdout", "production", "candidate"),
+    Hypothesis.LABEL_DRIFT: ("training", "production"),
+    Hypothesis.WEAKER_MODEL: ("production", "holdout", "candidate"),
+    Hypothesis.SEGMENTS: ("production",),
+    Hypothesis.CALIBRATION: ("holdout", "production", "scores"),
+    Hypothesis.PRECISION: ("production",),
+    Hypothesis.MODEL_CHANGES: ("baseline", "candidate"),
+    Hypothesis.ARTIFACT: ("manifest", "artifact"),
+    Hypothesis.SERVED_VERSION: ("registered_version", "served_version", "flags"),
+    Hypothesis.LATENCY: ("telemetry",),
+    Hypothesis.ERRORS: ("telemetry",),
+}
+
+
+def _with_reason(finding: Finding, material: Material) -> Finding:
+    """What could not be tested, with the words of who tried to get what is missing."""
+    if finding.status is not FindingStatus.NOT_TESTABLE:
+        return finding
+    lacking = [name for name in _NEEDED[finding.hypothesis] if getattr(material, name) is None]
+    reasons = dict.fromkeys(material.missing[name] for name in lacking if name in material.missing)
+    return replace(finding, said=" ".join([*reasons, finding.said]))
 
 
 class _Examination:
@@ -123,10 +153,13 @@ class _Examination:
 
     def data_findings(self) -> list[Finding]:
         """Of what may be restored: scaling, drift and serving skew."""
-        if self.suspects is None:
-            why = self._why("training", "production") or "Training and production have no feature in common."
+        try:
+            suspects = self.suspects
+        except DataInvalid as error:
+            return [not_testable(hypothesis, str(error)) for hypothesis in DATA_HYPOTHESES]
+        if suspects is None:
+            why = "Give the features of training and of production, with at least one in common."
             return [not_testable(hypothesis, why) for hypothesis in DATA_HYPOTHESES]
-        suspects = self.suspects
         broken = Suspects((), suspects.broken, (), suspects.mismatches)
         rescaled = Suspects((), (), suspects.rescaled, {})
         return [
@@ -135,20 +168,20 @@ class _Examination:
             find_serving_skew(broken, self._undamaged(broken), is_compared=self.places is not None),
         ]
 
-    def model_findings(self, elsewhere: float) -> list[Finding]:
-        """Of the model and its holdout; `elsewhere`: points of recall that the data's findings explain."""
+    def model_findings(self, elsewhere: float, otherwise: float) -> list[Finding]:
+        """Of the model and its holdout; points of recall that the data explain, and that the answers of another model do."""
         material = self.material
         fitted = find_overfitting(
             material.candidate, self._caught("training"), self._caught("holdout"), self.in_production, elsewhere
         )
         found = {
-            Hypothesis.HOLDOUT: find_holdout(self.promised, self.in_production, self._likenesses(), elsewhere),
+            Hypothesis.HOLDOUT: self._holdout(elsewhere),
             Hypothesis.WEAKER_MODEL: find_weaker_model(
-                self.outcomes, self.promised, self.in_production, elsewhere, is_overfitted=fitted.is_supported
+                self.outcomes, self.promised, self.in_production, elsewhere + otherwise, is_overfitted=fitted.is_supported
             ),
-            Hypothesis.LABEL_DRIFT: find_label_drift(_labels(material.training), _labels(material.production)),
+            Hypothesis.LABEL_DRIFT: find_label_drift(count_labels(material.training), count_labels(material.production)),
             Hypothesis.CALIBRATION: find_calibration(self._scored(material.holdout), self._scored(material.production)),
-            Hypothesis.SEGMENTS: find_segments(self._bands()),
+            Hypothesis.SEGMENTS: find_segments(find_bands(material.production) if material.production else []),
             Hypothesis.PRECISION: find_precision(self.outcomes, float(material.policy.precision_band.absolute)),
             Hypothesis.MODEL_CHANGES: find_model_changes(material.baseline, material.candidate, material.at),
         }
@@ -166,9 +199,11 @@ class _Examination:
     @cached_property
     def drifts(self) -> tuple[FeatureDrift, ...]:
         training, production = self.material.training, self.material.production
+        if self.material.drifts is not None:
+            return self.material.drifts
         if training is None or production is None:
             return ()
-        return feature_drifts(_pairs(training, production))
+        return feature_drifts(column_pairs(training, production))
 
     @cached_property
     def places(self) -> Column | None:
@@ -183,7 +218,7 @@ class _Examination:
             return None
         changed = [drift for drift in self.drifts if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
-        natural = {drift.feature: _between_weeks(training, drift.feature) for drift in changed}
+        natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
         is_compared = reference is not None and self.places is not None
         mismatches = find_mismatches(production, reference, self.places) if is_compared else None
         return sort_suspects(self.drifts, rescaled, natural, mismatches)
@@ -198,7 +233,7 @@ class _Examination:
     def _undrifted(self, suspects: Suspects) -> Restoration:
         training, production, flags = self.material.training, self.material.production, self.material.flags
         if not suspects.drifted or training is None or production is None or flags is None:
-            return Restoration(None, self._why("flags") or "nothing drifted.")
+            return self._no_model()
         frauds = self._frauds(production)
         if frauds is None:
             return Restoration(None, "production has no labels or lacks a feature of the candidate.")
@@ -209,7 +244,7 @@ class _Examination:
         """The candidate on the reference's values; without a reference, on intact frauds with and without the same damage."""
         material, flags = self.material, self.material.flags
         if not suspects.features or flags is None:
-            return Restoration(None, self._why("flags") or "nothing is broken.")
+            return self._no_model()
         if material.production is not None and material.reference is not None and self.places is not None:
             frauds, places = self._frauds(material.production), self.places[is_fraud(material.production)]
             if frauds is not None and (places >= 0).any():
@@ -282,144 +317,37 @@ class _Examination:
         replayed = compare_replays(flags(frauds.loc[known]), served[known] == 1) if known.any() else None
         return Answers(replayed.frauds, replayed.gained + replayed.lost, replayed) if replayed else None
 
+    def _holdout(self, elsewhere: float) -> Finding:
+        try:
+            return find_holdout(self.promised, self.in_production, self._likenesses(), elsewhere)
+        except DataInvalid as error:
+            return not_testable(Hypothesis.HOLDOUT, str(error))
+
     def _likenesses(self) -> list[Likeness] | None:
         holdout, training, production = self.material.holdout, self.material.training, self.material.production
         if holdout is None or training is None or production is None:
             return None
         distances = {drift.feature: drift.distance or 0.0 for drift in self.drifts}
-        far = [drift for drift in feature_drifts(_pairs(holdout, production)) if drift.severity is not Severity.NONE]
+        far = [drift for drift in feature_drifts(column_pairs(holdout, production)) if drift.severity is not Severity.NONE]
+        natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in far if training.has(drift.feature)}
         found = [
-            Likeness("all transactions", drift, distances.get(drift.feature, 1.0), _between_weeks(training, drift.feature))
+            Likeness("all transactions", drift, distances.get(drift.feature, 1.0), natural.get(drift.feature, 0.0))
             for drift in far
         ]
         if not all(table.has("is_fraud") and is_fraud(table).any() for table in (holdout, training, production)):
             return found
-        return found + _among_frauds(holdout, training, production)
+        return found + compare_frauds(holdout, training, production)
 
     def _scored(self, table: FeatureTable | None) -> Scored | None:
         scores, candidate = self.material.scores, self.material.candidate
         if table is None or scores is None or not table.has("is_fraud"):
             return None
-        rows = table.sample(SCORED_ROWS, SEED)
-        rows = rows.loc[rows["is_fraud"].notna()]
         features = list(candidate.features if candidate and candidate.features else table.features)
-        if rows.empty or not set(features) <= set(rows.columns):
+        if not all(table.has(name) for name in features):
             return None
+        rows = table.sample(SCORED_ROWS, SEED, [*features, "is_fraud"])
+        rows = rows.loc[rows["is_fraud"].notna()]
         return sum_scores(np.asarray(scores(rows[features]), np.float64), rows["is_fraud"].to_numpy(np.bool_))
 
-    def _bands(self) -> list[Band]:
-        """Of every number in production the frauds by quarters, with both models' answers as served."""
-        production = self.material.production
-        if production is None or not all(
-            production.has(name) for name in ("is_fraud", "baseline_prediction", "candidate_prediction")
-        ):
-            return []
-        one, two = (np.asarray(production.column(f"{model}_prediction"), np.float64) for model in ("baseline", "candidate"))
-        chosen = is_fraud(production) & ~np.isnan(one) & ~np.isnan(two)
-        kind = (one[chosen] != 1) * 2 + (two[chosen] != 1)  # both, baseline only, candidate only, neither
-        columns = ((name, production.column(name)) for name in production.features)
-        return [
-            band for name, values in columns if values.dtype != object for band in _quarters(name, values[chosen], kind)
-        ]
-
-    def _why(self, *names: str) -> str:
-        """Why these parts are missing, in the words of who tried to get them."""
-        lacking = [name for name in names if getattr(self.material, name) is None]
-        return " ".join(self.material.missing.get(name, f"The {_WORDS[name]} missing.") for name in lacking)
-
-
-_WORDS = {
-    "training": "table of training features is",
-    "production": "table of production's features is",
-    "flags": "registered candidate, to be run again, is",
-}
-
-
-def count_outcomes(production: FeatureTable) -> Outcomes | None:
-    """Both models on production's labelled rows; a paired design where each row has both predictions. None where something lacks."""
-    if not all(production.has(name) for name in ("is_fraud", "baseline_prediction", "candidate_prediction")):
-        return None
-    label, one, two = (
-        np.asarray(production.column(name), np.float64) for name in ("is_fraud", "baseline_prediction", "candidate_prediction")
-    )
-    has_both = ~np.isnan(label) & ~np.isnan(one) & ~np.isnan(two)
-    if not has_both.any():
-        return Outcomes(Design.SPLIT, _counts(label, one), _counts(label, two))
-    label, one, two = label[has_both], one[has_both], two[has_both]
-    return Outcomes(
-        Design.PAIRED, _counts(label, one), _counts(label, two), _overlap(label == 1, one, two), _overlap(label == 0, one, two)
-    )
-
-
-def _counts(label: Column, prediction: Column) -> ModelCounts:
-    is_known = ~np.isnan(label) & ~np.isnan(prediction)
-    frauds, flagged = label[is_known] == 1, prediction[is_known] == 1
-    caught = int((frauds & flagged).sum())
-    return ModelCounts(int(frauds.sum()), caught, int(flagged.sum()), caught)
-
-
-def _overlap(chosen: Column, one: Column, two: Column) -> Overlap:
-    kind = (one[chosen] != 1) * 2 + (two[chosen] != 1)
-    return Overlap(*(int(count) for count in np.bincount(kind, minlength=4)))
-
-
-def _pairs(one: FeatureTable, two: FeatureTable) -> Iterable[tuple[str, Column, Column]]:
-    return ((name, one.column(name), two.column(name)) for name in one.features if two.has(name))
-
-
-def _weeks(table: FeatureTable) -> Column | None:
-    """The week of each row (n,), counted from the first; None without times."""
-    if not table.has("event_time"):
-        return None
-    seconds = np.asarray(table.column("event_time"), "datetime64[s]").astype(np.int64)
-    return (seconds - seconds.min()) // WEEK_SECONDS
-
-
-def _between_weeks(table: FeatureTable, feature: str, chosen: Column | None = None) -> float:
-    """The largest distance (0..1) of one week's values from the other weeks' together; 0 where weeks cannot be told apart."""
-    values, weeks = table.column(feature), _weeks(table)
-    if values.dtype == object or weeks is None:
-        return 0.0
-    is_known = ~np.isnan(values) if chosen is None else ~np.isnan(values) & chosen
-    values, weeks = values[is_known], weeks[is_known]
-    parts = [(np.sort(values[weeks == week]), np.sort(values[weeks != week])) for week in np.unique(weeks)]
-    return max((ks_distance(one, rest) for one, rest in parts if min(len(one), len(rest)) >= LEAST_WEEK_ROWS), default=0.0)
-
-
-def _among_frauds(holdout: FeatureTable, training: FeatureTable, production: FeatureTable) -> list[Likeness]:
-    frauds = {id(table): is_fraud(table) for table in (holdout, training, production)}
-
-    def drifts(table: FeatureTable) -> tuple[FeatureDrift, ...]:
-        pairs = _pairs(table, production)
-        return feature_drifts((name, one[frauds[id(table)]], two[frauds[id(production)]]) for name, one, two in pairs)
-
-    distances = {drift.feature: drift.distance or 0.0 for drift in drifts(training)}
-    return [
-        Likeness(
-            "frauds",
-            drift,
-            distances.get(drift.feature, 1.0),
-            _between_weeks(training, drift.feature, frauds[id(training)]) if training.has(drift.feature) else 0.0,
-        )
-        for drift in drifts(holdout)
-        if drift.severity is not Severity.NONE
-    ]
-
-
-def _labels(table: FeatureTable | None) -> Labels | None:
-    if table is None or not table.has("is_fraud"):
-        return None
-    label, weeks = np.asarray(table.column("is_fraud"), np.float64), _weeks(table)
-    known = ~np.isnan(label)
-    week = np.zeros(int(known.sum()), np.int64) if weeks is None else weeks[known]
-    counts = np.bincount(week), np.bincount(week, label[known])
-    return Labels(tuple((int(rows), int(frauds)) for rows, frauds in zip(*counts, strict=True) if rows)) if known.any() else None
-
-
-def _quarters(feature: str, values: Column, kind: Column) -> Iterable[Band]:
-    is_known = ~np.isnan(values)
-    values, kind = values[is_known], kind[is_known]
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, BANDS + 1), method="inverted_cdf")) if len(values) else []
-    for place, (low, high) in enumerate(pairwise(edges)):
-        inside = (values <= high) & ((values > low) if place else (values >= low))
-        yield Band(feature, float(low), float(high), Overlap(*(int(count) for count in np.bincount(kind[inside], minlength=4))))
+    def _no_model(self) -> Restoration:
+        return Restoration(None, self.material.missing.get("flags", "the registered candidate, to be run again, is missing."))

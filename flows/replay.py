@@ -74,9 +74,7 @@ def restore_distributions(
     return frauds.assign(**restored)
 
 
-def do_the_same_damage(
-    frauds: pd.DataFrame, broken: Sequence[FeatureDrift], rescaled: Sequence[Rescaling]
-) -> pd.DataFrame:
+def do_the_same_damage(frauds: pd.DataFrame, broken: Sequence[FeatureDrift], rescaled: Sequence[Rescaling]) -> pd.DataFrame:
     """Intact frauds with what production's rows suffered: emptied, zeroed or rescaled, in the same share of the rows."""
     place = np.random.default_rng(SEED).random(len(frauds))  # one for all features: what fails together, fails on the same rows
     damaged = {drift.feature: _break(frauds[drift.feature], drift, place) for drift in broken if drift.feature in frauds}
@@ -113,7 +111,7 @@ def restore_from_reference(
 
 
 def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | None:
-    """Where production's rows are in the reference (-1: not there): by their ids, else by their order; None when neither tells."""
+    """Where production's rows are in the reference (-1: not there): by their ids, else by order; None when neither tells."""
     if production.has("transaction_id") and reference.has("transaction_id"):
         return pd.Index(reference.column("transaction_id")).get_indexer(pd.Index(production.column("transaction_id")))
     return np.arange(production.rows) if production.rows == reference.rows else None

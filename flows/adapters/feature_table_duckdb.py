@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import duckdb
 import numpy as np
 import psycopg
+from psycopg import sql
 
 from flows.domain.errors import DataInvalid, OutsideSystemError
 from flows.domain.feedback import COLUMNS
@@ -35,13 +36,13 @@ _READ_AS = {
     **dict.fromkeys(("BOOLEAN", "FLOAT", "TINYINT", "UTINYINT", "SMALLINT", "USMALLINT", '"NULL"'), _NARROW),
     **dict.fromkeys(("INTEGER", "UINTEGER", "BIGINT", "UBIGINT", "HUGEINT", "UHUGEINT", "DOUBLE", "DECIMAL"), _WIDE),
     **dict.fromkeys(("VARCHAR", "ENUM", "UUID"), _TEXT),
-    **dict.fromkeys(("TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S", "DATE"), _TIME),
+    "DATE": _TIME,
 }
 """As what each type of DuckDB is read, so that float32 stays float32 and whole numbers stay whole."""
 _NUMBERS = (_NARROW, _WIDE)
 _IDENTIFIERS = ("transaction_id", "entity_id")
 _TRUTHS = ("is_fraud", "baseline_prediction", "candidate_prediction")
-_MEMORY_LIMIT = "500MB"  # beyond it DuckDB spills to disk
+_ENGINE: dict[str, Any] = {"memory_limit": "500MB", "enable_progress_bar": False}  # beyond the limit DuckDB spills to disk
 _SCHEMES = ("postgresql", "postgres")
 _CONNECT_SECONDS, _STATEMENT_SECONDS = 10, 900
 _SESSION = f"-c statement_timeout={_STATEMENT_SECONDS}s -c default_transaction_read_only=on -c timezone=UTC"
@@ -73,7 +74,9 @@ class DuckDBFeatures:
             raise DataInvalid(f"{self.name} lacks the column {name}.")
         query = f"SELECT {self._read(name)} AS found FROM features"  # noqa: S608 - quoted; an identifier is no parameter
         found = self.connection.execute(query).fetchnumpy()["found"]
-        return np.where(found.mask, None, found.data) if isinstance(found, np.ma.MaskedArray) else found
+        if not isinstance(found, np.ma.MaskedArray):
+            return np.asarray(found)
+        return np.where(found.mask, np.array(None, object), found.data)
 
     def sample(self, rows: int, seed: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
         import pandas as pd
@@ -117,7 +120,7 @@ def open_features(
     try:
         with (
             TemporaryDirectory(prefix="fraud-ab-") as spill,
-            duckdb.connect(config={"memory_limit": _MEMORY_LIMIT}) as connection,
+            duckdb.connect(config=_ENGINE) as connection,
         ):
             connection.execute("SET TimeZone = 'UTC'")
             connection.execute(f"SET temp_directory = '{spill}'")
@@ -186,11 +189,11 @@ def _parquet_of(file: Path, options: str, folder: Path, connection: duckdb.DuckD
 def _copied_from_postgres(source: str, file: Path) -> str:
     """Write the table to a CSV file; returns how DuckDB has to read it, with PostgreSQL's own types."""
     url, table = _split_table(source)
-    rows = psycopg.sql.SQL("SELECT * FROM {}").format(psycopg.sql.Identifier(*table.split(".")))
+    rows = sql.SQL("SELECT * FROM {}").format(sql.Identifier(*table.split(".")))
     with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS, options=_SESSION) as connection, connection.cursor() as cursor:
-        cursor.execute(psycopg.sql.SQL("{} LIMIT 0").format(rows))
+        cursor.execute(sql.SQL("{} LIMIT 0").format(rows))
         found = {column.name: connection.adapters.types.get(column.type_code) for column in cursor.description or ()}
-        copying = psycopg.sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(rows)
+        copying = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(rows)
         with cursor.copy(copying) as copy, file.open("wb") as lines:
             for block in copy:
                 lines.write(block)
@@ -214,6 +217,8 @@ def _checked(name: str, connection: duckdb.DuckDBPyConnection) -> DuckDBFeatures
 
 
 def _read_as(column: str, kind: str) -> str | None:
+    if kind.startswith("TIMESTAMP") and not kind.endswith("]"):  # with or without a zone, in seconds or nanoseconds
+        return _TIME
     return _TEXT if column in _IDENTIFIERS else _READ_AS.get(kind if kind.endswith("]") else kind.partition("(")[0])
 
 

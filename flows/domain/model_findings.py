@@ -62,6 +62,10 @@ class Band:
     frauds: Overlap
 
     @property
+    def said(self) -> str:
+        return f"{self.feature} from {self.low:.4g} to {self.high:.4g}"
+
+    @property
     def total(self) -> int:
         frauds = self.frauds
         return frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
@@ -118,7 +122,8 @@ def find_overfitting(
     curves = making.validation_loss if making else ()
     if training is None or (holdout is None and production is None):
         return not_testable(
-            Hypothesis.OVERFITTING, "Log train_recall with the run, or give the training rows with labels: nothing to compare with."
+            Hypothesis.OVERFITTING,
+            "Log train_recall with the run, or give the training rows with labels, to compare with.",
         )
     step, rise = divergence_point(curves) if curves else (0, 0.0)
     unseen = {
@@ -150,7 +155,7 @@ def find_overfitting(
 
 
 def _broken_promise(holdout: Caught | None, production: Caught | None, elsewhere: float) -> float | None:
-    """The recall that the holdout promised and production has not, beyond chance and other causes; None where it kept its promise."""
+    """Points of recall that the holdout promised in vain, beyond chance and other causes; None where it kept its promise."""
     if holdout is None or production is None or not holdout.is_above(production, WORTH_TALKING + elsewhere):
         return None
     return holdout.recall - production.recall - elsewhere
@@ -215,16 +220,17 @@ def _overlap_words(frauds: Overlap | None) -> str:
 def find_calibration(offline: Scored | None, production: Scored | None) -> Finding:
     """Whether scores that meant what they said on the holdout do so no more in production."""
     if offline is None or production is None or not (offline.frauds and offline.expected > 0 and production.expected > 0):
-        return not_testable(Hypothesis.CALIBRATION, "Give labelled rows of holdout and production, and a model that gives scores.")
+        return not_testable(Hypothesis.CALIBRATION, "Give labelled rows of holdout and production, and a model with scores.")
     wanted = production.expected * offline.ratio
-    z = (production.frauds - wanted) / sqrt(production.variance * offline.ratio**2 + offline.variance * (wanted / offline.frauds) ** 2)
+    variance = production.variance * offline.ratio**2 + offline.variance * (wanted / offline.frauds) ** 2
+    z = (production.frauds - wanted) / sqrt(variance)
     change, p_value = production.ratio / offline.ratio, two_sided_p(z)
     is_off = p_value < CHANCE_P and abs(log(max(change, 1e-9))) >= log(OFF_CALIBRATION)
-    said = f"For each expected fraud {production.ratio:.2f} came in production and {offline.ratio:.2f} in the holdout (p = {p_value:.2g})."
+    said = f"For each expected fraud came {production.ratio:.2f} in production and {offline.ratio:.2f} in the holdout"
     return Finding(
         Hypothesis.CALIBRATION,
         FindingStatus.SUPPORTED if is_off else FindingStatus.NOT_SUPPORTED,
-        said,
+        f"{said} (p = {p_value:.2g}).",
         ("change of observed over expected frauds", change),
         severity=Severity.MILD if is_off else Severity.NONE,
         next_step="Calibrate the scores anew on recent weeks, and choose the threshold after that." if is_off else "",
@@ -243,7 +249,7 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     """
     tested = [band for band in bands if band.total >= LEAST_BAND_FRAUDS]
     if not tested:
-        return not_testable(Hypothesis.SEGMENTS, "Both models' predictions on the same frauds are needed, at least 50 in a segment.")
+        return not_testable(Hypothesis.SEGMENTS, "Give both models' predictions on the same frauds, at least 50 in a segment.")
     first = bands[0].feature
     whole = sum(band.frauds.candidate_only - band.frauds.baseline_only for band in bands if band.feature == first)
     total = sum(band.total for band in bands if band.feature == first)
@@ -259,7 +265,7 @@ def find_segments(bands: Sequence[Band]) -> Finding:
         said = f"In none of {len(tested)} segments the candidate loses to the baseline what a loss on the whole could come from."
         return Finding(Hypothesis.SEGMENTS, FindingStatus.NOT_SUPPORTED, said)
     band = tested[worst]
-    where = f"{band.feature} from {band.low:.4g} to {band.high:.4g}"
+    where = band.said
     said = f"With {where} the candidate misses {band.frauds.baseline_only:,} frauds that the baseline catches, and catches"
     return Finding(
         Hypothesis.SEGMENTS,
@@ -268,7 +274,7 @@ def find_segments(bands: Sequence[Band]) -> Finding:
         (f"recall lost with {where}", lost[worst]),
         severity=Severity.MILD,
         next_step=f"Look at missed frauds with {where}: what do they have in common?",
-        numbers={"segments": {f"{tested[i].feature} {tested[i].low:.4g}..{tested[i].high:.4g}": share for i, share in lost.items()}},
+        numbers={"segments": {tested[index].said: share for index, share in lost.items()}},
     )
 
 
@@ -296,7 +302,7 @@ def find_precision(outcomes: Outcomes | None, band: float) -> Finding:
 
 
 def find_model_changes(baseline: ModelFacts | None, candidate: ModelFacts | None, at: datetime | None) -> Finding:
-    """What was changed from the baseline to the candidate, side by side; a difference alone shows no cause, so it is never supported.
+    """What was changed from the baseline to the candidate, side by side: never supported, because a difference shows no cause.
 
     Args:
         baseline, candidate: as they were made.

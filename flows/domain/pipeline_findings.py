@@ -87,7 +87,8 @@ def find_served_version(
         return not_testable(Hypothesis.SERVED_VERSION, "Neither the served version nor served answers to compare are known.")
     is_other = registered is not None and served is not None and registered != served
     answers_differ = answers is not None and answers.different >= OTHER_ANSWERS * answers.frauds and is_artifact_intact
-    said = f"The registry names {registered or 'an unknown version'}, served is {served or 'an unknown version'}.{_answer_words(answers)}"
+    names = [version or "an unknown version" for version in (registered, served)]
+    said = f"The registry names {names[0]}, served is {names[1]}.{_answer_words(answers)}"
     if not is_other and not answers_differ:
         return Finding(Hypothesis.SERVED_VERSION, FindingStatus.NOT_SUPPORTED, said)
     return Finding(
@@ -104,7 +105,7 @@ def find_served_version(
 
 def find_latency(criterion: Criterion | None) -> Finding:
     """Whether the candidate answered too slowly, by the verdict's own criterion."""
-    return _from_criterion(Hypothesis.LATENCY, criterion, "Look at the slow hours in the latency panel, and at what is looked up.")
+    return _from_criterion(Hypothesis.LATENCY, criterion, "Look at the slow hours in the latency panel: what is looked up then?")
 
 
 def find_errors(criterion: Criterion | None) -> Finding:

@@ -52,7 +52,7 @@ class Caught:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """One model on the same frauds with and without a suspected cause: frauds caught only without it (`gained`) and only with it."""
+    """One model on the same frauds with and without a cause: those caught only without it (`gained`), only with it (`lost`)."""
 
     frauds: int
     gained: int

@@ -18,7 +18,8 @@ QUANTILES = 4000
 LARGE_FACTOR = 5.0  # less is drift, not another unit
 UNIT_FACTORS = (10.0, 60.0, 100.0, 1000.0, 3600.0)
 SHARES = np.linspace(0.1, 1.0, 19)  # of the rows that are rescaled
-LEAST_DISTANCE = 0.1
+LEAST_DISTANCE = 0.05
+ROUNDING = 1e-5  # of float32, also after a mean was taken away
 MOST_LEFT = 0.25  # of the distance, when the other scale is taken into account
 
 
@@ -128,7 +129,8 @@ def _fit(before: Values, after: Values, transformation: Transformation) -> tuple
 
 
 def _distance(before: Values, changed: Values, after: Values, share: float) -> float:
-    """KS distance of `after` from a mixture with `share` of `changed`; all ascending."""
+    """KS distance of `after` from a mixture with `share` of `changed`, all ascending; what rounding tells apart is one value."""
     points = np.concatenate([before, changed, after]) if share else np.concatenate([before, after])
+    points += ROUNDING * (np.abs(points) + np.std(after))
     plain, other, found = (np.searchsorted(values, points, "right") / len(values) for values in (before, changed, after))
     return float(np.max(np.abs((1 - share) * plain + share * other - found)))

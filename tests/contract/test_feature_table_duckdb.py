@@ -144,6 +144,17 @@ def test_float32_stays_float32(tmp_path: Path) -> None:
         assert (table.column("risk").dtype, table.column("amount").dtype) == (np.float32, np.float64)
 
 
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_times_of_any_unit_and_zone_are_the_same_seconds(tmp_path: Path, unit: str, zone: str | None) -> None:
+    rows = frame().assign(event_time=pd.date_range("2026-01-01", periods=ROWS, freq="min", tz="UTC").as_unit(unit))
+    moments = rows["event_time"].dt.tz_convert(zone) if zone else rows["event_time"].dt.tz_localize(None)
+    rows.assign(event_time=moments, opened=[[1, 2]] * ROWS).to_parquet(tmp_path / "t.parquet")
+    with open_features(str(tmp_path / "t.parquet")) as table:
+        assert table.column("event_time")[:2].tolist() == [1767225600, 1767225660]
+        assert list(table.left_out) == ["opened"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

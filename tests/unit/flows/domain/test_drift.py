@@ -167,8 +167,9 @@ def test_the_worst_comes_first_and_equals_by_name() -> None:
         ("zeroed", base, np.zeros(2_000)),
         ("same a", base, base),
         ("moved", base, base + 200),
+        ("lost", base, np.full(2_000, np.nan)),
     ]
-    assert [drift.feature for drift in feature_drifts(columns)] == ["zeroed", "shifted", "moved", "same a", "same b"]
+    assert [drift.feature for drift in feature_drifts(columns)] == ["lost", "zeroed", "shifted", "moved", "same a", "same b"]
 
 
 def test_a_significant_but_tiny_distance_is_no_drift() -> None:
