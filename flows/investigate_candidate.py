@@ -24,6 +24,7 @@ from flows.deployment_names import INVESTIGATE
 from flows.diagnosis import diagnose
 from flows.documents import document_investigation
 from flows.domain.decision_record import Investigation, RecordKind
+from flows.domain.drift import compare_feature
 from flows.domain.findings import Finding, Hypothesis
 from flows.investigation_material import FACTS, Gathering, compare_files, read_making
 from flows.production_steps import append_record
@@ -104,11 +105,11 @@ def compare_artifacts(decision_id: str) -> Json:
 @step("Draw Evidently's drift report")
 def draw_drift_report(decision_id: str) -> Json:
     """Of a seeded sample of both tables; an illustration, nothing is decided by it. Returns where it is."""
-    from flows.adapters.drift_evidently import drift_report
+    from flows.adapters.drift_evidently import draw_evidently_report
 
     decision = _decision(decision_id)
     with Gathering(decision) as gathering:
-        page = drift_report(gathering.table("training"), gathering.table("production"))
+        page = draw_evidently_report(gathering.table("training"), gathering.table("production")).html
     uri = systems().registry.log_document(decision.request.test, _name(decision_id, "evidently.html"), page)
     return {"uri": uri, "address": systems().registry.run_url(decision.request.test, _name(decision_id, "evidently.html"))}
 
@@ -192,7 +193,7 @@ class Progress:
         get_run_logger().info("%3.0f %% %s", percent, what)
         try:
             if self._artifact is None:
-                self._artifact = create_progress_artifact(progress=percent, key="investigation", description=what)
+                self._artifact = cast("UUID", create_progress_artifact(progress=percent, key="investigation", description=what))
             else:
                 update_progress_artifact(self._artifact, progress=percent, description=what)
         except (httpx.HTTPError, PrefectException) as error:
@@ -249,7 +250,8 @@ def _drift_picture(decision: Decision, cause: RootCause) -> bytes | None:
         return None
     [feature, *_] = cast("dict[str, object]", next(iter(finding.numbers.values())))
     with Gathering(decision) as gathering:
-        return drift_chart(feature, gathering.table("training").column(feature), gathering.table("production").column(feature))
+        one, two = (gathering.table(name).column(feature) for name in ("training", "production"))
+        return drift_chart(compare_feature(feature, one, two), one, two)
 
 
 def _name(decision_id: str, name: str) -> str:

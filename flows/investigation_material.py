@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
@@ -100,9 +100,12 @@ class Gathering:
         known: Mapping[str, Any] = {} if isinstance(files, str) else files
         failed = {"candidate": making, "artifact": files}
         return Material(
-            **tables,
+            training=tables["training"],
+            holdout=tables["holdout"],
+            production=tables["production"],
+            reference=tables["reference"],
             baseline=facts[Arm.BASELINE],
-            candidate=facts[Arm.CANDIDATE],
+            candidate=_asked_for(facts[Arm.CANDIDATE], loaded),
             flags=loaded.flags if loaded else None,
             scores=loaded.scores if loaded else None,
             manifest=known.get("manifest"),
@@ -151,13 +154,26 @@ class Gathering:
         return systems().registry.load(model, systems().registry.artifact_files(model, folder))
 
 
+def _asked_for(facts: ModelFacts | None, loaded: LoadedModel | None) -> ModelFacts | None:
+    """With the features that the model itself asks for, where it tells them."""
+    return replace(facts, features=loaded.features) if facts and loaded and loaded.features else facts
+
+
 @dataclass(frozen=True, slots=True)
 class Watched:
     """A table of which somebody is told what is read."""
 
-    name: str
+    called: str
     table: FeatureTable
     watcher: Watcher
+
+    @property
+    def name(self) -> str:
+        return self.table.name
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        return self.table.left_out
 
     @property
     def rows(self) -> int:
@@ -171,7 +187,7 @@ class Watched:
         return self.table.has(column)
 
     def column(self, name: str) -> NDArray[Any]:
-        self.watcher.reading(self.name, name)
+        self.watcher.reading(self.called, name)
         return self.table.column(name)
 
     def sample(self, rows: int, seed: int, columns: Sequence[str] | None = None) -> pd.DataFrame:

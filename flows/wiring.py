@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
     from flows.evaluate_ab_test import WindowTelemetry
-    from flows.ports import Archive, DecisionLog, Executions, FeatureTable, FeedbackSource, Outbox, Registry, Serving, Telemetry, VersionedFiles
+    from flows.ports import (
+        Archive,
+        DecisionLog,
+        Executions,
+        FeatureTable,
+        FeedbackSource,
+        Outbox,
+        Registry,
+        Serving,
+        Telemetry,
+        VersionedFiles,
+    )
     from slackbot.publisher import Publisher
 
 
@@ -39,7 +50,7 @@ class Systems:
     def open_features(
         self, source: str, window: ExposureWindow | None = None, *, with_labels: bool = False
     ) -> AbstractContextManager[FeatureTable]:
-        """A table of features while the block lasts; `with_labels`: what it lacks of labels and predictions, from the feedback."""
+        """A table of features while the block lasts; `with_labels`: what it lacks of them, from the feedback."""
         from flows.adapters.feature_table_duckdb import Labels, open_features
 
         labels = Labels(self.settings.feedback_url, self.policy.columns) if with_labels else None

@@ -173,7 +173,9 @@ def _judged(
         )
     if window is not None and "event_time" in known:
         begin, end = (_quoted_text(moment.isoformat()) for moment in (window.start, window.end))
-        query += f" WHERE rows.event_time::TIMESTAMPTZ >= {begin}::TIMESTAMPTZ AND rows.event_time::TIMESTAMPTZ < {end}::TIMESTAMPTZ"
+        query += (
+            f" WHERE rows.event_time::TIMESTAMPTZ >= {begin}::TIMESTAMPTZ AND rows.event_time::TIMESTAMPTZ < {end}::TIMESTAMPTZ"
+        )
     made = folder / "judged.parquet"
     connection.execute(f"COPY ({query}) TO {_quoted_text(made)} (FORMAT parquet)")
     return made

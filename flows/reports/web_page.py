@@ -33,4 +33,4 @@ def web_page(markdown: str, title: str, pictures: Mapping[str, bytes] | None = N
     for name, png in (pictures or {}).items():
         body = body.replace(f'src="{escape(name)}"', f'src="data:image/png;base64,{base64.b64encode(png).decode()}"')
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    return f"<!doctype html>\n<html lang=\"en\"><head>{head}<style>{_STYLE}</style></head>\n<body>\n{body}</body></html>\n"
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{_STYLE}</style></head>\n<body>\n{body}</body></html>\n'

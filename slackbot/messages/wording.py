@@ -295,7 +295,8 @@ def investigating(decision: Decision, run_url: str) -> str:
     run = link(run_url, "Follow it in Prefect") if run_url else ""
     candidate = escape(brief(str(decision.request.test.candidate)))
     asked = escape(brief(decision.decision_id))
-    return f"Why {candidate} did not win ({asked}) is being looked into; production stays as it is. The thread tells what is found. {run}".strip()
+    said = f"Why {candidate} did not win ({asked}) is being looked into; production stays as it is."
+    return f"{said} The thread tells what is found. {run}".strip()
 
 
 def _again(claim: Claim) -> str:

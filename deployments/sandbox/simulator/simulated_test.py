@@ -87,7 +87,10 @@ def simulate_test(scenario: str, seed: int, *, shadow: bool = True, cache: Path 
         baseline=baseline,
         candidate=candidate,
         production=_named(online_features(story, production)),
-        **{part: _named(rows) for part, rows in zip(("training", "holdout"), split_history(story.candidate, seed, history), strict=True)},
+        **{
+            part: _named(rows)
+            for part, rows in zip(("training", "holdout"), split_history(story.candidate, seed, history), strict=True)
+        },
         everything=everything,
     )
 
