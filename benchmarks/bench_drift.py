@@ -54,7 +54,8 @@ def make(folder: str, side: str) -> None:
         normal = f"sqrt(-2 * ln({v})) * cos(2 * pi() * {w})"
         moved = int(side == "production" and at < DRIFTED)
         features.append(f"{KINDS[at % len(KINDS)].format(u=u, v=v, normal=normal, moved=moved)} AS f{at:02}")
-    with duckdb.connect(config={"enable_progress_bar": False}) as connection:
+    with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
         made = MADE.format(rows=ROWS, seed=seed, features=", ".join(features), file=f"{folder}/{side}.parquet")
         connection.execute(made)
 

@@ -41,7 +41,7 @@ def draw_evidently_report(
     """
     names = [name for name in training.features if production.has(name)]
     before, after = (_cleaned(table.sample(rows, seed, names)) for table in (training, production))
-    empty = [name for name in names if not before[name].count() or not after[name].count()]
+    empty = [name for name in names if any(len(frame[name].dropna()) == 0 for frame in (before, after))]
     if len(empty) == len(names):
         raise DataInvalid(f"{training.name} and {production.name} have no feature in common that has values in both.")
     try:

@@ -42,7 +42,7 @@ _READ_AS = {
 _NUMBERS = (_NARROW, _WIDE)
 _IDENTIFIERS = ("transaction_id", "entity_id")
 _TRUTHS = ("is_fraud", "baseline_prediction", "candidate_prediction")
-_ENGINE: dict[str, Any] = {"memory_limit": "500MB", "enable_progress_bar": False}  # beyond the limit DuckDB spills to disk
+_MEMORY_LIMIT = "500MB"  # beyond it DuckDB spills to disk
 _SCHEMES = ("postgresql", "postgres")
 _CONNECT_SECONDS, _STATEMENT_SECONDS = 10, 900
 _SESSION = f"-c statement_timeout={_STATEMENT_SECONDS}s -c default_transaction_read_only=on -c timezone=UTC"
@@ -120,10 +120,15 @@ def open_features(
     try:
         with (
             TemporaryDirectory(prefix="fraud-ab-") as spill,
-            duckdb.connect(config=_ENGINE) as connection,
+            duckdb.connect() as connection,
         ):
-            connection.execute("SET TimeZone = 'UTC'")
-            connection.execute(f"SET temp_directory = '{spill}'")
+            for setting in (
+                "TimeZone = 'UTC'",
+                f"memory_limit = '{_MEMORY_LIMIT}'",
+                f"temp_directory = '{spill}'",
+                "enable_progress_bar = false",
+            ):
+                connection.execute(f"SET {setting}")
             file = _as_parquet(source, name, Path(spill), connection)
             if labels is not None or window is not None:
                 file = _judged(file, name, labels, window, Path(spill), connection)

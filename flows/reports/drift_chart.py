@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.domain.drift import FeatureDrift, FeatureKind
+from flows.domain.guardrails import percent
 from flows.reports.drift_words import describe_drift
 
 if TYPE_CHECKING:
@@ -20,15 +21,19 @@ _SIZE_INCHES, _DOTS_PER_INCH = (9.0, 4.2), 110
 _TRAINING, _PRODUCTION = "#0072B2", "#D55E00"
 _BINS = 60
 _OUTER = (0.5, 99.5)  # percentiles: beyond them a handful of values would squeeze all others into one bar
+_MOSTLY = 0.5
 
 
 def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> bytes:
-    """A PNG of both distributions in the same bins, as shares of each side's values, the tails cut at 0.5 %.
+    """A PNG of both distributions in the same bins, as shares of each side's values.
+
+    The outer 0.5 % on either end are cut off. Of a feature that is mostly 0 the rest is drawn, the zeros are in the legend.
 
     Args:
         training, production: the feature's columns, as `feature_drifts` takes them.
     """
     from matplotlib.figure import Figure  # a second of imports
+    from matplotlib.ticker import PercentFormatter
 
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
@@ -36,10 +41,10 @@ def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> by
         _draw_categories(axes, drift)
     else:
         _draw_numbers(axes, training, production)
-    axes.yaxis.set_major_formatter("{x:.0%}")
-    axes.set(title=f"{drift.feature}: {describe_drift(drift)}", ylabel="share of the values")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(title=f"{drift.feature} – {describe_drift(drift)}", ylabel="share of the values")
     axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", frameon=False)
     picture = BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})  # the same columns give the same bytes
     return picture.getvalue()
@@ -47,11 +52,14 @@ def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> by
 
 def _draw_numbers(axes: Axes, training: Column, production: Column) -> None:
     before, after = (_finite(column) for column in (training, production))
-    edges, is_log = _edges([values for values in (before, after) if len(values)])
-    for values, colour, name in ((before, _TRAINING, "training"), (after, _PRODUCTION, "production")):
+    is_mostly_zero = any(len(values) and (values == 0).mean() > _MOSTLY for values in (before, after))
+    drawn = [values[values != 0] if is_mostly_zero else values for values in (before, after)]
+    edges, is_log = _edges([values for values in drawn if len(values)])
+    for values, shown, colour, name in ((before, drawn[0], _TRAINING, "training"), (after, drawn[1], _PRODUCTION, "production")):
         if len(values):
-            shares = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
-            label, is_filled = f"{name} ({len(values):,} values)", name == "training"
+            zeros = f", {percent((values == 0).mean())} of them 0 and not drawn" if is_mostly_zero else ""
+            label, is_filled = f"{name} ({len(values):,} values{zeros})", name == "training"
+            shares = np.histogram(shown, edges)[0] / len(values)
             axes.stairs(shares, edges, fill=is_filled, color=colour, label=label, alpha=0.45 if is_filled else 1, linewidth=1.8)
     if is_log:
         axes.set_xscale("log")
