@@ -26,8 +26,8 @@ class SimulatedTest:
     """One simulated A/B test.
 
     `production`, `training` and `holdout` hold `transaction_id`, `event_time`, `entity_id`, `is_fraud` and the features: in
-    production as the candidate got them online, else as the candidate was trained and evaluated offline. `everything` is the feedback with all labels; ask `feedback` for what
-    was known at a moment.
+    production as the candidate got them online, else as the candidate was trained and evaluated offline. `everything` is the
+    feedback with all labels; ask `feedback` for what was known at a moment.
     """
 
     scenario: Scenario
@@ -80,6 +80,7 @@ def simulate_test(scenario: str, seed: int, *, shadow: bool = True, cache: Path 
     if not shadow:
         for arm in ("baseline", "candidate"):
             everything.loc[everything["arm"] != arm, f"{arm}_prediction"] = pd.NA
+    training, holdout = split_history(story.candidate, seed, history)
     return SimulatedTest(
         scenario=story,
         seed=seed,
@@ -87,10 +88,8 @@ def simulate_test(scenario: str, seed: int, *, shadow: bool = True, cache: Path 
         baseline=baseline,
         candidate=candidate,
         production=_named(online_features(story, production)),
-        **{
-            part: _named(rows)
-            for part, rows in zip(("training", "holdout"), split_history(story.candidate, seed, history), strict=True)
-        },
+        training=_named(training),
+        holdout=_named(holdout),
         everything=everything,
     )
 
