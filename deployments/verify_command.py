@@ -88,9 +88,9 @@ def _of_file(file: Path, tracking_uri: str | None) -> tuple[list[str], list[str]
 
 def _noted(file: Path, content: bytes, body: dict[str, Any], registry: Registry) -> list[str]:
     """Against the tags of the run and the model versions that the document itself names."""
-    from flows.documents import document_folder
     from flows.domain.ab_test import ABTest
     from flows.domain.evidence import rebuilt
+    from flows.reports.dossier import document_folder
     from flows.reports.record_json import JSON_NAME
     from flows.verification import noted_problems
 
@@ -118,8 +118,8 @@ def _of_log(
         problems += [*row_problems(decision, record), *answer_problems(record)]
     test, skipped = decision.request.test, list[str]()
     if registry is not None:
-        for one in documented(decision, records):
-            problems += stored_problems(test, one, records, registry)
+        for one, must_exist in documented(decision, records).items():
+            problems += stored_problems(test, one, records, registry, must_exist=must_exist)
     else:
         skipped.append("the stored documents (MLFLOW_TRACKING_URI)")
     if archive is not None:

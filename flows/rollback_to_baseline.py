@@ -265,7 +265,9 @@ def document_reverts(revert_id: str, recorded: list[str]) -> list[str]:
     del revert_id  # part of the step's key
     log, test = systems().decision_log, systems().serving.read().test
     stored: list[str] = []
-    for one in recorded if test else ():
+    if test is None:
+        return stored
+    for one in recorded:
         [revert] = log.records(one)
         about = str(revert.payload.get("decision_id", ""))
         before = log.records(about) if about else ()

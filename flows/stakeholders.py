@@ -37,7 +37,9 @@ def post_summary(decision_id: str, kind: str, epoch: int) -> None:
 @step("Tell the stakeholders of the emergency")
 def post_revert_summaries(recorded: list[str]) -> None:
     test = systems().serving.read().test
-    for revert_id in recorded if test else ():
+    if test is None:
+        return
+    for revert_id in recorded:
         _post(f"stakeholders:{revert_id}", stakeholder_message(test, RecordKind.EMERGENCY_REVERT))
 
 

@@ -105,11 +105,14 @@ def noted_problems(name: str, sha256: str, noted: Mapping[str, str]) -> list[str
     ]
 
 
-def stored_problems(test: ABTest, decision_id: str, records: Sequence[DecisionRecord], registry: Registry) -> list[str]:
+def stored_problems(
+    test: ABTest, decision_id: str, records: Sequence[DecisionRecord], registry: Registry, *, must_exist: bool = True
+) -> list[str]:
     """The documents on the test's run: against the noted digests, by themselves, and their records against the log's.
 
     Args:
         records: the whole log. What a document tells of and the log no longer has was removed from the log, also at its end.
+        must_exist: whether a document that cannot be read is a problem.
     """
     problems: list[str] = []
     for file in (DOCUMENT_NAME, JSON_NAME):
@@ -117,7 +120,7 @@ def stored_problems(test: ABTest, decision_id: str, records: Sequence[DecisionRe
         try:
             stored = registry.stored_document(test, name)
         except OutsideSystemError as error:
-            problems.append(f"{name} cannot be compared: {error}.")
+            problems += [f"{name} cannot be compared: {error}."] if must_exist else []
             continue
         problems += noted_problems(name, stored.sha256, stored.noted)
         if file == JSON_NAME:
@@ -125,18 +128,20 @@ def stored_problems(test: ABTest, decision_id: str, records: Sequence[DecisionRe
     return problems
 
 
-def documented(decision: Decision, records: Sequence[DecisionRecord]) -> list[str]:
-    """Whose documents are to be found on the test's run: the decision's, once something has come of it or the test goes on, and
-    those of the emergencies after it."""
+def documented(decision: Decision, records: Sequence[DecisionRecord]) -> dict[str, bool]:
+    """Whose documents belong to a decision, its own and those of the emergencies after it, and whether they must be there: until
+    something has come of it, unless the test goes on, a decision has none."""
     kinds = [record.kind for record in records if record.decision_id == decision.decision_id]
-    goes_on = decision.claim and next_step(decision.request.verdict.kind, decision.claim.choice) is NextStep.EVALUATE_AGAIN
+    goes_on = (
+        decision.claim is not None and next_step(decision.request.verdict.kind, decision.claim.choice) is NextStep.EVALUATE_AGAIN
+    )
     is_over = latest_outcome(kinds) not in (None, RecordKind.FAILED)
     reverts = [
         record.decision_id
         for record in records
         if record.kind is RecordKind.EMERGENCY_REVERT and record.payload.get("decision_id") == decision.decision_id
     ]
-    return [*([decision.decision_id] if goes_on or is_over else []), *reverts]
+    return {decision.decision_id: goes_on or is_over, **dict.fromkeys(reverts, True)}
 
 
 def _content_problems(name: str, text: str, records: Sequence[DecisionRecord]) -> list[str]:

@@ -96,8 +96,8 @@ class DecisionRecord:
         Raises:
             KeyError, ValueError, TypeError: the data is not of this shape.
         """
-        made = {"kind": RecordKind(data["kind"]), "at": datetime.fromisoformat(data["at"])}
-        return cls(**{**{field.name: data[field.name] for field in fields(cls)}, **made})
+        typed: dict[str, Any] = {"kind": RecordKind(data["kind"]), "at": datetime.fromisoformat(data["at"])}
+        return cls(**{field.name: data[field.name] for field in fields(cls)} | typed)
 
 
 @dataclass(frozen=True, slots=True)

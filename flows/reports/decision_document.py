@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from flows.domain.ab_test import Arm
@@ -15,7 +16,6 @@ from flows.reports.markdown import address, harmless, section, table, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from flows.domain.criteria import Criterion
     from flows.domain.decision import DecisionRequest, Person
@@ -54,13 +54,12 @@ def _by_whom(dossier: Dossier) -> str:
     if dossier.ending.kind is not RecordKind.EMERGENCY_REVERT:
         return _decided_by(dossier)
     reason = f"; reason: {harmless(told['reason'])}" if told.get("reason") else "; no reason was given"
-    by = f"Reverted by {harmless(told.get('actor', 'somebody'))}, {harmless(told.get('at', ''))}{reason}."
+    when = f"{datetime.fromisoformat(str(told['at'])):%Y-%m-%d %H:%M} UTC" if "at" in told else "at an unknown time"
+    by = f"Reverted by {harmless(told.get('actor', 'somebody'))}, {when}{reason}."
     before = _decided_by(dossier)
-    return (
-        f"{by} The test's latest decision before it ({harmless(dossier.decision.decision_id)}): {before}"
-        if dossier.decision and before
-        else by
-    )
+    if dossier.decision is None or not before:
+        return by
+    return f"{by} The test's latest decision before it ({harmless(dossier.decision.decision_id)}): {before}"
 
 
 def _decided_by(dossier: Dossier) -> str:
@@ -126,7 +125,8 @@ def _significance(verdict: Verdict) -> str:
     if found.interval is None:
         return text
     high = "no upper end" if found.interval.high is None else f"{found.interval.high:.4f}"
-    return f"{text} {found.interval.what}: {found.interval.low:.4f} to {high} ({found.interval.confidence:.0%} interval)."
+    what = f"{found.interval.what[:1].upper()}{found.interval.what[1:]}"
+    return f"{text} {what}: {found.interval.low:.4f} to {high} ({found.interval.confidence:.0%} interval)."
 
 
 def _stability(verdict: Verdict) -> str:

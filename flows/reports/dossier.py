@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flows.domain.criteria import CriterionName
 from flows.domain.decision import Choice, NextStep, next_step
 from flows.domain.decision_record import DecisionRecord, RecordKind, latest_investigation
+from flows.domain.guardrails import percent
 from flows.domain.policy import Policy
 from flows.domain.verdict import VerdictKind
 from flows.reports.markdown import address, bullets, table, words
@@ -92,10 +93,9 @@ def business_impact(dossier: Dossier) -> str:
         case RecordKind.SUPERSEDED:
             return "None by this decision: what came first tells what changed."
         case RecordKind.PROMOTED if verdict is not None:
-            caught = verdict.criterion(CriterionName.RECALL_IMPROVEMENT).reason
             if verdict.savings_per_month is None:
-                return f"{caught}. The savings are not quantified: the feedback carries no amounts."
-            return f"{caught}. Estimated savings over 30 days of all traffic: {verdict.savings_per_month}."
+                return f"{_caught(test, verdict)} The savings are not quantified: the feedback carries no amounts."
+            return f"{_caught(test, verdict)} Estimated savings over 30 days of all traffic: {verdict.savings_per_month}."
         case RecordKind.EMERGENCY_REVERT | RecordKind.COMPENSATED:
             return (
                 f"Fraud detection goes on with {test.baseline.name}. What {test.candidate.name} let pass or stopped wrongly "
@@ -103,6 +103,16 @@ def business_impact(dossier: Dossier) -> str:
             )
         case _:
             return f"{goes_on} {why}" if dossier.is_lost else f"{goes_on} {test.candidate.name} can be tested again."
+
+
+def _caught(test: ABTest, verdict: Verdict) -> str:
+    """What more is caught, in a sentence for who reads no statistics."""
+    before, after = verdict.metrics.baseline.recall, verdict.metrics.candidate.recall
+    if before is None or after is None:  # where only flagged transactions are labelled
+        reason = verdict.criterion(CriterionName.RECALL_IMPROVEMENT).reason
+        return f"{reason[:1].upper()}{reason[1:]}."
+    names = test.candidate.name, test.baseline.name
+    return f"{names[0]} catches {percent(after)} of the fraud that it sees, {names[1]} caught {percent(before)}."
 
 
 def actions(dossier: Dossier) -> list[tuple[str, str, str]]:

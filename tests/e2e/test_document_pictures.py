@@ -17,12 +17,13 @@ from tests.document_gallery import Written, document_gallery
 from tests.pictures import keep, sticking_out
 
 ALL = document_gallery()
-WIDTH, TALL = 980, 600
+WIDTH, TALL = 1040, 600
 STYLE = """
 body { margin: 0; background: white; font: 15px/1.5 system-ui, sans-serif; color: #1f2328 }
-article { padding: 24px 32px; overflow-wrap: anywhere }
+article { padding: 24px 32px; overflow-wrap: break-word }
 h1 { font-size: 24px } h1, h2 { border-bottom: 1px solid #d1d9e0; padding-bottom: 6px } h2 { font-size: 19px; margin-top: 26px }
-table { border-collapse: collapse } th, td { border: 1px solid #d1d9e0; padding: 5px 10px; text-align: left; vertical-align: top }
+table { border-collapse: collapse; margin: 14px 0 }
+th, td { border: 1px solid #d1d9e0; padding: 5px 10px; text-align: left; vertical-align: top }
 th { background: #f6f8fa; white-space: nowrap } img { max-width: 100% }
 pre { background: #f6f8fa; padding: 14px; font-size: 12.5px; white-space: pre-wrap } code { font-family: ui-monospace, monospace }
 """
@@ -36,7 +37,7 @@ def page(chromium: str) -> Iterator[Any]:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         )
-        yield browser.new_page(viewport={"width": WIDTH, "height": TALL}, device_scale_factor=1.2)
+        yield browser.new_page(viewport={"width": WIDTH, "height": TALL}, device_scale_factor=1)
         browser.close()
 
 

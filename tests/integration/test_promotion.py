@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
+from typer.testing import CliRunner
 
+from deployments.cli import app
 from flows.documents import document_answer, document_investigation
 from flows.domain.ab_test import Model
 from flows.domain.decision import Choice
@@ -51,6 +53,8 @@ def test_a_promotion_changes_traffic_registry_archive_records_and_documents(worl
     [summary] = world.summaries()
     assert summary.startswith("A better fraud model is in production")
     noted_everywhere(world, decision_id)
+    verified = CliRunner().invoke(app, ["verify-record", decision_id])
+    assert (verified.exit_code, verified.output.count("\n")) == (0, 1), verified.output
     told = lines(world, decision_id)
     assert [line.partition(":")[0] for line in told if line.startswith("traffic")] == ["traffic", "traffic"]
     assert "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 50 %, fraud-v2 50 %" in " ".join(told)

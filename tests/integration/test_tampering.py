@@ -1,6 +1,7 @@
 """Whoever changes a record, a document or an archive afterwards is found out by `fraud-ab verify-record`, which names it.
 
-A promotion is really carried out first: the decision log, MLflow and the archive in S3 are what it has left.
+The decision log, MLflow and the archive in S3 (over HTTP) are filled as a promotion fills them; that it leaves them so is tested
+in test_promotion.py.
 """
 
 from __future__ import annotations
@@ -9,30 +10,43 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import boto3
+import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from deployments.cli import app
-from flows.promote_candidate import promote_candidate
-from flows.rollback_to_baseline import rollback_to_baseline
-from tests.integration.production_world import World, run
-
-pytest_plugins = ("tests.integration.production_world",)
+from flows.adapters.archive_s3 import S3Archive
+from flows.adapters.decision_log_sql import SqlDecisionLog
+from flows.adapters.registry_mlflow import MlflowRegistry
+from flows.domain.ab_test import ABTest, Model
+from flows.domain.decision import Choice, Decision
+from flows.domain.decision_record import DecisionRecord, RecordKind
+from flows.domain.verdict import VerdictKind
+from flows.reports.decision_document import decision_document
+from flows.reports.dossier import Dossier, document_folder
+from flows.reports.record_json import document_json
+from flows.settings import RegistryMode
+from tests.gallery import ANA, NOW, question
 
 MARKDOWN, JSON = "decision_document.md", "decision_document.json"
 
 
 @dataclass
 class Promoted:
-    """A promotion that was carried out, with ways to tamper with what it left behind."""
+    """A promotion that was recorded and documented, with ways to tamper with what it left behind."""
 
-    world: World
+    log: SqlDecisionLog
+    registry: MlflowRegistry
+    client: MlflowClient
+    test: ABTest
     decision_id: str
     database: Path
 
@@ -56,39 +70,96 @@ class Promoted:
                 connection.execute(statement)
             connection.commit()
 
+    def ask(self, round_: int) -> Decision:
+        """A confirmed promotion."""
+        asked = replace(question(VerdictKind.PROMOTE, round_=round_), test=self.test)
+        self.log.open(asked)
+        digest = asked.verdict.evidence_digest
+        return self.log.claim(
+            asked.decision_id, evidence_digest=digest, choice=Choice.CONFIRM, actor=ANA, reason="checked by ana"
+        )
+
+    def store_documents(self, ending: DecisionRecord) -> None:
+        records = tuple(self.log.records())
+        dossier = Dossier(self.test, self.log.read(self.decision_id), ending, records)
+        for name, text in ((MARKDOWN, decision_document(dossier)), (JSON, document_json(dossier))):
+            self.registry.log_document(self.test, f"{document_folder(ending.decision_id)}/{name}", text)
+
     def stored(self, name: str) -> str:
-        return self.world.systems.registry.stored_document(self.world.test, self.place(name)).text
+        return self.registry.stored_document(self.test, self.place(name)).text
 
     def overwrite(self, name: str, text: str) -> None:
-        MlflowClient(self.world.systems.settings.mlflow_tracking_uri).log_text(
-            self.world.test.experiment_run_id, text, self.place(name)
-        )
+        self.client.log_text(self.test.experiment_run_id, text, self.place(name))
 
     def place(self, name: str) -> str:
         return f"decisions/{self.decision_id}/{name}"
 
 
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+    """MLflow's address, an experiment in it, and S3's address."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    experiment = MlflowClient(uri).create_experiment("ab", artifact_location=(folder / "artifacts").as_uri())
+    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    s3.start()
+    host, port = s3.get_host_and_port()
+    yield uri, experiment, f"http://{host}:{port}"
+    s3.stop()
+
+
 @pytest.fixture
-def promoted(world: World, tmp_path: Path) -> Iterator[Promoted]:
-    decision_id = world.decide().decision_id
-    assert run(promote_candidate, decision_id) == "promoted"
-    made = Promoted(world, decision_id, tmp_path / "log.db")
-    assert made.verify() == (0, f"{decision_id}: every verdict follows from its evidence and policy, and the hashes agree.\n")
+def promoted(
+    servers: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Promoted]:
+    uri, experiment, s3 = servers
+    database = tmp_path / "log.db"
+    for name, value in {
+        "MLFLOW_TRACKING_URI": uri,
+        "AWS_ENDPOINT_URL": s3,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{database}",
+        "FRAUD_AB_ARCHIVE_BUCKET": "archive",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="archive")
+    client, number = MlflowClient(uri), abs(hash(request.node.name)) % 10**8
+    run = client.create_run(experiment).info
+    models = [Model(f"fraud_{side}_{number}", "1", f"fraud-{side}") for side in ("v1", "v2")]
+    for model in models:
+        client.create_registered_model(model.name)
+        client.create_model_version(model.name, run.artifact_uri or "", run.run_id)
+    test = ABTest(f"t{number}", models[0], models[1], NOW, run.run_id)
+    log, registry = SqlDecisionLog(f"sqlite:///{database}"), MlflowRegistry(uri, RegistryMode.BOTH)
+    made = Promoted(log, registry, client, test, f"t{number}-1", database)
+    made.ask(1)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text("flavors: {}")
+    receipt = S3Archive("archive").store(test.baseline, tmp_path / "model")
+    made.store_documents(log.append_record(RecordKind.PROMOTED, made.decision_id, {"archive": asdict(receipt), "epoch": 3}))
+    assert made.verify() == (
+        0,
+        f"{made.decision_id}: every verdict follows from its evidence and policy, and the hashes agree.\n",
+    )
     yield made
     assert made.verify()[0] == 1, "each of these tests leaves something that is not as it was"
+    log.close()
 
 
 def test_a_tampered_record_is_detected_and_named(promoted: Promoted) -> None:
-    promoted.in_the_log("UPDATE decision_records SET payload = replace(payload, 'Ana', 'Eve') WHERE sequence = 1")
+    promoted.in_the_log("UPDATE decision_records SET payload = replace(payload, 'ana', 'eve') WHERE sequence = 1")
     said = promoted.found_out()
     assert said[0].startswith(f"record 1 ({promoted.decision_id}, decided) was changed after it was written")
     assert any("The table decisions says" in line and "actor" in line for line in said)
 
 
 def test_a_tampered_record_whose_hash_was_made_to_fit_is_detected_and_named(promoted: Promoted) -> None:
-    forge = [record for record in promoted.world.systems.decision_log.records() if record.sequence == 2]
-    payload: dict[str, Any] = {**forge[0].payload, "traffic": {"before": "x", "after": "y"}}
-    forged = type(forge[0])(**{**{name: getattr(forge[0], name) for name in forge[0].__slots__}, "payload": payload})
+    _, record = promoted.log.records()
+    payload: dict[str, Any] = {**record.payload, "traffic": {"before": "x", "after": "y"}}
+    forged = replace(record, payload=payload)
     stored = json.dumps(payload, sort_keys=True, ensure_ascii=False).replace("'", "''")
     promoted.in_the_log(f"UPDATE decision_records SET payload = '{stored}', hash = '{forged.recomputed_hash}' WHERE sequence = 2")
     [line] = promoted.found_out()
@@ -160,9 +231,9 @@ def test_an_export_that_was_reordered_or_changed_is_detected_and_named(promoted:
 
 @pytest.mark.parametrize("name", [MARKDOWN, JSON])
 def test_a_tampered_document_is_detected_and_named(promoted: Promoted, name: str) -> None:
-    promoted.overwrite(name, promoted.stored(name).replace("Ana", "Eve"))
+    promoted.overwrite(name, promoted.stored(name).replace("ana", "eve"))
     said = promoted.found_out()
-    places = [f"run {promoted.world.test.experiment_run_id}", *map(str, promoted.world.test.models)]
+    places = [f"run {promoted.test.experiment_run_id}", *map(str, promoted.test.models)]
     assert [
         f"{promoted.place(name)} was changed" in line and place in line for line, place in zip(said, places, strict=False)
     ] == [True] * 3
@@ -172,20 +243,17 @@ def test_a_tampered_document_is_detected_and_named(promoted: Promoted, name: str
 def test_a_tampered_document_whose_tags_were_made_to_fit_is_detected_by_its_records(promoted: Promoted) -> None:
     body = json.loads(promoted.stored(JSON))
     body["verdict"]["metrics"]["candidate"]["recall"] = 0.99
-    promoted.world.systems.registry.log_document(promoted.world.test, promoted.place(JSON), json.dumps(body))
+    promoted.registry.log_document(promoted.test, promoted.place(JSON), json.dumps(body))
     said = promoted.found_out()
     assert f"{promoted.place(JSON)}: verdict was changed: its record tells otherwise." in said
     assert any(line.startswith(f"{promoted.place(JSON)}: metrics is recorded as") for line in said)
 
 
 def test_a_document_of_which_nothing_is_noted_or_that_is_gone_is_named(promoted: Promoted) -> None:
-    uri = promoted.world.systems.settings.mlflow_tracking_uri
-    candidate, run_id = promoted.world.test.candidate, promoted.world.test.experiment_run_id
-    MlflowClient(uri).delete_model_version_tag(candidate.name, candidate.version, f"sha256.{promoted.place(MARKDOWN)}")
+    candidate, run_id = promoted.test.candidate, promoted.test.experiment_run_id
+    promoted.client.delete_model_version_tag(candidate.name, candidate.version, f"sha256.{promoted.place(MARKDOWN)}")
     assert promoted.found_out() == [f"{promoted.place(MARKDOWN)} is not noted by {candidate}: the tag with its SHA-256 is gone."]
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    get_artifact_repository(MlflowClient(uri).get_run(run_id).info.artifact_uri).delete_artifacts(promoted.place(JSON))
+    get_artifact_repository(promoted.client.get_run(run_id).info.artifact_uri or "").delete_artifacts(promoted.place(JSON))
     assert any(line.startswith(f"{promoted.place(JSON)} cannot be compared:") for line in promoted.found_out())
 
 
@@ -205,24 +273,28 @@ def test_a_document_on_disk_is_compared_with_what_mlflow_notes(
 
 
 def test_a_tampered_document_of_an_emergency_is_named_with_its_decision(promoted: Promoted) -> None:
-    promoted.world.emergency("revert-1")
-    rollback_to_baseline("revert-1", "U0CHI", "wrong alerts")
+    about = {"decision_id": promoted.decision_id, "actor": "chiara", "reason": "wrong alerts", "at": NOW.isoformat()}
+    revert = promoted.log.append_record(RecordKind.EMERGENCY_REVERT, "revert-1", about)
+    assert [line.partition(" cannot be compared")[0] for line in promoted.found_out()] == [
+        f"decisions/revert-1/{MARKDOWN}",
+        f"decisions/revert-1/{JSON}",
+    ]
+    promoted.store_documents(revert)
     assert promoted.verify()[0] == 0
-    uri, test = promoted.world.systems.settings.mlflow_tracking_uri, promoted.world.test
-    MlflowClient(uri).log_text(test.experiment_run_id, "# Nothing happened", f"decisions/revert-1/{MARKDOWN}")
+    promoted.client.log_text(promoted.test.experiment_run_id, "# Nothing happened", f"decisions/revert-1/{MARKDOWN}")
     said = promoted.found_out()
     assert len(said) == 3
     assert all(line.startswith(f"decisions/revert-1/{MARKDOWN} was changed: its SHA-256 is") for line in said)
 
 
 def test_a_decision_that_is_not_carried_out_yet_has_no_document_to_compare(promoted: Promoted) -> None:
-    later = promoted.world.decide().decision_id
+    later = promoted.ask(2).decision_id
     assert promoted.verify(later) == (0, f"{later}: every verdict follows from its evidence and policy, and the hashes agree.\n")
     promoted.overwrite(MARKDOWN, "")
 
 
 def test_a_tampered_artifact_in_the_archive_is_detected_and_named(promoted: Promoted) -> None:
-    s3, baseline = boto3.client("s3"), promoted.world.test.baseline
+    s3, baseline = boto3.client("s3"), promoted.test.baseline
     key = f"{baseline.name}/1/files/MLmodel"
     s3.put_object(Bucket="archive", Key=key, Body=s3.get_object(Bucket="archive", Key=key)["Body"].read() + b"#")
     [line] = promoted.found_out()
@@ -231,7 +303,7 @@ def test_a_tampered_artifact_in_the_archive_is_detected_and_named(promoted: Prom
 
 
 def test_a_manifest_of_the_archive_that_was_made_to_fit_is_detected_and_named(promoted: Promoted) -> None:
-    s3, baseline = boto3.client("s3"), promoted.world.test.baseline
+    s3, baseline = boto3.client("s3"), promoted.test.baseline
     key = f"{baseline.name}/1/manifest.json"
     text = s3.get_object(Bucket="archive", Key=key)["Body"].read()
     s3.put_object(Bucket="archive", Key=key, Body=text + b"\n")

@@ -114,7 +114,12 @@ def test_the_document_has_every_part_that_is_asked_for() -> None:
 
 
 OUTCOMES = {
-    "promoted": (decision(), RecordKind.PROMOTED, "fraud_v2 version 2 is promoted and serves 100 %", "recall"),
+    "promoted": (
+        decision(),
+        RecordKind.PROMOTED,
+        "fraud_v2 version 2 is promoted and serves 100 %",
+        "fraud_v2 catches 88.0 % of the fraud that it sees",
+    ),
     "kept": (decision(caught=790), RecordKind.BASELINE_KEPT, "fraud_v1 version 1 is retained", "goes on unchanged with fraud_v1"),
     "postponed": (
         answered(Choice.POSTPONE, due_at=AT + timedelta(days=3)),
@@ -181,7 +186,7 @@ def test_an_emergency_has_a_document_with_who_why_and_the_decision_before_it() -
     text = document(decision(), RecordKind.EMERGENCY_REVERT, REVERT)
     assert "fraud_v1 version 1 was put back in an emergency and serves 100 % of the traffic." in text
     assert (
-        "Reverted by U0CHI, 2026-11-23T08:00:00+00:00; reason: losses \\| rise. The test's latest decision before it (t-1): Dec"
+        "Reverted by U0CHI, 2026-11-23 08:00 UTC; reason: losses \\| rise. The test's latest decision before it (t-1): Dec"
         in text
     )
     assert "| traffic | fraud-v2 100 % | fraud-v1 100 % |" in text
@@ -192,7 +197,7 @@ def test_an_emergency_before_the_first_question_says_that_no_evidence_stands_beh
     told = ending(RecordKind.EMERGENCY_REVERT, {})
     alone = Dossier(decision().request.test, None, told)
     text = decision_document(alone)
-    assert "Reverted by somebody, ; no reason was given." in text
+    assert "Reverted by somebody, at an unknown time; no reason was given." in text
     assert "## Evidence\n\nNo question about this test had been asked yet" in text
     assert "| traffic | not known | fraud-v1 100 % |" in text
     body = json.loads(document_json(alone))
@@ -214,6 +219,11 @@ def test_the_json_holds_verdict_answer_and_the_records_as_they_are_in_the_log() 
 def test_savings_are_a_number_only_when_they_are_known() -> None:
     known = business_impact(dossier(decision(savings=Money("1234.50", "-100.00", "2569.00", "EUR")), RecordKind.PROMOTED))
     assert "1,234.50 EUR (95 % interval -100.00 to 2,569.00; the interval crosses zero" in known
+    unknown = decision()
+    metrics = replace(unknown.request.verdict.metrics.candidate, recall=None)
+    verdict = replace(unknown.request.verdict, metrics=replace(unknown.request.verdict.metrics, candidate=metrics))
+    unknown = replace(unknown, request=replace(unknown.request, verdict=verdict))
+    assert business_impact(dossier(unknown, RecordKind.PROMOTED)).startswith("Recall changes by +10.0 %")
     assert "not quantified" in business_impact(dossier(decision(), RecordKind.PROMOTED))
     assert "goes on unchanged with fraud_v1" in business_impact(dossier(decision(), RecordKind.BASELINE_KEPT))
 
