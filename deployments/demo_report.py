@@ -19,6 +19,7 @@ from flows.reports.production_model import PRODUCTION_PATH
 
 if TYPE_CHECKING:
     from deployments.sandbox.stack import Part
+    from flows.domain.decision_record import Investigation
     from flows.wiring import Systems
 
 
@@ -41,6 +42,13 @@ def print_verdict(console: Console, decision: Decision, elapsed_seconds: float) 
     for item in (*verdict.criteria, *verdict.guardrails):
         table.add_row(str(item.name), str(item.status), item.reason)
     console.print(table)
+
+
+def print_investigation(console: Console, found: Investigation, seconds: float) -> None:
+    """Why the candidate lost, as the thread tells it."""
+    console.print(f"\n[bold]Why the candidate lost[/bold]  ({seconds:.0f} s)")
+    for line in found.summary:
+        console.print(f"  {line}", markup=False)
 
 
 def final_state(systems: Systems, test: ABTest) -> dict[str, str]:
@@ -86,4 +94,4 @@ def _keep_documents(systems: Systems, test: ABTest, keep: Path) -> list[Path]:
         page = Path(systems.settings.lifecycle_repository) / name
         if page.is_file():
             shutil.copy(page, keep)
-    return sorted(file for file in keep.rglob("*") if file.suffix in {".md", ".json"})
+    return sorted(file for file in keep.rglob("*") if file.suffix in {".md", ".json", ".html"})

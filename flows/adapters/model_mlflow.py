@@ -63,12 +63,12 @@ def load_model(files: Path) -> LoadedModel:
     types = {column.name: column.type.to_pandas() for column in schema.inputs} if schema and schema.has_input_names() else {}
 
     def shaped(frame: DataFrame) -> DataFrame:
-        return frame[list(types)].astype(types) if types else frame
+        return frame.loc[:, list(types)].astype(types) if types else frame
 
     def flags(frame: DataFrame) -> NDArray[np.bool_]:
         return np.asarray(loaded.predict(shaped(frame)), dtype=bool)
 
-    raw = loaded.get_raw_model() if hasattr(loaded, "get_raw_model") else None
+    raw: Any = loaded.get_raw_model()
     if not hasattr(raw, "predict_proba"):
         return LoadedModel(tuple(types), flags)
     return LoadedModel(tuple(types), flags, lambda frame: np.asarray(raw.predict_proba(shaped(frame)))[:, 1])
