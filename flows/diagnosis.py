@@ -12,11 +12,9 @@ import pandas as pd
 
 from flows.domain.criteria import check_stability
 from flows.domain.data_findings import (
-    Likeness,
     Restoration,
     Suspects,
     find_feature_drift,
-    find_holdout,
     find_label_drift,
     find_scaling,
     find_serving_skew,
@@ -25,6 +23,7 @@ from flows.domain.data_findings import (
 from flows.domain.drift import FeatureDrift, Severity, feature_drifts
 from flows.domain.errors import DataInvalid
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
+from flows.domain.holdout_findings import Ease, Likeness, find_holdout
 from flows.domain.model_findings import (
     ModelFacts,
     Scored,
@@ -71,7 +70,7 @@ if TYPE_CHECKING:
 
     Column = NDArray[Any]
 
-SCORED_ROWS = 50_000
+SCORED_ROWS = 25_000
 DATA_HYPOTHESES = (Hypothesis.SCALING, Hypothesis.FEATURE_DRIFT, Hypothesis.SERVING_SKEW)
 
 
@@ -81,8 +80,8 @@ class Material:
 
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
-    candidate on a frame of its features. `manifest` and `artifact`: SHA-256 by path, as archived and as served. `outcomes`: of
-    the verdict; None: counted from production. `at`: the moment for the models' ages.
+    candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as archived
+    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
     """
 
     training: FeatureTable | None = None
@@ -92,6 +91,7 @@ class Material:
     baseline: ModelFacts | None = None
     candidate: ModelFacts | None = None
     flags: Flags | None = None
+    baseline_flags: Flags | None = None
     scores: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None
     manifest: Mapping[str, str] | None = None
     artifact: Mapping[str, str] | None = None
@@ -255,10 +255,19 @@ class _Examination:
                 return Restoration(replay(flags, frauds, damaged), f"Without the same damage on the {name}'s frauds")
         return Restoration(None, "no table has labels and all features of the candidate.")
 
-    def _frauds(self, table: FeatureTable) -> pd.DataFrame | None:
-        """The candidate's features of a table's frauds; None without labels or with a feature missing."""
-        features = self.material.candidate.features if self.material.candidate else ()
-        needed = features or tuple(table.features)
+    def _ease(self) -> Ease | None:
+        """The baseline on the frauds of holdout, training and production."""
+        material, flags = self.material, self.material.baseline_flags
+        tables = [table for table in (material.holdout, material.training, material.production) if table is not None]
+        frauds = [rows for table in tables if (rows := self._frauds(table, material.baseline)) is not None]
+        if flags is None or len(frauds) < 3:
+            return None
+        return Ease(*(Caught(len(rows), int(flags(rows).sum())) for rows in frauds))
+
+    def _frauds(self, table: FeatureTable, model: ModelFacts | None = None) -> pd.DataFrame | None:
+        """A model's (else the candidate's) features of a table's frauds; None without labels or with a feature missing."""
+        known = model or self.material.candidate
+        needed = (known.features if known else ()) or tuple(table.features)
         if not table.has("is_fraud") or not all(table.has(name) for name in needed):
             return None
         frauds = rows_of(table, is_fraud(table), needed)
@@ -315,7 +324,7 @@ class _Examination:
 
     def _holdout(self, elsewhere: float) -> Finding:
         try:
-            return find_holdout(self.promised, self.in_production, self._likenesses(), elsewhere)
+            return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere)
         except DataInvalid as error:
             return not_testable(Hypothesis.HOLDOUT, str(error))
 
