@@ -37,7 +37,7 @@ from flows.domain.model_findings import (
 )
 from flows.domain.pipeline_findings import Answers, find_artifact, find_errors, find_latency, find_served_version
 from flows.domain.policy import Policy
-from flows.domain.recalls import Caught, compare_replays
+from flows.domain.recalls import Caught, Replayed, compare_replays
 from flows.domain.rescaling import Rescaling, find_rescaling
 from flows.replay import (
     SEED,
@@ -238,22 +238,28 @@ class _Examination:
 
     def _undamaged(self, suspects: Suspects) -> Restoration:
         """The candidate on the reference's values; without a reference, on intact frauds with and without the same damage."""
-        material, flags = self.material, self.material.flags
+        flags = self.material.flags
         if not suspects.features or flags is None:
             return self._no_model()
-        if material.production is not None and material.reference is not None and self.places is not None:
-            frauds, places = self._frauds(material.production), self.places[is_fraud(material.production)]
-            if frauds is not None and (places >= 0).any():
-                served = frauds.loc[places >= 0]
-                offline = restore_from_reference(served, suspects.features, material.reference, places[places >= 0])
-                return Restoration(replay(flags, offline, served), "With the offline pipeline's values")
+        if (beside := self._beside_reference(suspects, flags)) is not None:
+            return Restoration(beside, "With the offline pipeline's values")
         for name in ("holdout", "training"):
-            table = getattr(material, name)
+            table: FeatureTable | None = getattr(self.material, name)
             frauds = None if table is None else self._frauds(table)
             if frauds is not None:
                 damaged = do_the_same_damage(frauds, suspects.broken, suspects.rescaled)
                 return Restoration(replay(flags, frauds, damaged), f"Without the same damage on the {name}'s frauds")
         return Restoration(None, "no table has labels and all features of the candidate.")
+
+    def _beside_reference(self, suspects: Suspects, flags: Flags) -> Replayed | None:
+        """The candidate on the reference's values of the suspected features; None without a reference that has such frauds."""
+        production, reference = self.material.production, self.material.reference
+        frauds = None if production is None else self._frauds(production)
+        if production is None or reference is None or self.places is None or frauds is None:
+            return None
+        places = self.places[is_fraud(production)]
+        served = frauds.loc[places >= 0]
+        return replay(flags, restore_from_reference(served, suspects.features, reference, places[places >= 0]), served)
 
     def _ease(self) -> Ease | None:
         """The baseline on the frauds of holdout, training and production."""

@@ -122,7 +122,37 @@ def test_a_reference_of_other_rows_is_none() -> None:
     others = FrameTable(rows(9).drop(columns="transaction_id").head(100))
     assert "No feature came empty" in said(replace(HEALTHY, reference=others), Hypothesis.SERVING_SKEW).said
     strangers = replace(HEALTHY, production=FrameTable(served(RIGHT, risk=RIGHT["risk"] * 0)), reference=FrameTable(rows(9)))
-    assert not said(strangers, Hypothesis.SERVING_SKEW).is_supported
+    assert "Without the same damage on the holdout's frauds" in said(strangers, Hypothesis.SERVING_SKEW).said
+
+
+def test_a_reference_without_labelled_production_tells_skew_and_not_its_cost() -> None:
+    zeroed = FrameTable(served(RIGHT, risk=RIGHT["risk"] * 0).drop(columns="is_fraud"))
+    found = said(replace(HEALTHY, production=zeroed, reference=REFERENCE), Hypothesis.SERVING_SKEW)
+    assert found.effect == ("share of changed rows of risk", 1.0)
+    assert "Without the same damage on the holdout's frauds" in found.said
+
+
+def test_text_that_drifts_has_no_scale_and_a_holdout_that_is_easier_for_the_baseline_is_found() -> None:
+    kinds = np.array(["a", "b"], dtype=object)
+
+    def with_kind(table: pd.DataFrame, kind: int) -> FrameTable:
+        return FrameTable(table.assign(kind=kinds[[kind] * len(table)]))
+
+    easy = rows(2)
+    easy = easy.loc[~easy["is_fraud"] | (easy["amount"] > 40)]
+    found = diagnose(
+        replace(
+            HEALTHY,
+            training=with_kind(rows(1), 0),
+            holdout=with_kind(easy, 0),
+            production=with_kind(served(RIGHT), 1),
+            baseline_flags=lambda table: (table["amount"] > 48).to_numpy(),
+        )
+    )
+    by_name = {finding.hypothesis: finding for finding in found}
+    assert by_name[Hypothesis.FEATURE_DRIFT].said.startswith("kind drifted")
+    assert by_name[Hypothesis.HOLDOUT].is_supported
+    assert "The baseline too catches" in by_name[Hypothesis.HOLDOUT].said
 
 
 @pytest.mark.parametrize("factor", [100.0, 0.01])
