@@ -96,6 +96,7 @@ class Gathering:
         request, evidence = self._decision.request, self._decision.request.evidence
         tables = {name: self._try(name, lambda name=name: self.table(name)) for name in TABLES}
         loaded = self._try("flags", lambda: self._load(request.test.candidate))
+        baseline = self._try("baseline_flags", lambda: self._load(request.test.baseline))
         facts = {arm: None if isinstance(making, str) else FACTS.validate_python(making[arm]) for arm in Arm}
         known: Mapping[str, Any] = {} if isinstance(files, str) else files
         failed = {"candidate": making, "artifact": files}
@@ -107,6 +108,7 @@ class Gathering:
             baseline=facts[Arm.BASELINE],
             candidate=_asked_for(facts[Arm.CANDIDATE], loaded),
             flags=loaded.flags if loaded else None,
+            baseline_flags=baseline.flags if baseline else None,
             scores=loaded.scores if loaded else None,
             manifest=known.get("manifest"),
             artifact=known.get("artifact"),
