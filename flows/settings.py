@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     feedback_url: str = Field(description="where the feedback is: a Parquet file or a database URL with its table")
     training_data: str = Field(
         default="",
-        description="the candidate's training rows, for an investigation: a .parquet or .csv file, or a database URL with its table; "
-        "{model}, {version} and {test} are filled in",
+        description="the candidate's training rows, for an investigation: a .parquet or .csv file, or a database URL with its "
+        "table; {model}, {version} and {test} are filled in",
     )
     holdout_data: str = Field(default="", description="the rows of its offline evaluation, likewise")
     production_data: str = Field(default="", description="the features as the candidate got them in production, likewise")

@@ -41,8 +41,8 @@ class RootCause:
     """What a report tells of.
 
     `findings`: ranked. `offline`: metrics (0..1) by name that the candidate's run promised. `pictures`: names of those stored
-    beside the report. `missing`: other parts that failed, with the reason. `links`: addresses by what is there, such as the run and
-    the window's panels.
+    beside the report. `missing`: other parts that failed, with the reason. `links`: addresses by what is there, such as the run
+    and the window's panels.
     """
 
     decision: Decision
