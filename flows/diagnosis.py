@@ -81,7 +81,8 @@ class Material:
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
     candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as archived
-    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
+    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages. `drifts`: of
+    production, where it has been compared with training already.
     """
 
     training: FeatureTable | None = None
@@ -101,6 +102,7 @@ class Material:
     telemetry: TelemetrySummary | None = None
     policy: Policy = field(default_factory=Policy)
     at: datetime | None = None
+    drifts: tuple[FeatureDrift, ...] | None = None
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
@@ -196,9 +198,9 @@ class _Examination:
 
     @cached_property
     def drifts(self) -> tuple[FeatureDrift, ...]:
-        training, production = self.material.training, self.material.production
-        if training is None or production is None:
-            return ()
+        training, production, known = self.material.training, self.material.production, self.material.drifts
+        if known is not None or training is None or production is None:
+            return known or ()
         return feature_drifts(column_pairs(training, production))
 
     @cached_property

@@ -10,9 +10,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
     from flows.domain.ab_test import ABTest, Arm, Model
     from flows.domain.action_plan import RegistryEntry, Stage
     from flows.domain.counts import FeedbackCounts, FeedbackHealth, FlagCounts
@@ -48,6 +51,49 @@ class FeedbackSource(Protocol):
 
     def health(self, window: ExposureWindow) -> FeedbackHealth:
         """Cards per arm, rows and labels by day: no outcome, so that asking every day is no look."""
+        ...
+
+
+class FeatureTable(Protocol):
+    """A table of features (training, holdout, production, or production as the offline pipeline computes it), read by column.
+
+    Columns of the contract, absent or present: transaction_id, event_time, entity_id, is_fraud, baseline_prediction,
+    candidate_prediction, candidate_score; `amount` is of the contract and a feature. Rows keep their order.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name for messages, without a password."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """At least 1."""
+        ...
+
+    @property
+    def features(self) -> Sequence[str]:
+        """Columns of numbers, booleans or text that no contract names, in the table's order; at least one."""
+        ...
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Columns of a kind that nothing here compares, such as times."""
+        ...
+
+    def has(self, column: str) -> bool: ...
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column, (rows,): numbers as float32 or float64 with NaN for null, booleans as 0 and 1, times as seconds since 1970
+        (UTC); text and ids as objects with None for null.
+
+        Raises:
+            DataInvalid: there is no such column.
+        """
+        ...
+
+    def sample(self, rows: int, seed: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """At most that many rows at random, in the table's order and the same for the same seed; None: all columns."""
         ...
 
 

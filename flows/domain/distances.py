@@ -32,14 +32,22 @@ def ks_distance(first: Column, second: Column) -> float:
         0..1; exact, with ties as well, because the shares are compared as whole numbers (n·m up to 9e18).
 
     Source:
-        Smirnov 1939; Hodges 1958, Arkiv för Matematik 3:469-486. Either side's lead is greatest at one of its own values.
+        Smirnov 1939; Hodges 1958, Arkiv för Matematik 3:469-486. Between two values of one side its own share stands still, so
+        that the other's lead is greatest just before one of them, and its own lead at one: the smaller side's values are enough.
 
     Example:
         >>> ks_distance(np.array([1.0, 2.0, 2.0, 3.0]), np.array([2.0, 3.0]))
         0.25
     """
-    lead = max(_greatest_lead(first, second), _greatest_lead(second, first))
-    return lead / (len(first) * len(second))
+    few, many = sorted((first, second), key=len)
+    before, up_to = (np.searchsorted(many, few, side=side) for side in ("left", "right"))
+    ranks = np.arange(len(few)) * len(many)
+    before *= len(few)
+    before -= ranks
+    ranks += len(many)
+    up_to *= -len(few)
+    up_to += ranks
+    return int(max(before.max(), up_to.max())) / (len(first) * len(second))
 
 
 def ks_p_value(first: Column, second: Column, distance: float) -> float:
@@ -90,11 +98,3 @@ def shares_by_decile(training: Column, production: Column) -> tuple[Shares, Shar
     below = (np.searchsorted(values, edges, side="right") / len(values) for values in (training, production))
     before, after = (np.diff(shares, prepend=0.0, append=1.0) for shares in below)
     return before, after
-
-
-def _greatest_lead(first: Column, second: Column) -> int:
-    """By how much the first one's share of values leads the second one's at most, times n·m."""
-    behind = np.searchsorted(second, first, side="right")
-    behind *= -len(first)
-    behind += np.arange(len(second), (len(first) + 1) * len(second), len(second))
-    return int(behind.max())

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
-from math import isnan, sqrt
+from math import inf, isnan, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,6 +144,41 @@ def compare_feature(feature: str, training: Column, production: Column) -> Featu
     if before.dtype == object:
         return _compare_categories(feature, before, after)
     return _compare_numbers(feature, *_alike(before, after))
+
+
+def distances_by_week(feature: str, training: Column, production: Column, weeks: NDArray[np.int64]) -> dict[int, float]:
+    """How far each week of production is from the whole training, as `FeatureDrift.distance`.
+
+    Args:
+        weeks: the week of each row of production, (m,), counted from 0; below 0 where it is not known.
+
+    Returns:
+        by week, in order; without weeks of fewer than `LEAST_VALUES` values.
+
+    Example:
+        >>> hours = np.arange(2400) % 24.0
+        >>> distances_by_week("hour", hours, np.where(np.arange(2400) < 1200, hours, hours + 6), np.arange(2400) // 1200)
+        {0: 0.0, 1: 0.25}
+    """
+    before, after = _one_kind(feature, training, production)
+    if before.dtype != object:
+        before, after = _alike(before, after)
+        before = _sorted_values(before)
+    found: dict[int, float] = {}
+    for week in np.unique(weeks[weeks >= 0]).tolist():
+        distance = _week_distance(feature, before, after[weeks == week])
+        if distance is not None:
+            found[week] = distance
+    return found
+
+
+def _week_distance(feature: str, training: Column, week: Column) -> float | None:
+    """`training` sorted and without nulls where it holds numbers."""
+    if week.dtype == object:
+        drift = _compare_categories(feature, training, week)
+        return drift.distance if drift.production.values >= LEAST_VALUES else None
+    values = _sorted_values(week)
+    return ks_distance(training, values) if len(values) >= LEAST_VALUES and len(training) else None
 
 
 def _alike(training: Column, production: Column) -> tuple[Column, Column]:
@@ -285,4 +320,5 @@ def _frequencies(training: Counter[str], production: Counter[str]) -> NDArray[np
 
 def _rank(drift: FeatureDrift) -> tuple[int, float, str]:
     size = max((drift.distance or 0.0) / SEVERE_DISTANCE, (drift.psi or 0.0) / SEVERE_PSI)
+    size = inf if Shape.EMPTY in drift.shapes else size
     return -list(Severity).index(drift.severity), -size, drift.feature

@@ -167,8 +167,9 @@ def test_the_worst_comes_first_and_equals_by_name() -> None:
         ("zeroed", base, np.zeros(2_000)),
         ("same a", base, base),
         ("moved", base, base + 200),
+        ("lost", base, np.full(2_000, np.nan)),
     ]
-    assert [drift.feature for drift in feature_drifts(columns)] == ["zeroed", "shifted", "moved", "same a", "same b"]
+    assert [drift.feature for drift in feature_drifts(columns)] == ["lost", "zeroed", "shifted", "moved", "same a", "same b"]
 
 
 def test_a_significant_but_tiny_distance_is_no_drift() -> None:
@@ -230,6 +231,7 @@ VALUES = random().normal(50, 10, 1_000)
         (with_share(np.nan, 0.995, VALUES), with_share(np.nan, 1.0, VALUES), ()),
         (VALUES, with_share(0, 0.05, VALUES), (Shape.ZEROS,)),
         (VALUES, with_share(0, 0.049, VALUES), ()),
+        (with_share(0, 0.010, VALUES), with_share(0, 0.4, VALUES), (Shape.ZEROS,)),
         (with_share(0, 0.011, VALUES), with_share(0, 0.4, VALUES), ()),
         (with_share(0, 0.4, VALUES), with_share(0, 0.7, VALUES), (Shape.ZEROS,)),
         (with_share(0, 0.4, VALUES), with_share(0, 0.69, VALUES), ()),
