@@ -96,8 +96,8 @@ def _break(values: Column, drift: FeatureDrift, place: Column) -> Column:
     elif Shape.ZEROS in shapes:
         values = np.where(place < _newly(before.zero_share or 0.0, after.zero_share or 0.0), 0, values)
     if Shape.EMPTY in shapes or Shape.NULLS in shapes:
-        null = None if drift.kind is FeatureKind.CATEGORY else np.nan
-        values = np.where(place < _newly(before.null_share, after.null_share), null, values)
+        values = values.copy()
+        values[place < _newly(before.null_share, after.null_share)] = None if drift.kind is FeatureKind.CATEGORY else np.nan
     return values
 
 
