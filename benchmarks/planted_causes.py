@@ -53,10 +53,11 @@ class Run:
 def run_world(seed: int, number: int, causes: Sequence[tuple[Cause, int]]) -> list[Run]:
     """All runs of one world; the same seed gives the same runs."""
     world = World(seed * 1000 + number)
-    return [_run(world, number, cause, np.random.default_rng([seed, number, *cause.encode(), run])) for cause, run in causes]
+    return [run_one(world, number, cause, np.random.default_rng([seed, number, *cause.encode(), run])) for cause, run in causes]
 
 
-def _run(world: World, number: int, cause: Cause, rng: np.random.Generator) -> Run:
+def run_one(world: World, number: int, cause: Cause, rng: np.random.Generator) -> Run:
+    """Plant a cause into a world and look for it."""
     began = time.monotonic()
     with threadpool_limits(1, user_api="openmp"):  # its waiting threads make a busy machine ten times slower
         planted = plant(world, cause, rng)

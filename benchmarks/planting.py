@@ -165,7 +165,7 @@ def _overfitted(stage: Stage) -> tuple[str, float]:
     rng = stage.rng
     booster = Booster(
         learning_rate=float(rng.choice([0.1, 0.15, 0.2])),
-        max_iter=int(rng.integers(100, 200)),
+        max_iter=int(rng.integers(80, 140)),
         max_leaf_nodes=int(rng.choice([63, 95, 127])),
         min_samples_leaf=int(rng.integers(2, 6)),
         l2_regularization=0.01,

@@ -198,11 +198,9 @@ class _Examination:
 
     @cached_property
     def drifts(self) -> tuple[FeatureDrift, ...]:
-        training, production = self.material.training, self.material.production
-        if self.material.drifts is not None:
-            return self.material.drifts
-        if training is None or production is None:
-            return ()
+        training, production, known = self.material.training, self.material.production, self.material.drifts
+        if known is not None or training is None or production is None:
+            return known or ()
         return feature_drifts(column_pairs(training, production))
 
     @cached_property
@@ -219,8 +217,9 @@ class _Examination:
         changed = [drift for drift in self.drifts if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
         natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
-        is_compared = reference is not None and self.places is not None
-        mismatches = find_mismatches(production, reference, self.places) if is_compared else None
+        mismatches = None
+        if reference is not None and self.places is not None:
+            mismatches = find_mismatches(production, reference, self.places)
         return sort_suspects(self.drifts, rescaled, natural, mismatches)
 
     def _rescaling(self, drift: FeatureDrift, training: FeatureTable, production: FeatureTable) -> Rescaling | None:

@@ -77,23 +77,27 @@ def restore_distributions(
 def do_the_same_damage(frauds: pd.DataFrame, broken: Sequence[FeatureDrift], rescaled: Sequence[Rescaling]) -> pd.DataFrame:
     """Intact frauds with what production's rows suffered: emptied, zeroed or rescaled, in the same share of the rows."""
     place = np.random.default_rng(SEED).random(len(frauds))  # one for all features: what fails together, fails on the same rows
-    damaged = {drift.feature: _break(frauds[drift.feature], drift, place) for drift in broken if drift.feature in frauds}
+    damaged: dict[str, Column] = {}
+    for drift in broken:
+        if drift.feature in frauds:
+            damaged[drift.feature] = _break(frauds[drift.feature].to_numpy(), drift, place)
     for found in rescaled:
         if found.feature in frauds:
             values = frauds[found.feature].to_numpy(np.float64)
-            damaged[found.feature] = pd.Series(np.where(place < found.share, found.transformation.apply(values), values))
-    return frauds.assign(**{name: values.to_numpy() for name, values in damaged.items()})
+            damaged[found.feature] = np.where(place < found.share, found.transformation.apply(values), values)
+    return frauds.assign(**damaged)
 
 
-def _break(values: pd.Series, drift: FeatureDrift, place: Column) -> pd.Series:
+def _break(values: Column, drift: FeatureDrift, place: Column) -> Column:
     before, after, shapes = drift.training, drift.production, drift.shapes
     if Shape.CONSTANT in shapes:
         only = after.minimum if drift.kind is FeatureKind.NUMBER else after.most_frequent[0][0]
-        values = pd.Series([only] * len(values))
+        values = np.full(len(values), only, values.dtype)
     elif Shape.ZEROS in shapes:
-        values = values.mask(place < _newly(before.zero_share or 0.0, after.zero_share or 0.0), 0)
+        values = np.where(place < _newly(before.zero_share or 0.0, after.zero_share or 0.0), 0, values)
     if Shape.EMPTY in shapes or Shape.NULLS in shapes:
-        values = values.mask(place < _newly(before.null_share, after.null_share))
+        values = values.copy()
+        values[place < _newly(before.null_share, after.null_share)] = None if drift.kind is FeatureKind.CATEGORY else np.nan
     return values
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.frame_table import FrameTable
 from flows.diagnosis import Material, diagnose
+from flows.domain.drift import feature_drifts
 from flows.domain.findings import Finding, FindingStatus, Hypothesis
 from flows.domain.model_findings import ModelFacts
 
@@ -86,6 +87,13 @@ def test_drift_is_told_with_the_recall_that_it_costs() -> None:
     blind = said(replace(drifted, flags=None, missing={"flags": "MLflow did not answer."}), Hypothesis.FEATURE_DRIFT)
     assert blind.is_supported
     assert blind.said.endswith("What it costs cannot be told: MLflow did not answer.")
+
+
+def test_drifts_that_are_known_already_are_not_computed_again() -> None:
+    drifted = FrameTable(served(RIGHT, amount=RIGHT["amount"] / 2))
+    known = feature_drifts([("amount", rows(1)["amount"].to_numpy(), drifted.column("amount"))])
+    assert diagnose(replace(HEALTHY, production=drifted, drifts=known))[0].hypothesis is Hypothesis.FEATURE_DRIFT
+    assert said(replace(HEALTHY, production=drifted, drifts=()), Hypothesis.FEATURE_DRIFT).status is FindingStatus.NOT_TESTABLE
 
 
 def test_drift_of_a_feature_that_the_model_does_not_use_is_no_cause() -> None:

@@ -231,6 +231,7 @@ VALUES = random().normal(50, 10, 1_000)
         (with_share(np.nan, 0.995, VALUES), with_share(np.nan, 1.0, VALUES), ()),
         (VALUES, with_share(0, 0.05, VALUES), (Shape.ZEROS,)),
         (VALUES, with_share(0, 0.049, VALUES), ()),
+        (with_share(0, 0.010, VALUES), with_share(0, 0.4, VALUES), (Shape.ZEROS,)),
         (with_share(0, 0.011, VALUES), with_share(0, 0.4, VALUES), ()),
         (with_share(0, 0.4, VALUES), with_share(0, 0.7, VALUES), (Shape.ZEROS,)),
         (with_share(0, 0.4, VALUES), with_share(0, 0.69, VALUES), ()),
