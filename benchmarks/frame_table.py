@@ -40,7 +40,7 @@ class FrameTable:
     def column(self, name: str) -> NDArray[Any]:
         values = self.frame[name]
         if name == "event_time":
-            return values.to_numpy("datetime64[s]").astype(np.float64)
+            return values.dt.as_unit("s").astype("int64").astype(np.float64).where(values.notna()).to_numpy()
         return values.to_numpy(np.float32) if values.dtype == np.bool_ else values.to_numpy()
 
     def sample(self, rows: int, seed: int, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
@@ -25,6 +26,8 @@ from flows.domain.rescaling import Scaler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 CACHE = Path(__file__).parent.parent / ".cache" / "simulator"
 HISTORY, TRAINING, HOLDOUT, LAST = Days(-119, 60), Days(-7, 14), Days(14, 28), 60
@@ -42,7 +45,8 @@ class World:
         self.population: Population = draw_population(seed)
         self.transactions = simulate_transactions(seed, self.population)
         features = compute_features(self.transactions, self.population)
-        self.history = rows_of(pd.concat([self.transactions, features], axis=1), HISTORY)
+        rows = pd.concat([self.transactions, features], axis=1).assign(place=np.arange(len(features)))
+        self.history = rows_of(rows, HISTORY)
 
     def model(self, recipe: Recipe) -> TrainedModel:
         with threadpool_limits(1, user_api="openmp"):
@@ -55,6 +59,20 @@ class World:
     @cached_property
     def candidate(self) -> TrainedModel:
         return self.model(CANDIDATE)
+
+    def baseline_answers(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
+        """What the baseline says of rows of production; of unchanged ones it was asked already."""
+        known = self._answered.loc[rows["place"].to_numpy()]
+        is_changed = (known[list(CARD_FEATURES)].to_numpy() != rows[list(CARD_FEATURES)].to_numpy()).any(axis=1)
+        answers = known["answer"].to_numpy(copy=True)
+        if is_changed.any():
+            answers[is_changed] = self.baseline.predict(rows.loc[is_changed])
+        return answers
+
+    @cached_property
+    def _answered(self) -> pd.DataFrame:
+        rows = rows_of(self.history, Days(HOLDOUT.end, LAST))
+        return rows.set_index("place")[list(CARD_FEATURES)].assign(answer=self.baseline.predict(rows))
 
     def production(self, start: int, cards_share: float) -> pd.DataFrame:
         """Four weeks from a day on, of the first cards."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
 
 from benchmarks.frame_table import FrameTable
 from benchmarks.planted_world import BASELINE, CANDIDATE, HOLDOUT, TEST_DAYS, TRAINING, World, facts_of, table_of
@@ -93,18 +92,17 @@ def plant(world: World, cause: Cause, rng: np.random.Generator) -> Planted:
     Raises:
         RuntimeError: none of the strengths does harm in this world.
     """
-    with threadpool_limits(1, user_api="openmp"):
-        for _ in range(DRAWS):
-            stage = _stage(world, rng)
-            strength, harm = _PLANTINGS[cause](stage)
-            if cause is Cause.NOTHING or harm >= HARM:
-                return Planted(cause, strength, harm, _material(stage, is_with_reference=bool(rng.random() < 0.5)))
+    for _ in range(DRAWS):
+        stage = _stage(world, rng)
+        strength, harm = _PLANTINGS[cause](stage)
+        if cause is Cause.NOTHING or harm >= HARM:
+            return Planted(cause, strength, harm, _material(stage, is_with_reference=bool(rng.random() < 0.5)))
     raise RuntimeError(f"{cause} does no harm in world {world.seed}")
 
 
 def _stage(world: World, rng: np.random.Generator) -> Stage:
     start = int(rng.integers(HOLDOUT.end, 60 - TEST_DAYS + 1))
-    rows = world.production(start, float(rng.uniform(0.6, 1.0)))
+    rows = world.production(start, float(rng.uniform(0.4, 0.8)))
     model = world.candidate
     kept = pickle.dumps(model)
     return Stage(world, model, CANDIDATE, rows, rows, start, rng, model.predict, kept, kept)
@@ -237,10 +235,10 @@ _PLANTINGS: Mapping[Cause, Callable[[Stage], tuple[str, float]]] = {
 def _material(stage: Stage, *, is_with_reference: bool) -> Material:
     """What an investigation finds of such a test: tables, registered model, run, manifest and served files."""
     world, model = stage.world, stage.candidate
-    features = tuple(dict.fromkeys([*model.features, "amount"]))
+    features = tuple(dict.fromkeys([*model.features, *BASELINE.features]))
     training, holdout = split_history(stage.recipe, world.seed, world.history)
     production = table_of(stage.served, features).assign(
-        baseline_prediction=world.baseline.predict(stage.right), candidate_prediction=stage.answering(stage.served)
+        baseline_prediction=world.baseline_answers(stage.right), candidate_prediction=stage.answering(stage.served)
     )
     return Material(
         training=FrameTable(table_of(training, features)),
@@ -250,6 +248,7 @@ def _material(stage: Stage, *, is_with_reference: bool) -> Material:
         baseline=facts_of(world.baseline),
         candidate=facts_of(model),
         flags=model.predict,
+        baseline_flags=world.baseline.predict,
         scores=lambda rows: model.pipeline.estimator_.predict_proba(rows[list(model.features)])[:, 1],
         manifest={"model.pkl": hashlib.sha256(stage.artifact).hexdigest()},
         artifact={"model.pkl": hashlib.sha256(stage.served_artifact).hexdigest()},

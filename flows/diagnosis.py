@@ -12,11 +12,9 @@ import pandas as pd
 
 from flows.domain.criteria import check_stability
 from flows.domain.data_findings import (
-    Likeness,
     Restoration,
     Suspects,
     find_feature_drift,
-    find_holdout,
     find_label_drift,
     find_scaling,
     find_serving_skew,
@@ -25,6 +23,7 @@ from flows.domain.data_findings import (
 from flows.domain.drift import FeatureDrift, Severity, feature_drifts
 from flows.domain.errors import DataInvalid
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
+from flows.domain.holdout_findings import Ease, Likeness, find_holdout
 from flows.domain.model_findings import (
     ModelFacts,
     Scored,
@@ -38,7 +37,7 @@ from flows.domain.model_findings import (
 )
 from flows.domain.pipeline_findings import Answers, find_artifact, find_errors, find_latency, find_served_version
 from flows.domain.policy import Policy
-from flows.domain.recalls import Caught, compare_replays
+from flows.domain.recalls import Caught, Replayed, compare_replays
 from flows.domain.rescaling import Rescaling, find_rescaling
 from flows.replay import (
     SEED,
@@ -71,7 +70,7 @@ if TYPE_CHECKING:
 
     Column = NDArray[Any]
 
-SCORED_ROWS = 50_000
+SCORED_ROWS = 25_000
 DATA_HYPOTHESES = (Hypothesis.SCALING, Hypothesis.FEATURE_DRIFT, Hypothesis.SERVING_SKEW)
 
 
@@ -81,9 +80,9 @@ class Material:
 
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
-    candidate on a frame of its features. `manifest` and `artifact`: SHA-256 by path, as archived and as served. `outcomes`: of
-    the verdict; None: counted from production. `at`: the moment for the models' ages. `drifts`: of production, where it has been
-    compared with training already.
+    candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as archived
+    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
+    `drifts`: of production, where it has been compared with training already.
     """
 
     training: FeatureTable | None = None
@@ -93,6 +92,7 @@ class Material:
     baseline: ModelFacts | None = None
     candidate: ModelFacts | None = None
     flags: Flags | None = None
+    baseline_flags: Flags | None = None
     scores: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None
     manifest: Mapping[str, str] | None = None
     artifact: Mapping[str, str] | None = None
@@ -242,27 +242,42 @@ class _Examination:
 
     def _undamaged(self, suspects: Suspects) -> Restoration:
         """The candidate on the reference's values; without a reference, on intact frauds with and without the same damage."""
-        material, flags = self.material, self.material.flags
+        flags = self.material.flags
         if not suspects.features or flags is None:
             return self._no_model()
-        if material.production is not None and material.reference is not None and self.places is not None:
-            frauds, places = self._frauds(material.production), self.places[is_fraud(material.production)]
-            if frauds is not None and (places >= 0).any():
-                served = frauds.loc[places >= 0]
-                offline = restore_from_reference(served, suspects.features, material.reference, places[places >= 0])
-                return Restoration(replay(flags, offline, served), "With the offline pipeline's values")
+        if (beside := self._beside_reference(suspects, flags)) is not None:
+            return Restoration(beside, "With the offline pipeline's values")
         for name in ("holdout", "training"):
-            table = getattr(material, name)
+            table: FeatureTable | None = getattr(self.material, name)
             frauds = None if table is None else self._frauds(table)
             if frauds is not None:
                 damaged = do_the_same_damage(frauds, suspects.broken, suspects.rescaled)
                 return Restoration(replay(flags, frauds, damaged), f"Without the same damage on the {name}'s frauds")
         return Restoration(None, "no table has labels and all features of the candidate.")
 
-    def _frauds(self, table: FeatureTable) -> pd.DataFrame | None:
-        """The candidate's features of a table's frauds; None without labels or with a feature missing."""
-        features = self.material.candidate.features if self.material.candidate else ()
-        needed = features or tuple(table.features)
+    def _beside_reference(self, suspects: Suspects, flags: Flags) -> Replayed | None:
+        """The candidate on the reference's values of the suspected features; None without a reference that has such frauds."""
+        production, reference = self.material.production, self.material.reference
+        frauds = None if production is None else self._frauds(production)
+        if production is None or reference is None or self.places is None or frauds is None:
+            return None
+        places = self.places[is_fraud(production)]
+        served = frauds.loc[places >= 0]
+        return replay(flags, restore_from_reference(served, suspects.features, reference, places[places >= 0]), served)
+
+    def _ease(self) -> Ease | None:
+        """The baseline on the frauds of holdout, training and production."""
+        material, flags = self.material, self.material.baseline_flags
+        tables = [table for table in (material.holdout, material.training, material.production) if table is not None]
+        frauds = [rows for table in tables if (rows := self._frauds(table, material.baseline)) is not None]
+        if flags is None or len(frauds) < 3:
+            return None
+        return Ease(*(Caught(len(rows), int(flags(rows).sum())) for rows in frauds))
+
+    def _frauds(self, table: FeatureTable, model: ModelFacts | None = None) -> pd.DataFrame | None:
+        """A model's (else the candidate's) features of a table's frauds; None without labels or with a feature missing."""
+        known = model or self.material.candidate
+        needed = (known.features if known else ()) or tuple(table.features)
         if not table.has("is_fraud") or not all(table.has(name) for name in needed):
             return None
         frauds = rows_of(table, is_fraud(table), needed)
@@ -319,7 +334,7 @@ class _Examination:
 
     def _holdout(self, elsewhere: float) -> Finding:
         try:
-            return find_holdout(self.promised, self.in_production, self._likenesses(), elsewhere)
+            return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere)
         except DataInvalid as error:
             return not_testable(Hypothesis.HOLDOUT, str(error))
 

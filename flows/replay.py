@@ -111,9 +111,10 @@ def restore_from_reference(
 
 
 def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | None:
-    """Where production's rows are in the reference (-1: not there): by their ids, else by order; None when neither tells."""
+    """Where production's rows are in the reference (-1: not there): by their ids, else by order; None without common rows."""
     if production.has("transaction_id") and reference.has("transaction_id"):
-        return pd.Index(reference.column("transaction_id")).get_indexer(pd.Index(production.column("transaction_id")))
+        found = pd.Index(reference.column("transaction_id")).get_indexer(pd.Index(production.column("transaction_id")))
+        return found if (found >= 0).any() else None
     return np.arange(production.rows) if production.rows == reference.rows else None
 
 
@@ -122,7 +123,7 @@ def find_mismatches(production: FeatureTable, reference: FeatureTable, places: C
     common = places >= 0
     found: dict[str, float] = {}
     for name in production.features:
-        if reference.has(name) and common.any():
+        if reference.has(name):
             served, offline = production.column(name)[common], reference.column(name)[places[common]]
             found[name] = float(_differs(served, offline).mean())
     return found

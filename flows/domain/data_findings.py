@@ -1,4 +1,4 @@
-"""Findings about the data: what drifted, what came in another scale, whether the holdout was like production, and the labels."""
+"""Findings about the data: what drifted, what came in another scale, what serving broke, and the labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flows.domain.drift import FeatureDrift, Severity, Shape
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
 from flows.domain.metrics import two_sided_p
-from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught
+from flows.domain.recalls import CHANCE_P
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,6 @@ NATURAL_TIMES = 2.0
 """So many times the largest distance between two weeks of training must a change have to be no natural variation."""
 BROKEN = frozenset({Shape.EMPTY, Shape.CONSTANT, Shape.NULLS, Shape.ZEROS})
 LEAST_MISMATCH = 0.01  # of the rows whose served value is not the offline one
-FLATTERING = 2 * WORTH_TALKING
 OTHER_FRAUD_SHARE = 1.25  # as a factor, in either direction
 
 
@@ -55,24 +54,6 @@ class Restoration:
 
     replayed: Replayed | None
     how: str
-
-
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """One feature `among` all transactions or frauds: distances (0..1) of holdout and training from production, and between
-    weeks of training."""
-
-    among: str
-    holdout: FeatureDrift
-    training_distance: float
-    natural_distance: float
-
-    @property
-    def is_unlike(self) -> bool:
-        """Whether the holdout is much farther from production than training is, and than weeks are from each other."""
-        distance = self.holdout.distance or 0.0
-        nearer = NATURAL_TIMES * max(self.training_distance, self.natural_distance)
-        return self.holdout.severity is not Severity.NONE and distance >= nearer
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +134,7 @@ def find_feature_drift(features: int, suspects: Suspects, restored: Restoration)
             (f"KS distance of {worst.feature}", worst.distance or 0.0),
             severity=severity,
             next_step=f"Retrain on weeks that have today's {worst.feature}, and watch its distribution.",
-            numbers={"drifted": {drift.feature: _numbers(drift) for drift in drifted}},
+            numbers={"drifted": {drift.feature: drift_numbers(drift) for drift in drifted}},
         ),
         restored,
     )
@@ -206,51 +187,12 @@ def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared:
             (effect, (worst.distance or 0.0) if share is None else share),
             severity=Severity.SEVERE,
             next_step=f"Repair {worst.feature} in the serving path, and compare served with offline values on the same rows.",
-            numbers={"broken": {drift.feature: _numbers(drift) for drift in broken}, "mismatches": dict(suspects.mismatches)},
+            numbers={
+                "broken": {drift.feature: drift_numbers(drift) for drift in broken},
+                "mismatches": dict(suspects.mismatches),
+            },
         ),
         restored,
-    )
-
-
-def find_holdout(
-    promised: Caught | None, production: Caught | None, likenesses: Sequence[Likeness] | None, elsewhere: float
-) -> Finding:
-    """Whether the holdout was unlike production, where training is not, and flattered the candidate.
-
-    Args:
-        promised: the candidate on the holdout, as it was promised.
-        production: the candidate on production's frauds.
-        likenesses: features of which holdout, training and production can be compared; None without a holdout.
-        elsewhere: points of recall (0..1) that other causes explain.
-    """
-    if promised is None or production is None or likenesses is None:
-        return not_testable(Hypothesis.HOLDOUT, "Give the holdout's rows with their labels, and its recall, to compare them.")
-    unlike = sorted((one for one in likenesses if one.is_unlike), key=lambda one: -(one.holdout.distance or 0.0))
-    difference, low, _ = promised.above(production)
-    is_flattering = low > elsewhere and difference - elsewhere >= FLATTERING
-    kept = f"the holdout promised a recall of {percent(promised.recall)}, production has {percent(production.recall)}"
-    if not unlike:
-        said = f"The holdout is as much like production as training is; {kept}."
-        return Finding(Hypothesis.HOLDOUT, FindingStatus.NOT_SUPPORTED, said)
-    worst = unlike[0]
-    size = worst.holdout.distance or 0.0
-    said = (
-        f"The holdout is unlike production in {worst.holdout.feature} among {worst.among} (KS distance {size:.2f}; training"
-        f" {worst.training_distance:.2f}); {kept}."
-    )
-    numbers = {f"{one.holdout.feature} among {one.among}": _numbers(one.holdout) for one in unlike}
-    effect = (f"KS distance of {worst.holdout.feature} among {worst.among}", size)
-    if not is_flattering:
-        return Finding(Hypothesis.HOLDOUT, FindingStatus.NOT_SUPPORTED, said + " It did not flatter.", effect, numbers=numbers)
-    return Finding(
-        Hypothesis.HOLDOUT,
-        FindingStatus.SUPPORTED,
-        said,
-        effect,
-        difference - elsewhere,
-        Severity.SEVERE,
-        "Choose the holdout from the last matured weeks before the test, and evaluate the candidate on it again.",
-        numbers,
     )
 
 
@@ -318,7 +260,8 @@ def _broken_words(drift: FeatureDrift, mismatches: Mapping[str, float]) -> str:
     return f"{drift.feature} {' and '.join(shown)}"
 
 
-def _numbers(drift: FeatureDrift) -> dict[str, object]:
+def drift_numbers(drift: FeatureDrift) -> dict[str, object]:
+    """What a reader may want to recompute of a drift."""
     return {
         "distance": drift.distance,
         "psi": drift.psi,

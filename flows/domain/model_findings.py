@@ -242,7 +242,7 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     """Where the candidate loses frauds that the baseline catches, if it loses on the whole.
 
     Args:
-        bands: of every feature all its bands; each feature's bands together hold all frauds. Bands with few frauds are left out.
+        bands: of every feature all its bands, which hold the frauds that have a value of it. Bands with few frauds are left out.
 
     Source:
         Sign test on the frauds that one model caught alone; Benjamini & Hochberg 1995 over all bands.
@@ -250,9 +250,7 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     tested = [band for band in bands if band.total >= LEAST_BAND_FRAUDS]
     if not tested:
         return not_testable(Hypothesis.SEGMENTS, "Give both models' predictions on the same frauds, at least 50 in a segment.")
-    first = bands[0].feature
-    whole = sum(band.frauds.candidate_only - band.frauds.baseline_only for band in bands if band.feature == first)
-    total = sum(band.total for band in bands if band.feature == first)
+    total, whole = max(_sums(bands, feature) for feature in {band.feature for band in bands})
     p_values = [_lost_p(band.frauds) for band in tested]
     q_values = scipy.stats.false_discovery_control(p_values, method="bh")
     lost = {
@@ -276,6 +274,12 @@ def find_segments(bands: Sequence[Band]) -> Finding:
         next_step=f"Look at missed frauds with {where}: what do they have in common?",
         numbers={"segments": {tested[index].said: share for index, share in lost.items()}},
     )
+
+
+def _sums(bands: Sequence[Band], feature: str) -> tuple[int, int]:
+    """All frauds of a feature's bands, and how many more of them the candidate caught."""
+    own = [band for band in bands if band.feature == feature]
+    return sum(band.total for band in own), sum(band.frauds.candidate_only - band.frauds.baseline_only for band in own)
 
 
 def _lost_p(frauds: Overlap) -> float:

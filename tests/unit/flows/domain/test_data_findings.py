@@ -7,11 +7,9 @@ import pytest
 
 from flows.domain.data_findings import (
     Labels,
-    Likeness,
     Restoration,
     Suspects,
     find_feature_drift,
-    find_holdout,
     find_label_drift,
     find_scaling,
     find_serving_skew,
@@ -19,7 +17,7 @@ from flows.domain.data_findings import (
 )
 from flows.domain.drift import FeatureDrift, Severity, feature_drifts
 from flows.domain.findings import FindingStatus
-from flows.domain.recalls import Caught, Replayed
+from flows.domain.recalls import Replayed
 from flows.domain.rescaling import Rescaling, Transformation
 
 RANDOM = np.random.default_rng(3)
@@ -137,48 +135,6 @@ def test_served_rows_that_differ_from_the_offline_ones_are_counted() -> None:
 def test_no_skew_says_what_was_compared() -> None:
     assert "those of the offline pipeline" in find_serving_skew(NOTHING, UNKNOWN, is_compared=True).said
     assert "No feature came empty" in find_serving_skew(NOTHING, UNKNOWN, is_compared=False).said
-
-
-def likeness(training: float = 0.02, natural: float = 0.01, among: str = "frauds") -> Likeness:
-    return Likeness(among, drifts(amount=SHIFTED)[0], training, natural)
-
-
-@pytest.mark.parametrize(("training", "natural", "unlike"), [(0.02, 0.01, 1), (0.3, 0.01, 0), (0.02, 0.3, 0)])
-def test_a_holdout_is_unlike_production_only_where_training_and_weeks_are_nearer(
-    training: float, natural: float, unlike: int
-) -> None:
-    assert likeness(training, natural).is_unlike == bool(unlike)
-    assert not Likeness("frauds", drifts(day=SAME)[0], 0.0, 0.0).is_unlike
-
-
-PROMISED, PRODUCTION = Caught(4000, 3600), Caught(8000, 6400)
-
-
-def test_an_unlike_holdout_that_flattered_is_a_cause() -> None:
-    found = find_holdout(PROMISED, PRODUCTION, [likeness(), likeness(among="all transactions")], 0.03)
-    assert found.is_supported
-    assert found.explained_recall == pytest.approx(0.07)
-    assert "unlike production in amount among frauds" in found.said
-    assert len(found.numbers) == 2
-
-
-@pytest.mark.parametrize(("production", "elsewhere"), [(Caught(8000, 7100), 0.0), (PRODUCTION, 0.1), (PRODUCTION, 0.085)])
-def test_an_unlike_holdout_that_did_not_flatter_is_none(production: Caught, elsewhere: float) -> None:
-    found = find_holdout(PROMISED, production, [likeness()], elsewhere)
-    assert found.status is FindingStatus.NOT_SUPPORTED
-    assert found.said.endswith("It did not flatter.")
-
-
-def test_a_holdout_like_production_is_ruled_out() -> None:
-    assert find_holdout(PROMISED, PRODUCTION, [likeness(training=0.3)], 0.0).status is FindingStatus.NOT_SUPPORTED
-
-
-@pytest.mark.parametrize("missing", [0, 1, 2])
-def test_without_holdout_or_production_nothing_is_told(missing: int) -> None:
-    arguments = [PROMISED, PRODUCTION, [likeness()]]
-    arguments[missing] = None  # type: ignore[call-overload]
-    found = find_holdout(arguments[0], arguments[1], arguments[2], 0.0)  # type: ignore[arg-type]
-    assert found.status is FindingStatus.NOT_TESTABLE
 
 
 STEADY = Labels(((10_000, 300), (10_000, 305), (10_000, 295)))
