@@ -81,8 +81,8 @@ class Material:
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
     candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as archived
-    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages. `drifts`: of
-    production, where it has been compared with training already.
+    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
+    `drifts`: of production, where it has been compared with training already.
     """
 
     training: FeatureTable | None = None
@@ -198,9 +198,11 @@ class _Examination:
 
     @cached_property
     def drifts(self) -> tuple[FeatureDrift, ...]:
-        training, production, known = self.material.training, self.material.production, self.material.drifts
-        if known is not None or training is None or production is None:
-            return known or ()
+        training, production = self.material.training, self.material.production
+        if self.material.drifts is not None:
+            return self.material.drifts
+        if training is None or production is None:
+            return ()
         return feature_drifts(column_pairs(training, production))
 
     @cached_property
@@ -217,9 +219,8 @@ class _Examination:
         changed = [drift for drift in self.drifts if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
         natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
-        mismatches = None
-        if reference is not None and self.places is not None:
-            mismatches = find_mismatches(production, reference, self.places)
+        is_compared = reference is not None and self.places is not None
+        mismatches = find_mismatches(production, reference, self.places) if is_compared else None
         return sort_suspects(self.drifts, rescaled, natural, mismatches)
 
     def _rescaling(self, drift: FeatureDrift, training: FeatureTable, production: FeatureTable) -> Rescaling | None:
