@@ -13,6 +13,10 @@ import typer
 from flows.domain.errors import FraudABError, UnknownDecision
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flows.domain.decision import Decision
+    from flows.domain.decision_record import DecisionRecord
     from flows.ports import Archive, DecisionLog, Registry
 
 _NOT_VERIFIED = 1
@@ -102,21 +106,18 @@ def _noted(file: Path, content: bytes, body: dict[str, Any], registry: Registry)
 def _of_log(
     decision_id: str, log_url: str | None, registry: Registry | None, archive: Archive | None, against: Path | None
 ) -> tuple[list[str], list[str]]:
-    from flows.domain.decision_record import RecordKind, chain_problems, lost_records
+    from flows.domain.decision_record import chain_problems, lost_records
     from flows.reports.record_json import read_records
-    from flows.verification import answer_problems, archive_problems, documented, row_problems, stored_problems
+    from flows.verification import answer_problems, archive_problems, documented, stored_problems
 
     log = _log(log_url)
-    records, decision = list(log.records()), log.read(decision_id)
-    if decision.claim is None:
-        raise UnknownDecision(f"{decision_id} is not decided yet, so there is no record to verify.")
+    records = list(log.records())
     of_it = [record for record in records if record.decision_id == decision_id]
-    answered = [record for record in of_it if record.kind is RecordKind.DECIDED]
-    problems = list(chain_problems(records))
-    problems += [] if answered else [f"The record of the answer to {decision_id} is missing from the log."]
-    for record in answered:
-        problems += [*row_problems(decision, record), *answer_problems(record)]
-    test, skipped = decision.request.test, list[str]()
+    decision = _decision(log, decision_id, of_it)
+    problems, skipped = [*chain_problems(records), *answer_problems(decision_id, decision, of_it)], list[str]()
+    if decision is None:
+        return problems, skipped
+    test = decision.request.test
     if registry is not None:
         for one, must_exist in documented(decision, records).items():
             problems += stored_problems(test, one, records, registry, must_exist=must_exist)
@@ -129,6 +130,19 @@ def _of_log(
     if against is not None:
         problems += lost_records(records, read_records(json.loads(against.read_text(encoding="utf-8"))))
     return problems, skipped
+
+
+def _decision(log: DecisionLog, decision_id: str, of_it: Sequence[DecisionRecord]) -> Decision | None:
+    """The answered decision; None when only its records are left."""
+    try:
+        decision = log.read(decision_id)
+    except UnknownDecision:
+        if of_it:
+            return None
+        raise
+    if decision.claim is None:
+        raise UnknownDecision(f"{decision_id} is not decided yet, so there is no record to verify.")
+    return decision
 
 
 def _log(log_url: str | None) -> DecisionLog:

@@ -52,17 +52,31 @@ def verdict_problems(name: str, recorded: Mapping[str, Any]) -> list[str]:
 def log_problems(records: Sequence[DecisionRecord]) -> list[str]:
     """The whole chain, and the verdict of each answered decision in it."""
     answered = [record for record in records if record.kind is RecordKind.DECIDED]
-    return [*chain_problems(records), *(problem for record in answered for problem in answer_problems(record))]
+    return [*chain_problems(records), *(problem for record in answered for problem in _recorded_problems(record))]
 
 
-def answer_problems(record: DecisionRecord) -> list[str]:
-    """The verdict that an answered decision was about."""
+def answer_problems(decision_id: str, decision: Decision | None, records: Sequence[DecisionRecord]) -> list[str]:
+    """The answer to a decision: its record with the verdict in it, and its row in the table `decisions`, which the flow acts on.
+
+    Args:
+        decision: by that table; None when it has none of this id.
+        records: those of this decision.
+    """
+    answered = [record for record in records if record.kind is RecordKind.DECIDED]
+    problems = [] if answered else [f"The record of the answer to {decision_id} is missing from the log."]
+    if decision is None:
+        problems.append(f"The table decisions has no {decision_id}, but {records[0]} tells of it.")
+    for record in answered:
+        problems += [*(_row_problems(decision, record) if decision else ()), *_recorded_problems(record)]
+    return problems
+
+
+def _recorded_problems(record: DecisionRecord) -> list[str]:
     request: Any = record.payload["request"]
     return verdict_problems(record.decision_id, request)
 
 
-def row_problems(decision: Decision, record: DecisionRecord) -> list[str]:
-    """The answer in the table `decisions`, which the flow acts on, against its record."""
+def _row_problems(decision: Decision, record: DecisionRecord) -> list[str]:
     row, told = claim_to_json(decision), record.payload
     return [
         f"The table decisions says of {decision.decision_id} that {field} is {row[field]!r}, but {record} says {told[field]!r}."

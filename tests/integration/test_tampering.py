@@ -167,6 +167,12 @@ def test_a_tampered_record_whose_hash_was_made_to_fit_is_detected_and_named(prom
     assert line.endswith("is not in the log: it was removed or replaced.")
 
 
+def test_an_answer_that_was_removed_from_the_table_that_the_flow_acts_on_is_named(promoted: Promoted) -> None:
+    promoted.in_the_log(f"DELETE FROM decisions WHERE decision_id = '{promoted.decision_id}'")
+    gone = f"The table decisions has no {promoted.decision_id}, but record 1 ({promoted.decision_id}, decided) tells of it."
+    assert promoted.found_out() == [gone]
+
+
 def test_a_reordered_log_is_detected_and_named(promoted: Promoted) -> None:
     promoted.in_the_log(
         "UPDATE decision_records SET sequence = 9 WHERE sequence = 1",
