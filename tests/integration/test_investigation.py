@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def transactions(rows: int, seed: int) -> pd.DataFrame:
 
 
 @pytest.fixture
-def lost(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def lost(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A candidate whose online pipeline has zeroed `speed` since the test began, with everything that is known of it."""
     tables = {name: transactions(rows, seed) for seed, (name, rows) in enumerate(ROWS.items(), 1)}
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(
@@ -67,7 +66,7 @@ def lost(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     files = world.systems.registry.artifact_files(world.test.candidate, tmp_path / "files")
     world.systems.archive.store(world.test.candidate, files)
     _put(files, "models", "x")
-    yield world
+    return world
 
 
 def _register(world: World, model: object, tables: dict[str, pd.DataFrame]) -> Model:
