@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flows.domain.findings import Finding
 
 WORLDS, RUNS, NOTHING_RUNS = 10, 25, 50
-QUICK_WORLDS, QUICK_RUNS, QUICK_NOTHING_RUNS = 2, 2, 4
+QUICK_WORLDS, QUICK_RUNS, QUICK_NOTHING_RUNS = 2, 2, 2
 NONE = "none"
 
 

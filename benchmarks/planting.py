@@ -24,14 +24,13 @@ from flows.diagnosis import Material
 from flows.domain.findings import Hypothesis
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from deployments.sandbox.simulator.training import TrainedModel
-    from flows.domain.rescaling import Scaler
 
 HARM, DRAWS = 0.02, 20
 ZEROED_SHARE, RESCALED_SHARE = (0.6, 1.0), (0.4, 1.0)
-DEFLATION = (1.4, 2.6)
+DEFLATION = (1.25, 2.6)
 UNITS = (100.0, 1 / 100, 1000.0, 1 / 1000)
 
 
@@ -81,6 +80,7 @@ class Stage:
     answering: Callable[[pd.DataFrame], np.ndarray]
     artifact: bytes
     served_artifact: bytes
+    bare: BareModel | None = None
 
     def recall(self, model: TrainedModel, rows: pd.DataFrame) -> float:
         return float(model.predict(rows.loc[rows["is_fraud"]]).mean())
@@ -144,20 +144,58 @@ def _served_harm(stage: Stage) -> float:
 
 
 def _unscaled_inputs(stage: Stage) -> tuple[str, float]:
-    """Another unit in some or all rows; or scaled already although the model scales by itself."""
-    names = [str(name) for name in stage.rng.choice(stage.candidate.features, int(stage.rng.integers(1, 4)), replace=False)]
-    if stage.rng.random() < 0.5:
-        unit, share = float(stage.rng.choice(UNITS)), float(stage.rng.uniform(*RESCALED_SHARE))
-        share = 1.0 if stage.rng.random() < 0.5 else share
-        hit = stage.rng.random(len(stage.right)) < share
-        changed = {name: stage.right[name].mask(hit, stage.right[name] * np.float32(unit)) for name in names}
-        stage.served, strength = stage.right.assign(**changed), f"{', '.join(names)} × {unit:g} in {share:.0%} of the rows"
-    else:
-        scalers: Mapping[str, Scaler] = facts_of(stage.candidate).scalers
-        names = list(stage.candidate.features) if stage.rng.random() < 0.3 else names
-        changed = {name: scalers[name].apply(stage.right[name].to_numpy(np.float64)).astype(np.float32) for name in names}
-        stage.served, strength = stage.right.assign(**changed), f"scaled twice: {', '.join(names)}"
-    return strength, _served_harm(stage)
+    """Another unit in some or all rows; scaled already where the model scales by itself; or not scaled where it does not."""
+    return (_other_unit, _scaled_twice, _not_scaled)[int(stage.rng.integers(3))](stage, _some_features(stage))
+
+
+def _some_features(stage: Stage) -> list[str]:
+    return [str(name) for name in stage.rng.choice(stage.candidate.features, int(stage.rng.integers(1, 4)), replace=False)]
+
+
+def _other_unit(stage: Stage, names: list[str]) -> tuple[str, float]:
+    unit = float(stage.rng.choice(UNITS))
+    share = 1.0 if stage.rng.random() < 0.5 else float(stage.rng.uniform(*RESCALED_SHARE))
+    hit = stage.rng.random(len(stage.right)) < share
+    changed = {name: stage.right[name].mask(hit, stage.right[name] * np.float32(unit)) for name in names}
+    stage.served = stage.right.assign(**changed)
+    return f"{', '.join(names)} × {unit:g} in {share:.0%} of the rows", _served_harm(stage)
+
+
+def _scaled_twice(stage: Stage, names: list[str]) -> tuple[str, float]:
+    names = list(stage.candidate.features) if stage.rng.random() < 0.3 else names
+    stage.served = scaled(stage.candidate, stage.right, names)
+    return f"scaled twice: {', '.join(names)}", _served_harm(stage)
+
+
+def _not_scaled(stage: Stage, names: list[str]) -> tuple[str, float]:
+    """The trees alone are the model, and their inputs are scaled before; the serving path forgets it for some features or all."""
+    model, names = stage.candidate, list(stage.candidate.features) if stage.rng.random() < 0.3 else names
+    stage.bare = BareModel(model)
+    stage.answering = stage.bare.flags
+    stage.served = scaled(model, stage.right, [name for name in model.features if name not in names])
+    harm = stage.recall(model, stage.right) - float(stage.bare.flags(stage.served.loc[stage.served["is_fraud"]]).mean())
+    return f"not scaled: {', '.join(names)}", harm
+
+
+def scaled(model: TrainedModel, rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows with some features scaled as the model's own pipeline does."""
+    scalers = facts_of(model).scalers
+    return rows.assign(**{name: scalers[name].apply(rows[name].to_numpy(np.float64)).astype(np.float32) for name in names})
+
+
+@dataclass(frozen=True)
+class BareModel:
+    """A model's trees without its preprocessing; they need scaled features."""
+
+    model: TrainedModel
+
+    def scores(self, rows: pd.DataFrame) -> np.ndarray:
+        steps: Any = self.model.pipeline.estimator_.estimator.named_steps
+        order = [name for _, _, names in steps["preprocessing"].transformers_ for name in names]
+        return steps["booster"].predict_proba(rows[order].to_numpy())[:, 1]
+
+    def flags(self, rows: pd.DataFrame) -> np.ndarray:
+        return self.scores(rows) >= self.model.threshold
 
 
 def _overfitted(stage: Stage) -> tuple[str, float]:
@@ -233,23 +271,27 @@ _PLANTINGS: Mapping[Cause, Callable[[Stage], tuple[str, float]]] = {
 
 
 def _material(stage: Stage, *, is_with_reference: bool) -> Material:
-    """What an investigation finds of such a test: tables, registered model, run, manifest and served files."""
-    world, model = stage.world, stage.candidate
+    """What an investigation finds of such a test: tables, registered models, runs, manifest and served files."""
+    world, model, bare = stage.world, stage.candidate, stage.bare
     features = tuple(dict.fromkeys([*model.features, *BASELINE.features]))
+
+    def offline(rows: pd.DataFrame) -> FrameTable:
+        return FrameTable(table_of(scaled(model, rows, model.features) if bare else rows, features))
+
     training, holdout = split_history(stage.recipe, world.seed, world.history)
     production = table_of(stage.served, features).assign(
         baseline_prediction=world.baseline_answers(stage.right), candidate_prediction=stage.answering(stage.served)
     )
     return Material(
-        training=FrameTable(table_of(training, features)),
-        holdout=FrameTable(table_of(holdout, features)),
+        training=offline(training),
+        holdout=offline(holdout),
         production=FrameTable(production),
-        reference=FrameTable(table_of(stage.right, features)) if is_with_reference else None,
+        reference=offline(stage.right) if is_with_reference else None,
         baseline=facts_of(world.baseline),
         candidate=facts_of(model),
-        flags=model.predict,
-        baseline_flags=world.baseline.predict,
-        scores=lambda rows: model.pipeline.estimator_.predict_proba(rows[list(model.features)])[:, 1],
+        flags=bare.flags if bare else model.predict,
+        baseline_flags=None if bare else world.baseline.predict,
+        scores=bare.scores if bare else lambda rows: model.pipeline.estimator_.predict_proba(rows[list(model.features)])[:, 1],
         manifest={"model.pkl": hashlib.sha256(stage.artifact).hexdigest()},
         artifact={"model.pkl": hashlib.sha256(stage.served_artifact).hexdigest()},
         registered_version="2",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,11 @@ def supported(material: Material) -> dict[Hypothesis, Finding]:
 
 def said(material: Material, hypothesis: Hypothesis) -> Finding:
     return next(finding for finding in diagnose(material) if finding.hypothesis is hypothesis)
+
+
+def test_every_hypothesis_is_in_the_docs() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "causes.md").read_text(encoding="utf-8")
+    assert [hypothesis for hypothesis in Hypothesis if f"`{hypothesis}`" not in text] == []
 
 
 def test_every_hypothesis_gets_one_finding_and_of_a_healthy_test_none_is_supported() -> None:
