@@ -106,6 +106,12 @@ def test_a_columns_summary_is_numpys(column: Column) -> None:
         assert (found.spread or 0) == np.subtract(*np.quantile(others, (0.75, 0.25), method="inverted_cdf"))
 
 
+def test_a_spread_needs_a_few_values_that_are_not_zero() -> None:
+    values = np.r_[np.zeros(5), np.arange(1.0, LEAST_VALUES + 1)]
+    assert summarise_numbers(len(values), values).spread == LEAST_VALUES / 2
+    assert summarise_numbers(len(values) - 1, values[:-1]).spread is None
+
+
 def test_infinity_counts_as_a_value_and_not_in_the_moments() -> None:
     column = np.array([-np.inf, 1, 2, 3, np.inf, np.nan])
     found = compare_feature("x", column, column).training
