@@ -219,8 +219,8 @@ class _Examination:
         changed = [drift for drift in self.drifts if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
         natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
-        is_compared = reference is not None and self.places is not None
-        mismatches = find_mismatches(production, reference, self.places) if is_compared else None
+        places = self.places
+        mismatches = None if reference is None or places is None else find_mismatches(production, reference, places)
         return sort_suspects(self.drifts, rescaled, natural, mismatches)
 
     def _rescaling(self, drift: FeatureDrift, training: FeatureTable, production: FeatureTable) -> Rescaling | None:

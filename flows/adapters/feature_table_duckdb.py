@@ -168,7 +168,8 @@ def _judged(
     if labels is not None and lacking:
         if "transaction_id" not in known:
             raise DataInvalid(f"{name} has neither {lacking[0]} nor the transaction_id by which the feedback could tell it.")
-        feedback = _as_parquet(labels.source, _shown(labels.source), folder / "labels", connection)
+        source = _with_table(labels.source, "feedback")
+        feedback = _as_parquet(source, _shown(source), folder / "labels", connection)
         called = labels.columns.model_dump()
         found = ", ".join(f"{_quoted(called[column])} AS {column}" for column in ("transaction_id", *lacking))
         query = (
@@ -246,6 +247,13 @@ def _refuse_wrong_kinds(table: DuckDBFeatures, described: Mapping[str, str]) -> 
 def _one(connection: duckdb.DuckDBPyConnection, expression: str) -> int:
     found = connection.execute(f"SELECT {expression} FROM features").fetchone()  # noqa: S608 - from constants only
     return int(found[0]) if found else 0
+
+
+def _with_table(source: str, table: str) -> str:
+    """A database's URL with its table named, if it is not."""
+    parts = urlsplit(source)
+    options = dict(parse_qsl(parts.query))
+    return urlunsplit(parts._replace(query=urlencode({"table": table} | options))) if parts.scheme in _SCHEMES else source
 
 
 def _split_table(source: str) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from math import log, sqrt
 from typing import TYPE_CHECKING
 
@@ -16,15 +18,14 @@ from flows.domain.guardrails import percent
 from flows.domain.intervals import paired_difference, precision_change, score_difference
 from flows.domain.metrics import two_sided_p
 from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught
+from flows.domain.rescaling import Scaler
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from flows.domain.counts import Outcomes, Overlap
-    from flows.domain.rescaling import Scaler
 
 PROMISE_KEPT = 2 * WORTH_TALKING
 FITTED_GAP = 0.05  # points of recall from training to unseen data, beyond chance
@@ -48,7 +49,7 @@ class ModelFacts:
     offline: Mapping[str, float] = field(default_factory=dict[str, float])
     training_loss: tuple[float, ...] = ()
     validation_loss: tuple[float, ...] = ()
-    scalers: Mapping[str, Scaler] = field(default_factory=dict[str, "Scaler"])
+    scalers: Mapping[str, Scaler] = field(default_factory=dict[str, Scaler])
     trained_on: tuple[datetime, datetime] | None = None
 
 

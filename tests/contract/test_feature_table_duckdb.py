@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ import pandas as pd
 import psycopg
 import pytest
 
-from flows.adapters.feature_table_duckdb import open_features
+from flows.adapters.feature_table_duckdb import Labels, open_features
 from flows.domain.drift import Shape, feature_drifts
 from flows.domain.errors import DataInvalid, OutsideSystemError
+from flows.domain.feedback import ExposureWindow
+from flows.domain.policy import FeedbackColumns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -202,3 +205,56 @@ def test_a_database_that_lacks_the_table_or_is_away_is_said_without_its_password
         pass
     assert caught.value.retryable
     assert "secret" not in str(caught.value)
+
+
+SEEN = pd.DataFrame(
+    {
+        "transaction_id": ["a", "b", "c", "d"],
+        "event_time": pd.to_datetime(["2026-01-04", "2026-01-05", "2026-01-18", "2026-01-19"], utc=True),
+        "amount": [1.0, 2.0, 3.0, 4.0],
+    }
+)
+TOLD = pd.DataFrame({"id": ["d", "c", "b"], "is_fraud": [False, None, True], "candidate_prediction": [True, True, False]})
+WINDOW = ExposureWindow(datetime(2026, 1, 5, tzinfo=UTC), 14, datetime(2026, 3, 1, tzinfo=UTC))
+CALLED = FeedbackColumns(transaction_id="id")
+
+
+@pytest.mark.parametrize("where", ["file", "database"])
+def test_what_a_table_lacks_of_labels_comes_from_the_feedback_within_the_window(
+    tmp_path: Path, postgres: str, where: str
+) -> None:
+    told = TOLD.assign(baseline_prediction=[False, False, True])
+    SEEN.to_parquet(tmp_path / "seen.parquet")
+    told.to_parquet(tmp_path / "told.parquet")
+    if where == "database":
+        with psycopg.connect(postgres, autocommit=True) as connection:
+            connection.execute(
+                "CREATE TABLE feedback (id text, is_fraud bool, candidate_prediction bool, baseline_prediction bool)"
+            )
+            values = ", ".join(
+                f"('{row.id}', {row.is_fraud or 'null'}, null, {row.baseline_prediction})" for row in told.itertuples()
+            )
+            connection.execute(f"INSERT INTO feedback VALUES {values}")  # type: ignore[arg-type]
+    labels = Labels(postgres if where == "database" else str(tmp_path / "told.parquet"), CALLED)
+    with open_features(str(tmp_path / "seen.parquet"), labels=labels, window=WINDOW) as table:
+        ids = list(table.column("transaction_id"))
+        assert sorted(ids) == ["b", "c"]
+        found = dict(zip(ids, table.column("is_fraud"), strict=True))
+        assert found["b"] == 1
+        assert np.isnan(found["c"])
+        assert dict(zip(ids, table.column("baseline_prediction"), strict=True)) == {"b": 1, "c": 0}
+        assert list(table.features) == ["amount"]
+
+
+def test_labels_of_its_own_are_kept_and_without_an_id_none_can_be_found(tmp_path: Path) -> None:
+    own = SEEN.assign(is_fraud=True, baseline_prediction=True, candidate_prediction=False)
+    own.to_parquet(tmp_path / "own.parquet")
+    labels = Labels(str(tmp_path / "nowhere.parquet"), CALLED)
+    with open_features(str(tmp_path / "own.parquet"), labels=labels) as table:
+        assert table.column("is_fraud").tolist() == [1, 1, 1, 1]
+    SEEN.drop(columns="transaction_id").to_parquet(tmp_path / "nameless.parquet")
+    with (
+        pytest.raises(DataInvalid, match="has neither is_fraud nor the transaction_id"),
+        open_features(str(tmp_path / "nameless.parquet"), labels=labels),
+    ):
+        pass
