@@ -18,6 +18,7 @@ from statsmodels.stats.multitest import multipletests
 from flows.domain.column_summary import LEAST_VALUES, ColumnSummary, summarise_numbers
 from flows.domain.distances import ks_distance, ks_p_value, population_stability, shares_by_decile
 from flows.domain.drift import (
+    CHANCE,
     MAX_Q_VALUE,
     MOST_CATEGORIES,
     FeatureDrift,
@@ -103,6 +104,12 @@ def test_a_columns_summary_is_numpys(column: Column) -> None:
         assert found.spread is None
     else:
         assert (found.spread or 0) == np.subtract(*np.quantile(others, (0.75, 0.25), method="inverted_cdf"))
+
+
+def test_a_spread_needs_a_few_values_that_are_not_zero() -> None:
+    values = np.r_[np.zeros(5), np.arange(1.0, LEAST_VALUES + 1)]
+    assert summarise_numbers(len(values), values).spread == LEAST_VALUES / 2
+    assert summarise_numbers(len(values) - 1, values[:-1]).spread is None
 
 
 def test_infinity_counts_as_a_value_and_not_in_the_moments() -> None:
@@ -263,6 +270,15 @@ def test_a_share_that_rose_in_a_handful_of_rows_may_be_chance(value: float) -> N
         assert compare_feature("x", VALUES, np.r_[np.full(few, value), VALUES[: 9 * few]]).shapes == ()
     rare = np.r_[np.full(2, value), VALUES[:18]]
     assert compare_feature("x", rare, np.r_[np.full(40, value), VALUES[:160]]).shapes == ()
+
+
+def test_what_is_beyond_chance_is_so_by_fishers_exact_test_too() -> None:
+    for nulls in range(LEAST_VALUES, 60):
+        training, production = (np.where(np.arange(100) < count, np.nan, np.arange(100.0)) for count in (5, nulls))
+        exact = stats.fisher_exact([[nulls, 100 - nulls], [5, 95]], alternative="greater").pvalue
+        is_called = Shape.NULLS in compare_feature("x", training, production).shapes
+        assert is_called if exact < CHANCE / 5 else True
+        assert not is_called if exact > CHANCE * 5 else True
 
 
 def test_flags_that_become_rarer_keep_their_scale() -> None:
