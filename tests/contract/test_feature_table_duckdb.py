@@ -228,13 +228,10 @@ def test_what_a_table_lacks_of_labels_comes_from_the_feedback_within_the_window(
     told.to_parquet(tmp_path / "told.parquet")
     if where == "database":
         with psycopg.connect(postgres, autocommit=True) as connection:
-            connection.execute(
-                "CREATE TABLE feedback (id text, is_fraud bool, candidate_prediction bool, baseline_prediction bool)"
-            )
-            values = ", ".join(
-                f"('{row.id}', {row.is_fraud or 'null'}, null, {row.baseline_prediction})" for row in told.itertuples()
-            )
-            connection.execute(f"INSERT INTO feedback VALUES {values}")  # type: ignore[arg-type]
+            columns = "id text, is_fraud bool, candidate_prediction bool, baseline_prediction bool"
+            connection.execute(f"CREATE TABLE feedback ({columns})")  # type: ignore[arg-type]
+            rows = "('d', false, true, false), ('c', null, true, false), ('b', true, false, true)"
+            connection.execute(f"INSERT INTO feedback VALUES {rows}")  # type: ignore[arg-type]
     labels = Labels(postgres if where == "database" else str(tmp_path / "told.parquet"), CALLED)
     with open_features(str(tmp_path / "seen.parquet"), labels=labels, window=WINDOW) as table:
         ids = list(table.column("transaction_id"))
