@@ -88,7 +88,7 @@ def find_rescaling(feature: str, training: Values, production: Values, scaler: S
         >>> amounts = np.random.default_rng(1).lognormal(3, 1, 5000)
         >>> found = find_rescaling("amount", amounts[:2500], amounts[2500:] * 100)
         >>> found.said if found else None
-        'amount is about 100 times as large'
+        'amount is 100 times as large'
         >>> find_rescaling("amount", amounts[:2500], amounts[2500:] * 1.5) is None
         True
     """
