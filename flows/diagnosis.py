@@ -292,11 +292,13 @@ class _Examination:
         return self._logged(name)
 
     def _logged(self, name: str) -> Caught | None:
-        """The logged recall, on as many frauds as the part has; None where either is unknown."""
+        """The logged recall, on as many frauds as the part has or the run logged; None where either is unknown."""
         metric = {"training": "train", "holdout": "holdout"}.get(name)
-        recall = self.material.candidate.offline.get(f"{metric}_recall") if self.material.candidate else None
+        logged = self.material.candidate.offline if self.material.candidate else {}
+        recall, frauds = logged.get(f"{metric}_recall"), int(logged.get(f"{metric}_frauds", 0))
         table: FeatureTable | None = getattr(self.material, name)
-        frauds = int(is_fraud(table).sum()) if table is not None and table.has("is_fraud") else 0
+        if table is not None and table.has("is_fraud"):
+            frauds = int(is_fraud(table).sum())
         return Caught(frauds, round(recall * frauds)) if recall is not None and frauds else None
 
     @cached_property

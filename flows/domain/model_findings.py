@@ -184,7 +184,7 @@ def find_weaker_model(
     if outcomes is None or not (outcomes.baseline.frauds and outcomes.candidate.frauds):
         return not_testable(Hypothesis.WEAKER_MODEL, "Give production's labels with the predictions of both models.")
     if promised is None or production is None:
-        return not_testable(Hypothesis.WEAKER_MODEL, "Log holdout_recall with the candidate's run: what it promised is unknown.")
+        return not_testable(Hypothesis.WEAKER_MODEL, "Give the holdout, or log holdout_recall and holdout_frauds with the run.")
     one, two = (Caught(model.frauds, model.caught) for model in (outcomes.baseline, outcomes.candidate))
     deficit = one.recall - two.recall
     if outcomes.frauds:

@@ -224,6 +224,17 @@ def test_the_logged_recalls_stand_in_for_a_model_that_cannot_be_run() -> None:
     assert found.said.startswith("Training recall 99.0 %, holdout 76.0 %, production ")
 
 
+def test_a_logged_promise_and_its_number_of_frauds_stand_in_for_the_holdouts_rows() -> None:
+    weaker = FrameTable(served(RIGHT).assign(baseline_prediction=(RIGHT["amount"] > 20).to_numpy()))
+    promise = {"holdout_recall": 0.75}
+    unknown, known = (replace(FACTS, offline=logged) for logged in (promise, promise | {"holdout_frauds": 600.0}))
+    told = [
+        said(replace(HEALTHY, production=weaker, holdout=None, candidate=one), Hypothesis.WEAKER_MODEL)
+        for one in (unknown, known)
+    ]
+    assert [finding.status for finding in told] == [FindingStatus.NOT_TESTABLE, FindingStatus.SUPPORTED]
+
+
 def test_what_is_missing_is_said_in_the_words_of_who_looked_for_it() -> None:
     found = diagnose(Material(missing={"training": "S3 did not answer.", "manifest": "There is no archive."}))
     assert {finding.status for finding in found} == {FindingStatus.NOT_TESTABLE}
