@@ -12,7 +12,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 # containers often set it; then each of the many processes compiles all that it imports, for seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency bench-slack fuzz-slack faults races pictures clean
+.PHONY: help setup demo test coverage lint format lock simulate-verdicts mutation bench-verdict bench-emergency bench-slack bench-drift fuzz-slack faults races planted-causes pictures clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ bench-emergency: setup  ## from an emergency command to the accepted patch, besi
 bench-slack: setup  ## how soon presses in Slack are acknowledged at 1 to 100 a second, and 100 at once; QUICK=1: shorter
 	@$(BIN)/python -W ignore -m benchmarks.bench_slack
 
+bench-drift: setup  ## drift of 30 features × 1 million rows a side beside Evidently's preset and scipy; QUICK=1: 100,000 rows
+	@PYTHONPATH=. $(BIN)/python benchmarks/bench_drift.py
+
 fuzz-slack: setup  ## hostile requests to the app's HTTP endpoint; SEED=2: others; QUICK=1: fewer
 	@$(BIN)/python -W ignore -m benchmarks.fuzz_slack
 
@@ -74,6 +77,9 @@ faults: setup  ## kill every step of a change and let every outside system fail 
 
 races: setup  ## a promotion and an emergency at the same time, at each step; SEED=2: other moments; QUICK=1: fewer
 	@$(BIN)/python -W ignore -m benchmarks.races
+
+planted-causes: setup  ## plant the causes of a lost test, one at a time: does the investigation find them? SEED=2: others; QUICK=1: fewer
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.planted_causes
 
 pictures: setup  ## draw the pictures of README and docs/ anew, by Chromium; all of them lie in build/pictures then
 	FRAUD_AB_PICTURES=1 $(BIN)/python -m pytest -q tests/e2e/test_pictures.py

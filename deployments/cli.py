@@ -9,10 +9,11 @@ import typer
 
 from deployments.demo_command import demo
 from deployments.evaluate_command import evaluate
+from deployments.investigate_command import investigate
 from deployments.rollback_command import rollback
 from deployments.start_command import start
 from deployments.status_command import status
-from deployments.verify_command import verify_record
+from deployments.verify_command import export_records, verify_record
 from flows.domain.errors import FraudABError
 
 BAD_INPUT = 2
@@ -20,10 +21,12 @@ BAD_INPUT = 2
 app = typer.Typer(name="fraud-ab", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("demo")(demo)
 app.command("evaluate")(evaluate)
+app.command("investigate")(investigate)
 app.command("start")(start)
 app.command("status")(status)
 app.command("rollback")(rollback)
 app.command("verify-record")(verify_record)
+app.command("export-records")(export_records)
 
 
 @app.command()

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 from rich.console import Console
 
 from deployments.demo_command import Decide, Scenario
-from deployments.demo_report import final_state, print_ending, print_parts, print_verdict
+from deployments.demo_report import final_state, print_ending, print_investigation, print_parts, print_verdict
 from deployments.sandbox.processes import ROOT, ChildFailed
 from deployments.sandbox.stack import EmbeddedStack
-from flows.domain.decision import Choice, Decision, NextStep, next_step
+from flows.domain.decision import Choice, Decision, NextStep, is_lost, next_step
+from flows.domain.decision_record import Investigation, latest_investigation
 from flows.domain.errors import FraudABError, SettingsInvalid
 from flows.domain.verdict import VerdictKind
 from slackbot.publisher import message_key
@@ -181,6 +182,9 @@ class _Story:
                 webbrowser.open(self.stack.slack.url)
         self.console.print(f"  Prefect UI   {self.stack.prefect_url}\n  MLflow       {self.stack.mlflow_url}")
 
+    def _investigated(self, systems: Systems, decision: Decision) -> Investigation | None:
+        return latest_investigation(systems.decision_log.records(decision.decision_id))
+
     def _press(self, choice: Choice) -> None:
         from deployments.sandbox.demo_person import answer
 
@@ -203,6 +207,9 @@ class _Story:
                 raise PromiseBroken("the second evaluation saw no later look than the first")
         elif follows is not NextStep.EVALUATE_AGAIN:
             self._until(world.flow_ended, STORY_SECONDS, "the end of the flow")
+        if is_lost(decision.request.verdict.kind, claim.choice) and self.stack.features is not None:
+            found = self._until(lambda: self._investigated(systems, decision), STORY_SECONDS, "the investigation")
+            print_investigation(self.console, found, self._elapsed())
         after = final_state(systems, world.test)
         kept = print_ending(self.console, systems, decision, before=before, after=after, keep=KEPT / self.scenario)
         self._check(decision, follows, before, after, kept)
@@ -235,8 +242,8 @@ class _Story:
         ]
         if decision.request.verdict.kind is not PROMISED[self.scenario]:
             wrong.append(f"the verdict is {decision.request.verdict.kind}, promised was {PROMISED[self.scenario]}")
-        if {"decision_document", "model_lifecycle"} - set(kept):
-            wrong.append("the decision document or the lifecycle page is missing")
+        if {"decision_document", "model_lifecycle", "production_model"} - set(kept):
+            wrong.append("the decision document, the lifecycle page or the page for fraud analysts is missing")
         if wrong:
             raise PromiseBroken(f"{'; '.join(wrong)}; the logs are in {self._keep_logs()}")
 

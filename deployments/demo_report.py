@@ -14,9 +14,12 @@ from rich.table import Table
 from flows.domain.ab_test import ABTest
 from flows.domain.decision import Decision
 from flows.domain.serving_state import describe_serving
+from flows.reports.lifecycle_page import PAGE_PATH
+from flows.reports.production_model import PRODUCTION_PATH
 
 if TYPE_CHECKING:
     from deployments.sandbox.stack import Part
+    from flows.domain.decision_record import Investigation
     from flows.wiring import Systems
 
 
@@ -39,6 +42,13 @@ def print_verdict(console: Console, decision: Decision, elapsed_seconds: float) 
     for item in (*verdict.criteria, *verdict.guardrails):
         table.add_row(str(item.name), str(item.status), item.reason)
     console.print(table)
+
+
+def print_investigation(console: Console, found: Investigation, seconds: float) -> None:
+    """Why the candidate lost, as the thread tells it."""
+    console.print(f"\n[bold]Why the candidate lost[/bold]  ({seconds:.0f} s)")
+    for line in found.summary:
+        console.print(f"  {line}", markup=False)
 
 
 def final_state(systems: Systems, test: ABTest) -> dict[str, str]:
@@ -80,7 +90,8 @@ def _keep_documents(systems: Systems, test: ABTest, keep: Path) -> list[Path]:
     shutil.rmtree(keep, ignore_errors=True)
     keep.mkdir(parents=True)
     download_artifacts(run_id=test.experiment_run_id, dst_path=str(keep), tracking_uri=systems.settings.mlflow_tracking_uri)
-    page = Path(systems.settings.lifecycle_repository) / "docs" / "model_lifecycle.md"
-    if page.is_file():
-        shutil.copy(page, keep)
-    return sorted(file for file in keep.rglob("*") if file.suffix in {".md", ".json"})
+    for name in (PAGE_PATH, PRODUCTION_PATH):
+        page = Path(systems.settings.lifecycle_repository) / name
+        if page.is_file():
+            shutil.copy(page, keep)
+    return sorted(file for file in keep.rglob("*") if file.suffix in {".md", ".json", ".html"})

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from flows.wiring import Systems
 
 KUBERNETES = "kubernetes"
+AT_PRODUCTION = {
+    "precision": ("precision_at_production", "Share of alerts that were fraud"),
+    "recall": ("recall_at_production", "Share of the frauds that it scored which it caught"),
+    "fraud_detection_rate": ("fraud_detection_rate", "Share of all frauds of its arm which were caught as served"),
+}
+"""By the field of the verdict, the metric's name and what it is."""
 MODEL_LABELS = ("deployment_name", "predictor_name", "model_name", "model_version", "arm")
 
 
@@ -99,22 +105,21 @@ def serving_metrics(state: ServingState, since: OpenSince, now: datetime) -> Ite
 
 def verdict_metrics(state: ServingState, log: LogState) -> Iterator[Metric]:
     """What people were last shown of the deployment's test; between two looks nothing new is told."""
-    measured = GaugeMetricFamily(
-        "fraud_ab_verdict_metric",
-        "Recall, precision and fraud_detection_rate (0..1) of each model in the test's latest verdict.",
-        labels=(*MODEL_LABELS, "metric"),
-    )
+    families = {
+        field: GaugeMetricFamily(name, f"{text} (0..1) of each model in the test's latest verdict.", labels=MODEL_LABELS)
+        for field, (name, text) in AT_PRODUCTION.items()
+    }
     at = GaugeMetricFamily("fraud_ab_verdict_time_seconds", "When that verdict was made.", labels=("deployment_name",))
     for decision in log.decisions[:1]:
         at.add_metric((state.name,), decision.created_at.timestamp())
         metrics = decision.request.verdict.metrics
         for arm, of_arm in zip(Arm, (metrics.baseline, metrics.candidate), strict=True):
             model = decision.request.test.model(arm)
-            for name in ("recall", "precision", "fraud_detection_rate"):
-                value: float | None = getattr(of_arm, name)
+            for field, family in families.items():
+                value: float | None = getattr(of_arm, field)
                 if value is not None:
-                    measured.add_metric((state.name, model.predictor, model.name, model.version, arm, name), value)
-    yield measured
+                    family.add_metric((state.name, model.predictor, model.name, model.version, arm), value)
+    yield from families.values()
     yield at
 
 
@@ -161,7 +166,8 @@ class ServiceMetrics(Collector):
 
     def _read_log(self, state: ServingState | None) -> LogState:
         log, test = self._decision_log, state.test if state else None
-        return LogState(log.now(), log.undelivered(), log.decisions(test.test_id) if test else ())
+        decisions = (log.decisions(test.test_id) or log.decisions()) if test else ()  # before its first look: the test before
+        return LogState(log.now(), log.undelivered(), decisions)
 
 
 def start_metrics(systems: Systems) -> WSGIServer | None:

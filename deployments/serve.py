@@ -19,6 +19,7 @@ from flows.deployment_names import FOLLOW_UP
 from flows.domain.errors import OutsideSystemError
 from flows.emergency_revert import settle
 from flows.finalize_ab_test import finalize_ab_test
+from flows.investigate_candidate import investigate_candidate
 from flows.registry_steps import follow_test_that_serves
 from flows.rehearse_rollback import rehearse_rollback
 from flows.remind_pending_decision import remind_pending_decision
@@ -49,6 +50,7 @@ def flows_served() -> tuple[Flow[..., Any], ...]:
     return (
         finalize_ab_test,
         rollback_to_baseline,
+        investigate_candidate,
         remind_pending_decision,
         check_running_test,
         watch_promotion,

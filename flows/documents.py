@@ -5,18 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import Change
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import RecordKind, latest_outcome
 from flows.domain.lifecycle import arm_in_charge, model_lives
 from flows.reports.charts import recall_and_precision_chart
-from flows.reports.decision_document import CHART_NAME, decision_document, decision_json
+from flows.reports.decision_document import CHART_NAME, DOCUMENT_NAME, decision_document
+from flows.reports.dossier import Dossier, document_folder
 from flows.reports.lifecycle_page import PAGE_PATH, lifecycle_page, merge_page
+from flows.reports.markdown import words
+from flows.reports.production_model import PRODUCTION_PATH, production_model_page
+from flows.reports.record_json import JSON_NAME, document_json
 from flows.reports.serving_manifest import changed_lines, manifest_as_served
 from flows.steps import step
 from flows.telling import show_in_prefect, tell
 from flows.wiring import systems
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from flows.domain.ab_test import ABTest
+    from flows.domain.decision_record import DecisionRecord
+    from flows.domain.lifecycle import ModelLife
 
 
 @step("Store the decision document")
@@ -26,25 +34,31 @@ def store_documents(decision_id: str, kind: str, epoch: int = 0) -> list[str]:
     Args:
         epoch: tells several ends of the same kind apart.
     """
-    decision = systems().decision_log.read(decision_id)
-    ending = [one for one in systems().decision_log.records(decision_id) if one.kind is RecordKind(kind)][-1]
-    test, registry = decision.request.test, systems().registry
-    chart = recall_and_precision_chart(decision.request)
-    if chart is not None:
-        registry.log_picture(test, f"decisions/{decision_id}/{CHART_NAME}", chart)
-    uris = [
-        registry.log_document(test, f"decisions/{decision_id}/decision_document.md", decision_document(decision, ending)),
-        registry.log_document(test, f"decisions/{decision_id}/decision_document.json", decision_json(decision, ending)),
-    ]
-    registry.tag_test(test, {"fraud-ab.decision": decision_id, "fraud-ab.outcome": kind, "fraud-ab.record": ending.hash})
-    place = registry.run_url(test) or uris[0]
-    tell(
-        decision_id,
-        f"document-{kind}-{epoch}",
-        f"decision document: {place}",
-        [Change("decision document", "", uri) for uri in uris],
-    )
+    log = systems().decision_log
+    decision, records = log.read(decision_id), tuple(log.records(decision_id))
+    ending = [one for one in records if one.kind is RecordKind(kind)][-1]
+    uris, page = store_dossier(Dossier(decision.request.test, decision, ending, records))
+    changes = [Change("decision document", "", uri) for uri in uris]
+    tell(decision_id, f"document-{kind}-{epoch}", _stored(ending), changes, page=page)
     return uris
+
+
+def store_dossier(dossier: Dossier) -> tuple[list[str], str]:
+    """Chart, Markdown and JSON on the test's run; returns the URIs of both documents, and where a browser shows the first."""
+    registry, test, ending = systems().registry, dossier.test, dossier.ending
+    folder = document_folder(ending.decision_id)
+    chart = recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
+    if chart is not None:
+        registry.log_picture(test, f"{folder}/{CHART_NAME}", chart)
+    documents = {DOCUMENT_NAME: decision_document(dossier), JSON_NAME: document_json(dossier)}
+    uris = [registry.log_document(test, f"{folder}/{name}", text) for name, text in documents.items()]
+    outcome = {"decision": ending.decision_id, "outcome": str(ending.kind), "record": ending.hash}
+    registry.tag_test(test, {f"fraud-ab.{name}": value for name, value in outcome.items()})
+    return uris, registry.run_url(test, f"{folder}/{DOCUMENT_NAME}")
+
+
+def _stored(ending: DecisionRecord) -> str:
+    return f"decision document ({words(ending.kind)}), on the test's MLflow run"
 
 
 @step("Publish the lifecycle page")
@@ -62,16 +76,36 @@ def document_answer(decision_id: str) -> None:
     publish_lifecycle(decision_id, return_state=True)
 
 
+def document_investigation(decision_id: str) -> None:
+    """Write document and page again with what an investigation has recorded; inside a flow run."""
+    records = tuple(systems().decision_log.records(decision_id))
+    kinds = [record.kind for record in records]
+    outcome = latest_outcome(kinds) or (RecordKind.DECIDED if RecordKind.DECIDED in kinds else None)
+    if outcome is not None:
+        store_documents(decision_id, outcome, records[-1].sequence)
+    publish_lifecycle(decision_id, records[-1].sequence)
+
+
 def write_lifecycle_page(test: ABTest, cause: str) -> str:
-    """Publish the page and link it from the test's run; `cause` goes into the commit's message."""
-    log = systems().decision_log
-    arm = arm_in_charge(systems().serving.read(), test)
-    lives = model_lives(log.decisions(), log.records(), test.model(arm) if arm else None, log.now())
-    text = lifecycle_page(lives, systems().policy.traffic)
-    message = f"Model lifecycle after {cause}"
-    reference = systems().lifecycle_docs.edit(PAGE_PATH, lambda existing: merge_page(existing, text), message)
-    systems().registry.tag_test(test, {"fraud-ab.lifecycle_page": reference})
-    return reference
+    """Publish the page, and the one for fraud analysts beside it, and link both from the test's run; `cause` goes into the
+    commit's message."""
+    message, policy = f"Model lifecycle after {cause}", systems().policy
+    page = _edit_page(PAGE_PATH, test, lambda lives: lifecycle_page(lives, policy), message)
+    production = _edit_page(PRODUCTION_PATH, test, production_model_page, message)
+    systems().registry.tag_test(test, {"fraud-ab.lifecycle_page": page, "fraud-ab.production_page": production})
+    return page
+
+
+def _edit_page(path: str, test: ABTest, render: Callable[[Sequence[ModelLife]], str], message: str) -> str:
+    """The records are read when the page is written, also when that is done again because somebody was faster."""
+
+    def change(existing: str) -> str:
+        log = systems().decision_log
+        arm = arm_in_charge(systems().serving.read(), test)
+        lives = model_lives(log.decisions(), log.records(), test.model(arm) if arm else None, log.now())
+        return merge_page(existing, render(lives))
+
+    return systems().lifecycle_docs.edit(path, change, message)
 
 
 def update_manifest(cause: str, epoch: int = 0, *, is_decision: bool = True) -> None:

@@ -10,15 +10,20 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
     from flows.domain.ab_test import ABTest, Arm, Model
     from flows.domain.action_plan import RegistryEntry, Stage
     from flows.domain.counts import FeedbackCounts, FeedbackHealth, FlagCounts
     from flows.domain.decision import Choice, Decision, DecisionRequest, Person
     from flows.domain.decision_record import DecisionRecord, RecordKind
     from flows.domain.feedback import ExposureWindow
+    from flows.domain.model_findings import ModelFacts
     from flows.domain.policy import Policy
     from flows.domain.serving_state import ServingChange, ServingState
 
@@ -48,6 +53,49 @@ class FeedbackSource(Protocol):
 
     def health(self, window: ExposureWindow) -> FeedbackHealth:
         """Cards per arm, rows and labels by day: no outcome, so that asking every day is no look."""
+        ...
+
+
+class FeatureTable(Protocol):
+    """A table of features (training, holdout, production, or production as the offline pipeline computes it), read by column.
+
+    Columns of the contract, absent or present: transaction_id, event_time, entity_id, is_fraud, baseline_prediction,
+    candidate_prediction, candidate_score; `amount` is of the contract and a feature. Rows keep their order.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name for messages, without a password."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """At least 1."""
+        ...
+
+    @property
+    def features(self) -> Sequence[str]:
+        """Columns of numbers, booleans or text that no contract names, in the table's order; at least one."""
+        ...
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Columns of a kind that nothing here compares, such as times."""
+        ...
+
+    def has(self, column: str) -> bool: ...
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column, (rows,): numbers as float32 or float64 with NaN for null, booleans as 0 and 1, times as seconds since 1970
+        (UTC); text and ids as objects with None for null.
+
+        Raises:
+            DataInvalid: there is no such column.
+        """
+        ...
+
+    def sample(self, rows: int, seed: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """At most that many rows at random, in the table's order and the same for the same seed; None: all columns."""
         ...
 
 
@@ -138,6 +186,25 @@ class Provenance:
     noted_sha256: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document's text with its SHA-256, and the one `noted` at each place, in words (empty: none is)."""
+
+    text: str
+    sha256: str
+    noted: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A registered model that can be asked: `flags` gives booleans (n,) for a frame of its `features`, `scores` 0..1 where it has
+    them."""
+
+    features: tuple[str, ...]
+    flags: Callable[[pd.DataFrame], NDArray[np.bool_]]
+    scores: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None
+
+
 class Registry(Protocol):
     """The model registry; with stages, aliases or both as the settings say."""
 
@@ -169,8 +236,24 @@ class Registry(Protocol):
         """Load downloaded artifacts and predict on the input example logged with them; returns the rows predicted."""
         ...
 
+    def making(self, model: Model) -> ModelFacts:
+        """What was logged of the model's making; what was not logged is empty."""
+        ...
+
+    def load(self, model: Model, files: Path) -> LoadedModel:
+        """Load downloaded artifacts, to run the model again."""
+        ...
+
     def log_document(self, test: ABTest, name: str, text: str) -> str:
-        """Store a text artifact on the test's MLflow run with its SHA-256 as a tag; returns its URI."""
+        """Store a text artifact on the test's MLflow run, with its SHA-256 as a tag of the run and of both model versions.
+
+        Returns:
+            its URI.
+        """
+        ...
+
+    def stored_document(self, test: ABTest, name: str) -> StoredDocument:
+        """A document as it is now, and the digests that were noted when it was stored."""
         ...
 
     def log_picture(self, test: ABTest, name: str, png: bytes) -> None:
@@ -187,8 +270,8 @@ class Registry(Protocol):
 
     def tag_test(self, test: ABTest, tags: Mapping[str, str]) -> None: ...
 
-    def run_url(self, test: ABTest) -> str:
-        """Where a person sees the test's run; empty when the tracking server has no page."""
+    def run_url(self, test: ABTest, document: str = "") -> str:
+        """Where a person sees the test's run, or a document of it; empty when the tracking server has no page."""
         ...
 
 
@@ -210,6 +293,10 @@ class Archive(Protocol):
         ...
 
     def verify(self, model: Model) -> ArchiveReceipt: ...
+
+    def manifest(self, model: Model) -> Mapping[str, str]:
+        """SHA-256 by relative path, as archived; the files are not read."""
+        ...
 
     def restore(self, model: Model, folder: Path) -> Path: ...
 

@@ -131,7 +131,7 @@ def compare_loaded(model: Model, state: ServingState, files: Path, source: str, 
         return Loaded(f"not compared with what its predictor loads: {error}")
     if not found:
         return Loaded(f"not compared with what its predictor loads: nothing is left at {loads}")
-    registered = {path.relative_to(files).as_posix(): _sha256(path) for path in files.rglob("*") if path.is_file()}
+    registered = file_digests(files)
     others = sorted(path for path, digest in registered.items() if found.get(path) != digest)
     if not others:
         return Loaded(f"its {len(registered)} files are those that its predictor loads from {loads} (SHA-256)")
@@ -142,9 +142,15 @@ def compare_loaded(model: Model, state: ServingState, files: Path, source: str, 
 def artifacts_sha256(folder: Path) -> str:
     """One digest of all files below a folder: their paths and contents."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{_sha256(path)}\n".encode())
+    for path, sha256 in file_digests(folder).items():
+        digest.update(f"{path}\0{sha256}\n".encode())
     return digest.hexdigest()
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 by path below a folder."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in found}
 
 
 def _sha256(path: Path) -> str:

@@ -32,6 +32,7 @@ from flows.production_steps import (
     verify,
 )
 from flows.registry_steps import follow_registry, put_in_charge
+from flows.stakeholders import tell_stakeholders
 from flows.telling import describe_failure, tell, tell_trouble
 from flows.wiring import systems
 
@@ -123,6 +124,7 @@ def _put_back(decision_id: str, epoch: int, why: str) -> tuple[str, str]:
 def _finish_promotion(decision_id: str, epoch: int) -> str:
     archive = archive_model(decision_id, Arm.BASELINE)
     record(decision_id, RecordKind.PROMOTED, {"archive": archive}, epoch)
+    tell_stakeholders(decision_id, RecordKind.PROMOTED)
     store_documents(decision_id, RecordKind.PROMOTED)
     publish_lifecycle(decision_id)
     update_manifest(decision_id)
@@ -132,6 +134,7 @@ def _finish_promotion(decision_id: str, epoch: int) -> str:
 def _finish_compensation(decision_id: str, epoch: int, why: str) -> str:
     """The record first: the traffic is back, and a registry that is down must not keep that from being told."""
     record(decision_id, RecordKind.COMPENSATED, {"why": why}, epoch)
+    tell_stakeholders(decision_id, RecordKind.COMPENSATED, epoch)
     follow_registry(decision_id, epoch)
     store_documents(decision_id, RecordKind.COMPENSATED, epoch)
     publish_lifecycle(decision_id, epoch)
@@ -140,7 +143,9 @@ def _finish_compensation(decision_id: str, epoch: int, why: str) -> str:
 
 
 def stop_superseded(decision_id: str, why: str) -> str:
-    """Record it and let the registry follow whatever serves now; nothing else is touched."""
+    """Record it, let the registry follow whatever serves now, and document it; nothing else is touched."""
     record_superseded(decision_id, why)
     follow_registry(decision_id, flow_run.run_count)
+    store_documents(decision_id, RecordKind.SUPERSEDED)
+    publish_lifecycle(decision_id)
     return SUPERSEDED

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.documents import publish_lifecycle, store_documents, update_manifest, write_lifecycle_page
+from flows.documents import publish_lifecycle, store_documents, store_dossier, update_manifest, write_lifecycle_page
 from flows.domain.ab_test import Arm
 from flows.domain.action_plan import Change
 from flows.domain.decision_record import RecordKind
@@ -30,6 +30,8 @@ from flows.production_steps import (
 )
 from flows.promote_candidate import stop_superseded
 from flows.registry_steps import follow_what_serves, put_in_charge, registry_in_words
+from flows.reports.dossier import Dossier
+from flows.stakeholders import tell_stakeholders, tell_stakeholders_of_reverts
 from flows.steps import step
 from flows.telling import announce, describe_failure, show_in_prefect, tell, tell_trouble
 from flows.watch import await_arrival, removed_in_words
@@ -69,6 +71,7 @@ def keep_baseline(decision_id: str) -> str:
         )
         raise
     record(decision_id, RecordKind.BASELINE_KEPT, {"archive": archive}, epoch)
+    tell_stakeholders(decision_id, RecordKind.BASELINE_KEPT)
     store_documents(decision_id, RecordKind.BASELINE_KEPT)
     publish_lifecycle(decision_id)
     update_manifest(decision_id)
@@ -114,9 +117,11 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     _restore_artifacts(revert_id)
     recorded = record_reverts(revert_id)
     tell_revert(revert_id, actor, reason)
+    tell_stakeholders_of_reverts(recorded)
     see_it_arrive(revert_id)
     registry = follow_after_revert(revert_id)
     page_after_revert(revert_id)
+    document_reverts(revert_id, recorded)
     update_manifest(revert_id, is_decision=False)
     acknowledge(revert_id, recorded)
     return registry
@@ -234,12 +239,12 @@ def tell_revert(revert_id: str, actor: str, reason: str) -> None:
     _tell_latest(f"revert-{revert_id}", text, [Change("traffic", one, describe_serving(state)) for one in before])
 
 
-def _tell_latest(key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = True) -> None:
+def _tell_latest(key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = True, page: str = "") -> None:
     decision = _latest_decision()
     if decision is None:
         announce(key, text, changes)
     else:
-        tell(decision.decision_id, key, text, changes, also_to_channel=also_to_channel)
+        tell(decision.decision_id, key, text, changes, also_to_channel=also_to_channel, page=page)
 
 
 @step("Publish the lifecycle page")
@@ -252,6 +257,27 @@ def page_after_revert(revert_id: str) -> str:
     text = f"lifecycle page: {reference}"
     show_in_prefect(f"revert-{revert_id}-lifecycle", text, [Change("lifecycle page", "", reference)])
     return reference
+
+
+@step("Store the documents of the emergency reverts")
+def document_reverts(revert_id: str, recorded: list[str]) -> list[str]:
+    """A decision document for each, beside those of the test's questions; none without a test. Returns their URIs."""
+    del revert_id  # part of the step's key
+    log, test = systems().decision_log, systems().serving.read().test
+    stored: list[str] = []
+    if test is None:
+        return stored
+    for one in recorded:
+        [revert] = log.records(one)
+        about = str(revert.payload.get("decision_id", ""))
+        before = log.records(about) if about else ()
+        uris, page = store_dossier(Dossier(test, log.read(about) if about else None, revert, (*before, revert)))
+        changes = [Change("decision document", "", uri) for uri in uris]
+        _tell_latest(
+            f"revert-{one}-document", "decision document of the emergency revert", changes, also_to_channel=False, page=page
+        )
+        stored += uris
+    return stored
 
 
 @step("Take what is recorded off the deployment")

@@ -35,6 +35,14 @@ class Settings(BaseSettings):
     policy_file: Path | None = Field(default=None, description="policy.toml; without it the defaults apply")
     decision_log_url: str = Field(description="SQLAlchemy URL of the decision log (PostgreSQL or SQLite)")
     feedback_url: str = Field(description="where the feedback is: a Parquet file or a database URL with its table")
+    training_data: str = Field(
+        default="",
+        description="the candidate's training rows, for an investigation: a .parquet or .csv file, or a database URL with its "
+        "table; {model}, {version} and {test} are filled in",
+    )
+    holdout_data: str = Field(default="", description="the rows of its offline evaluation, likewise")
+    production_data: str = Field(default="", description="the features as the candidate got them in production, likewise")
+    reference_data: str = Field(default="", description="production's rows as the offline pipeline computes them, likewise")
     prometheus_url: str | None = Field(
         default=None, description="Prometheus with Seldon's metrics; without it the feedback tells latency and errors"
     )
@@ -56,6 +64,7 @@ class Settings(BaseSettings):
         default="https://slack.com/api/", validation_alias="SLACK_API_URL", description="another Slack-compatible server"
     )
     slack_channel: str = Field(description="channel id of the verdict message")
+    stakeholder_channel: str = Field(default="", description="channel id of the business summaries; without it none is posted")
     prefect_ui_url: str = Field(default="", description="base of links to flow runs; empty: the API's own host")
     dashboard_url: str = Field(default="", description="Grafana dashboard of the test")
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="port of `serve`'s metrics; without it: none")

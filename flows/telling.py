@@ -16,7 +16,7 @@ from prefect.runtime import task_run
 from flows.domain.errors import FraudABError, OutsideSystemError
 from flows.prefect_calls import no_retries
 from flows.wiring import systems
-from slackbot.messages.block_kit import ExceedsSlackLimit, escape
+from slackbot.messages.block_kit import ExceedsSlackLimit, escape, link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,10 +29,17 @@ SHOW_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
 
-def tell(decision_id: str, key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = False) -> None:
-    """Say what has happened: an artifact of the run and a line in the thread. A silent Slack undoes nothing."""
+def tell(
+    decision_id: str, key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = False, page: str = ""
+) -> None:
+    """Say what has happened: an artifact of the run and a line in the thread. A silent Slack undoes nothing.
+
+    Args:
+        page: the address at which a browser shows what the text is about; empty when there is none.
+    """
     show_in_prefect(f"{decision_id}-{key}", text, changes)
-    _post(lambda: systems().publisher.thread_line(decision_id, key, escape(text), also_to_channel=also_to_channel))
+    line = link(page, text) if page else escape(text)
+    _post(lambda: systems().publisher.thread_line(decision_id, key, line, also_to_channel=also_to_channel))
 
 
 def show_in_prefect(key: str, text: str, changes: Sequence[Change]) -> None:
@@ -73,6 +80,11 @@ def announce(key: str, text: str, changes: Sequence[Change] = ()) -> None:
     """A message of its own in the channel, where there is no decision to hang it on."""
     show_in_prefect(key, text, changes)
     _post(lambda: systems().publisher.announce(key, escape(text)))
+
+
+def announce_message(key: str, message: SlackMessage, channel: str) -> None:
+    """A message with its own blocks in another channel."""
+    _post(lambda: systems().publisher.announce(key, message.text, message.blocks, channel=channel))
 
 
 def _post(post: Callable[[], object]) -> None:

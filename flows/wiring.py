@@ -8,12 +8,26 @@ from typing import TYPE_CHECKING
 from flows.settings import Settings, load_settings, read_policy
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from flows.adapters.telemetry_feedback import FeedbackTelemetry
     from flows.adapters.telemetry_prometheus import PrometheusTelemetry
     from flows.domain.ab_test import ABTest
+    from flows.domain.feedback import ExposureWindow
     from flows.domain.policy import Policy
     from flows.evaluate_ab_test import WindowTelemetry
-    from flows.ports import Archive, DecisionLog, Executions, FeedbackSource, Outbox, Registry, Serving, Telemetry, VersionedFiles
+    from flows.ports import (
+        Archive,
+        DecisionLog,
+        Executions,
+        FeatureTable,
+        FeedbackSource,
+        Outbox,
+        Registry,
+        Serving,
+        Telemetry,
+        VersionedFiles,
+    )
     from slackbot.publisher import Publisher
 
 
@@ -32,6 +46,15 @@ class Systems:
         from flows.adapters.feedback_ibis import IbisFeedback
 
         return IbisFeedback(self.settings.feedback_url, self.policy)
+
+    def open_features(
+        self, source: str, window: ExposureWindow | None = None, *, with_labels: bool = False
+    ) -> AbstractContextManager[FeatureTable]:
+        """A table of features while the block lasts; `with_labels`: what it lacks of them, from the feedback."""
+        from flows.adapters.feature_table_duckdb import Labels, open_features
+
+        labels = Labels(self.settings.feedback_url, self.policy.columns) if with_labels else None
+        return open_features(source, labels=labels, window=window)
 
     @cached_property
     def telemetry(self) -> Telemetry:

@@ -25,6 +25,7 @@ class Permission(StrEnum):
 
     DECIDE = "answer the verdict"
     ROLL_BACK = "roll back"
+    INVESTIGATE = "start an investigation"
 
 
 def allowed_ids(permission: Permission, policy: Policy) -> tuple[str, ...]:
@@ -32,7 +33,7 @@ def allowed_ids(permission: Permission, policy: Policy) -> tuple[str, ...]:
     match permission:
         case Permission.DECIDE:
             return policy.promoters
-        case Permission.ROLL_BACK:
+        case Permission.ROLL_BACK | Permission.INVESTIGATE:
             return tuple(dict.fromkeys((*policy.rollbackers, *policy.promoters)))
     assert_never(permission)
 

@@ -28,6 +28,7 @@ class Command(StrEnum):
 
     FRAUD_ROLLBACK = "/fraud-rollback"
     FRAUD_STATUS = "/fraud-status"
+    FRAUD_INVESTIGATE = "/fraud-investigate"
 
 
 HOME_OPENED = "app_home_opened"

@@ -104,6 +104,10 @@ class Publisher:
     def channel(self) -> str:
         return self._channel
 
+    @property
+    def _here(self) -> Json:
+        return {"channel": self._channel}
+
     def publish_decision(self, decision_id: str, *, redraw: bool = False) -> PostedMessage:
         """Post the decision's message, or redraw it when what it shows is no longer so.
 
@@ -137,7 +141,7 @@ class Publisher:
         line_key = f"{message_key(decision_id)}/{key}"
         with self._kept_if_slack_fails(line_key, "thread_line", line):
             parent = self._outbox.find(message_key(decision_id)) or self.publish_decision(decision_id)
-            where = {"thread_ts": parent.ts} | ({"reply_broadcast": True} if also_to_channel else {})
+            where = self._here | {"thread_ts": parent.ts} | ({"reply_broadcast": True} if also_to_channel else {})
             return self._post_once(line_key, SlackMessage(text, tuple(blocks)), where)
 
     def thread_picture(self, decision_id: str, name: str, png: bytes, alt_text: str) -> PostedMessage:
@@ -154,7 +158,7 @@ class Publisher:
             with self._outbox.slot(key, self._channel) as slot:
                 if slot.posted is not None:
                     return slot.posted
-                ts = self._find_file(filename, parent.ts) if slot.attempted else None
+                ts = self._find_file(filename, self._here | {"thread_ts": parent.ts}) if slot.attempted else None
                 return slot.record(ts or self._upload(filename, parent.ts, name, png, alt_text), "")
 
     def _upload(self, filename: str, thread_ts: str, name: str, png: bytes, alt_text: str) -> str:
@@ -177,10 +181,11 @@ class Publisher:
             return ""
         return str(answer.get("permalink") or "")
 
-    def announce(self, key: str, text: str, blocks: Sequence[Json] | None = None) -> PostedMessage:
-        """Post a message of its own to the channel, once per `key`. Raises as `publish_decision`."""
-        with self._kept_if_slack_fails(key, "announce", {"key": key, "text": text, "blocks": list(blocks or ())}):
-            return self._post_once(key, SlackMessage(text, tuple(blocks or ())), {})
+    def announce(self, key: str, text: str, blocks: Sequence[Json] | None = None, *, channel: str = "") -> PostedMessage:
+        """Post a message of its own, once per `key`, to the channel or to another one. Raises as `publish_decision`."""
+        message = {"key": key, "text": text, "blocks": list(blocks or ()), "channel": channel}
+        with self._kept_if_slack_fails(key, "announce", message):
+            return self._post_once(key, SlackMessage(text, tuple(blocks or ())), {"channel": channel or self._channel})
 
     def say_kept(self) -> int:
         """Say what Slack did not take before, oldest first, each with when it was to be said. Returns how many it has now.
@@ -226,17 +231,19 @@ class Publisher:
             yield
         except OutsideSystemError as error:
             if error.system == "Slack":
-                self._outbox.keep(key, self._channel, json.dumps({"call": call, "arguments": arguments}))
+                self._outbox.keep(
+                    key, arguments.get("channel") or self._channel, json.dumps({"call": call, "arguments": arguments})
+                )
             raise
 
     def _post_once(self, key: str, message: SlackMessage, where: Json) -> PostedMessage:
-        with self._outbox.slot(key, self._channel) as slot:
+        with self._outbox.slot(key, where["channel"]) as slot:
             return slot.posted or self._find_or_post(slot, key, message, where)
 
     def _bring_up_to_date(self, slot: OutboxSlot, key: str, message: SlackMessage, *, redraw: bool) -> PostedMessage:
         posted = slot.posted
         if posted is None:
-            return self._find_or_post(slot, key, message, {})
+            return self._find_or_post(slot, key, message, self._here)
         if posted.content_digest == message.digest and not redraw:
             return posted
         return self._redraw(slot, key, posted.channel, posted.ts, message)
@@ -249,21 +256,20 @@ class Publisher:
         except OutsideSystemError as error:
             if "message_not_found" not in str(error):
                 raise
-            return self._post(slot, key, message, {})  # somebody deleted it; the decision still needs a place
+            return self._post(slot, key, message, {"channel": channel})  # somebody deleted it; the decision still needs a place
         return slot.record(ts, message.digest)
 
     def _find_or_post(self, slot: OutboxSlot, key: str, message: SlackMessage, where: Json) -> PostedMessage:
         if not slot.attempted:
             return self._post(slot, key, message, where)
-        ts = self._find(key, where.get("thread_ts"))
+        ts = self._find(key, where)
         if ts is None:
             return self._post(slot, key, message, where)
-        return self._redraw(slot, key, self._channel, ts, message)  # what it shows is not known
+        return self._redraw(slot, key, where["channel"], ts, message)  # what it shows is not known
 
     def _post(self, slot: OutboxSlot, key: str, message: SlackMessage, where: Json) -> PostedMessage:
         with slack_errors(f"posting {key}"):
             answer = self._posting.chat_postMessage(
-                channel=self._channel,
                 text=message.text,
                 blocks=list(message.blocks) or None,
                 metadata={"event_type": METADATA_EVENT, "event_payload": {"key": key}},
@@ -273,35 +279,35 @@ class Publisher:
             )
         return slot.record(str(answer["ts"]), message.digest)
 
-    def _find(self, key: str, thread_ts: str | None) -> str | None:
+    def _find(self, key: str, where: Json) -> str | None:
         """The `ts` of a message that an earlier attempt may have posted."""
-        for message in self._messages(thread_ts, key):
+        for message in self._messages(where, key):
             metadata = message.get("metadata") or {}
             if metadata.get("event_type") == METADATA_EVENT and metadata.get("event_payload", {}).get("key") == key:
                 return str(message["ts"])
         return None
 
-    def _find_file(self, filename: str, thread_ts: str) -> str | None:
+    def _find_file(self, filename: str, where: Json) -> str | None:
         """The id of a file that an earlier attempt may have uploaded."""
-        files = (file for message in self._messages(thread_ts, filename) for file in message.get("files") or [])
+        files = (file for message in self._messages(where, filename) for file in message.get("files") or [])
         return next((str(file["id"]) for file in files if file.get("name") == filename), None)
 
-    def _messages(self, thread_ts: str | None, wanted: str) -> Iterator[dict[str, Any]]:
-        """Those of the channel or a thread, page by page."""
+    def _messages(self, where: Json, wanted: str) -> Iterator[dict[str, Any]]:
+        """Those of a channel or, with `thread_ts`, of a thread, page by page."""
         cursor = ""
         for _ in range(LOOKUP_PAGES):
             with slack_errors(f"looking for {wanted}"):
-                page = self._page(thread_ts, cursor)
+                page = self._page(where, cursor)
             yield from page.get("messages") or []
             cursor = str((page.get("response_metadata") or {}).get("next_cursor") or "")
             if not cursor:
                 return
 
-    def _page(self, thread_ts: str | None, cursor: str) -> SlackResponse:
-        asked: dict[str, Any] = {"channel": self._channel, "include_all_metadata": True, "limit": 200, "cursor": cursor}
-        if thread_ts:
-            return self._client.conversations_replies(ts=thread_ts, **asked)
-        return self._client.conversations_history(**asked)
+    def _page(self, where: Json, cursor: str) -> SlackResponse:
+        asked: dict[str, Any] = {"include_all_metadata": True, "limit": 200, "cursor": cursor}
+        if "thread_ts" in where:
+            return self._client.conversations_replies(channel=where["channel"], ts=where["thread_ts"], **asked)
+        return self._client.conversations_history(channel=where["channel"], **asked)
 
 
 def _late(arguments: Json, at: datetime) -> Json:

@@ -12,6 +12,7 @@ from slackbot.identifiers import HOME_OPENED, Action, Command, View
 from slackbot.listeners.confirm import confirm_pressed, confirm_submitted
 from slackbot.listeners.force_rollback import force_rollback_pressed, force_rollback_submitted
 from slackbot.listeners.fraud_rollback import breach_revert_pressed, fraud_rollback_submitted, fraud_rollback_typed
+from slackbot.listeners.investigate import fraud_investigate_typed
 from slackbot.listeners.postpone import postpone_pressed, postpone_submitted
 from slackbot.listeners.status import fraud_status_typed, home_opened
 from slackbot.metrics import Outcome
@@ -38,6 +39,7 @@ SUBMISSIONS: Mapping[View, Callable[[Bot, Submission, Ack], FollowUp | None]] = 
 COMMANDS: Mapping[Command, Callable[[Bot, SlashCommand], None]] = {
     Command.FRAUD_ROLLBACK: fraud_rollback_typed,
     Command.FRAUD_STATUS: fraud_status_typed,
+    Command.FRAUD_INVESTIGATE: fraud_investigate_typed,
 }
 EMERGENCIES = frozenset({View.FORCE_ROLLBACK, View.FRAUD_ROLLBACK, Command.FRAUD_ROLLBACK})
 

@@ -28,6 +28,7 @@ from slackbot.messages import rollback_messages, wording
 from slackbot.messages.block_kit import Json, SlackMessage, mention
 from slackbot.messages.breach_message import breach_message
 from slackbot.messages.modals import confirm_modal, force_rollback_modal, fraud_rollback_modal, notice_modal, postpone_modal
+from slackbot.messages.stakeholder_message import stakeholder_message
 from slackbot.messages.status_messages import Known, Overview, home_view, status_message
 from slackbot.messages.verdict_message import verdict_message
 from slackbot.payloads import AskedQuestion, AskedRollback
@@ -280,13 +281,26 @@ def _notices() -> dict[str, Shown]:
         "rollback_refused": rollback_messages.not_reverted(
             *where, "the deployment has changed since fraud-2026-01-1, so its button does nothing; use /fraud-rollback"
         ),
+        "stakeholders_promoted": stakeholder_message(
+            TEST_RUN, RecordKind.PROMOTED, decision(VerdictKind.PROMOTE, Choice.CONFIRM)
+        ),
+        "stakeholders_kept": stakeholder_message(
+            TEST_RUN, RecordKind.BASELINE_KEPT, decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM)
+        ),
+        "stakeholders_undone": stakeholder_message(
+            TEST_RUN, RecordKind.COMPENSATED, decision(VerdictKind.PROMOTE, Choice.CONFIRM)
+        ),
+        "stakeholders_rolled_back": stakeholder_message(TEST_RUN, RecordKind.EMERGENCY_REVERT),
         "status": status_message(Overview(NOW, serving(), _known(), _last_change())),
         "refused": _refusal(),
         "came_second": SlackMessage(wording.already_decided(decision(VerdictKind.PROMOTE, Choice.CONFIRM))),
         "evidence_changed": SlackMessage(wording.EVIDENCE_CHANGED),
     }
     to_all = ("breach", "breach_reverted", "rolled_back", "rolled_back_busy", "rolled_back_already", "rolled_back_starting")
-    return {name: Shown(message, is_private=name not in to_all) for name, message in messages.items()}
+    return {
+        name: Shown(message, is_private=name not in to_all and not name.startswith("stakeholders"))
+        for name, message in messages.items()
+    }
 
 
 def _views() -> dict[str, Shown]:

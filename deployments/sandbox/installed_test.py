@@ -22,6 +22,8 @@ from flows.start_ab_test import start_ab_test
 from flows.watch import poll
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deployments.sandbox.stack import EmbeddedStack
     from flows.ports import Serving
     from flows.wiring import Systems
@@ -122,6 +124,8 @@ def install_test(simulated: SimulatedTest, systems: Systems, stack: EmbeddedStac
         test = register_test(simulated, f"fraud-v1-v2-{uuid.uuid4().hex[:6]}", systems.settings.mlflow_tracking_uri)
     remove = deploy(systems, {model.predictor: _storage_uri(systems, model) for model in test.models})
     start_ab_test(systems.serving, test, systems.policy)
+    if stack.features is not None:
+        _write_features(simulated, stack.features)
     wait_until_ready(systems.serving)
     return InstalledTest(
         simulated,
@@ -131,6 +135,13 @@ def install_test(simulated: SimulatedTest, systems: Systems, stack: EmbeddedStac
         route=stack.kubernetes.route if stack.kubernetes else _router_of(systems.serving),
         remove=remove,
     )
+
+
+def _write_features(simulated: SimulatedTest, folder: Path) -> None:
+    """What an investigation compares. Of production the features only: labels and predictions are in the feedback."""
+    production = simulated.production.drop(columns=["is_fraud"])
+    for name, table in {"training": simulated.training, "holdout": simulated.holdout, "production": production}.items():
+        table.to_parquet(folder / f"{name}.parquet")
 
 
 def _refuse_known_models(tracking_uri: str) -> None:

@@ -66,6 +66,7 @@ class EmbeddedStack:
         self.environment: dict[str, str] = {**os.environ, **QUIET}
         self.kubernetes: SandboxKubernetes | None = None
         self.slack: SandboxSlack | None = None
+        self.features: Path | None = None
         self.prefect_url = ""
         self.mlflow_url = ""
         self._children: list[Child] = []
@@ -81,6 +82,7 @@ class EmbeddedStack:
         self._start_kubernetes()
         self._start_slack()
         self._prepare_repository()
+        self._prepare_features()
         self._write_policy()
         with ThreadPoolExecutor(len(waits)) as pool:
             for done in [pool.submit(wait) for wait in waits]:
@@ -213,6 +215,7 @@ class EmbeddedStack:
             "SLACK_APP_TOKEN": self.slack.app_token,
             "SLACK_SIGNING_SECRET": self.slack.signing_secret,
             "FRAUD_AB_SLACK_CHANNEL": "C0FRAUD",
+            "FRAUD_AB_STAKEHOLDER_CHANNEL": "C0BUSINESS",
         }
         self.parts.append(Part("chat", f"Slack stand-in, {self.slack.url}", embedded=True))
 
@@ -227,6 +230,16 @@ class EmbeddedStack:
             repository.mkdir()
         self.environment["FRAUD_AB_LIFECYCLE_REPOSITORY"] = str(repository)
         self.parts.append(Part("lifecycle page", "a git repository" if git else "a folder (git is not installed)", embedded=True))
+
+    def _prepare_features(self) -> None:
+        """Where the simulated test's feature tables will be; the demo writes them when it knows them."""
+        if self._given("features", "FRAUD_AB_TRAINING_DATA"):
+            return
+        self.features = self.folder / "features"
+        self.features.mkdir()
+        for table in ("training", "holdout", "production"):
+            self.environment[f"FRAUD_AB_{table.upper()}_DATA"] = str(self.features / f"{table}.parquet")
+        self.parts.append(Part("features", "Parquet files", embedded=True))
 
     def _write_policy(self) -> None:
         if self._given("policy", "FRAUD_AB_POLICY_FILE"):

@@ -78,6 +78,10 @@ class S3Archive:
                 self._check(model, file, _sha256(self._stream(_key(model, "files", file.path))))
         return ArchiveReceipt(self._uri(model), len(files), sum(file.size_bytes for file in files), digest)
 
+    def manifest(self, model: Model) -> dict[str, str]:
+        with _talking(f"reading the manifest of {model}"):
+            return {file.path: file.sha256 for file in self._read_manifest(model)[0]}
+
     def restore(self, model: Model, folder: Path) -> Path:
         """Download into `folder`; a file that does not match the manifest raises and never gets its name."""
         with _talking(f"restoring {model}"):

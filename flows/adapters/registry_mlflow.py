@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import RegistryEntry, Stage
 from flows.domain.errors import OutsideSystemError
-from flows.ports import Provenance
+from flows.ports import LoadedModel, Provenance, StoredDocument
 from flows.settings import RegistryMode
 
 if TYPE_CHECKING:
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
     from flows.domain.ab_test import ABTest, Model
+    from flows.domain.model_findings import ModelFacts
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIAS_OF = {Stage.PRODUCTION: CHAMPION, Stage.STAGING: CHALLENGER}
 STAGE_TAG, TEST_TAG = "fraud-ab.stage", "fraud-ab.test"
-ARTIFACTS_TAG = "fraud-ab.artifacts_sha256"
+ARTIFACTS_TAG, DIGEST_TAG = "fraud-ab.artifacts_sha256", "sha256"
 REQUEST_SECONDS, REQUEST_RETRIES, DOWNLOAD_SECONDS = "20", "2", "300"
 
 
@@ -102,12 +103,43 @@ class MlflowRegistry:
             # a model's own code may raise anything when it is loaded
             raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=False) from error
 
+    def making(self, model: Model) -> ModelFacts:
+        from flows.adapters.model_mlflow import read_making
+
+        version = self._version(model)
+        if not version.run_id:
+            raise OutsideSystemError("MLflow", f"reading how {model} was made: it is registered without a run", retryable=False)
+        with _talking(f"reading how {model} was made"):
+            return read_making(self._client, str(model), version.run_id, self._uri)
+
+    def load(self, model: Model, files: Path) -> LoadedModel:
+        from flows.adapters.model_mlflow import load_model
+
+        try:
+            return load_model(files)
+        except Exception as error:
+            # a model's own code may raise anything when it is loaded
+            raise OutsideSystemError("MLflow", f"loading {model}: {_first_line(error)}", retryable=False) from error
+
     def log_document(self, test: ABTest, name: str, text: str) -> str:
-        run = test.experiment_run_id
+        run, tag, digest = test.experiment_run_id, f"{DIGEST_TAG}.{name}", hashlib.sha256(text.encode()).hexdigest()
         with _talking(f"storing {name} on run {run}"):
             self._client.log_text(run, text, name)
-            self._client.set_tag(run, f"sha256.{name}", hashlib.sha256(text.encode()).hexdigest())
+            self._client.set_tag(run, tag, digest)
+            for model in test.models:
+                self._client.set_model_version_tag(model.name, model.version, tag, digest)
         return f"runs:/{run}/{name}"
+
+    def stored_document(self, test: ABTest, name: str) -> StoredDocument:
+        from mlflow.artifacts import download_artifacts
+
+        run, tag = test.experiment_run_id, f"{DIGEST_TAG}.{name}"
+        with _talking(f"reading {name} of run {run}"), tempfile.TemporaryDirectory() as folder:
+            file = download_artifacts(run_id=run, artifact_path=name, dst_path=folder, tracking_uri=self._uri)
+            content = Path(file).read_bytes()
+            noted = {f"run {run}": self._client.get_run(run).data.tags.get(tag, "")}
+        noted |= {str(model): self._version(model).tags.get(tag, "") for model in test.models}
+        return StoredDocument(content.decode(errors="replace"), hashlib.sha256(content).hexdigest(), noted)
 
     def log_picture(self, test: ABTest, name: str, png: bytes) -> None:
         folder, _, file_name = name.rpartition("/")
@@ -135,12 +167,13 @@ class MlflowRegistry:
         with _talking(f"reading run {run_id}"):
             self._client.get_run(run_id)
 
-    def run_url(self, test: ABTest) -> str:
+    def run_url(self, test: ABTest, document: str = "") -> str:
         if not self._uri.startswith(("http://", "https://")):
             return ""
         with _talking(f"reading run {test.experiment_run_id}"):
             experiment = self._client.get_run(test.experiment_run_id).info.experiment_id
-        return f"{self._uri.rstrip('/')}/#/experiments/{experiment}/runs/{test.experiment_run_id}"
+        run = f"{self._uri.rstrip('/')}/#/experiments/{experiment}/runs/{test.experiment_run_id}"
+        return f"{run}/artifacts/{document}" if document else run
 
     def _version(self, model: Model) -> ModelVersion:
         with _talking(f"reading {model}"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 GENESIS = "sha256:" + "0" * 64
 
@@ -16,7 +17,7 @@ class RecordKind(StrEnum):
     """What a record tells of; it is written after the thing has happened.
 
     `CONFIRMED_FIRST`: the first of the two confirmations that a promotion needs. `FAILED`: a promotion failed, and not even
-    putting it back could be done at once.
+    putting it back could be done at once. `INVESTIGATED`: why a candidate lost was looked into (see `Investigation`).
     """
 
     CONFIRMED_FIRST = "confirmed_first"
@@ -30,12 +31,13 @@ class RecordKind(StrEnum):
     BREACH = "breach"
     WATCHED = "watched"
     RETIRED = "baseline_retired"
+    INVESTIGATED = "investigated"
 
     @property
     def is_outcome(self) -> bool:
         """Whether it tells what has come of a decision: not the answer itself, nor what was seen and tidied up later."""
         answers = {RecordKind.CONFIRMED_FIRST, RecordKind.DECIDED}
-        return self not in answers | {RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED}
+        return self not in answers | {RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED, RecordKind.INVESTIGATED}
 
     @property
     def is_change(self) -> bool:
@@ -73,6 +75,61 @@ class DecisionRecord:
             previous_hash=self.previous_hash,
         )
 
+    def __str__(self) -> str:
+        return f"record {self.sequence} ({self.decision_id}, {self.kind})"
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "sequence": self.sequence,
+            "kind": str(self.kind),
+            "decision_id": self.decision_id,
+            "at": self.at.isoformat(),
+            "payload": self.payload,
+            "previous_hash": self.previous_hash,
+            "hash": self.hash,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DecisionRecord:
+        """The record that `to_json` wrote.
+
+        Raises:
+            KeyError, ValueError, TypeError: the data is not of this shape.
+        """
+        typed: dict[str, Any] = {"kind": RecordKind(data["kind"]), "at": datetime.fromisoformat(data["at"])}
+        return cls(**{field.name: data[field.name] for field in fields(cls)} | typed)
+
+
+@dataclass(frozen=True, slots=True)
+class Investigation:
+    """Why a candidate lost, as far as it was found out: the payload of a record `INVESTIGATED` under the decision's id.
+
+    `summary`: lines for people, the first one says it all. `findings`: JSON of `flows.domain.findings.Finding`, ranked. `report`:
+    the address of the whole report; empty when there is none.
+
+    Example:
+        >>> found = Investigation(("Amounts have drifted.",), ({"status": "supported", "said": "KS 0.21"},), "runs:/r/x")
+        >>> Investigation.from_payload(found.to_payload()) == found
+        True
+    """
+
+    summary: tuple[str, ...]
+    findings: tuple[Mapping[str, Any], ...] = ()
+    report: str = ""
+
+    def to_payload(self) -> dict[str, object]:
+        return {"summary": list(self.summary), "findings": [dict(one) for one in self.findings], "report": self.report}
+
+    @classmethod
+    def from_payload(cls, payload: Mapping[str, Any]) -> Investigation:
+        return cls(tuple(payload["summary"]), tuple(payload["findings"]), payload["report"])
+
+
+def latest_investigation(records: Iterable[DecisionRecord]) -> Investigation | None:
+    """What the last investigation among these records found; None when there was none."""
+    found = [record for record in records if record.kind is RecordKind.INVESTIGATED]
+    return Investigation.from_payload(found[-1].payload) if found else None
+
 
 def latest_outcome(kinds: Sequence[RecordKind]) -> RecordKind | None:
     """What has come of a decision by the kinds of its records, oldest first; None: nothing yet."""
@@ -103,3 +160,59 @@ def first_broken_link(records: Iterable[DecisionRecord]) -> DecisionRecord | Non
             return record
         previous = record.hash
     return None
+
+
+def chain_problems(records: Sequence[DecisionRecord]) -> tuple[str, ...]:
+    """Every place at which the chain is broken, in a sentence that names the record.
+
+    Records that were removed at the end leave a whole chain: only what is kept elsewhere shows that (`lost_records`).
+
+    Args:
+        records: the whole log, in its order.
+
+    Returns:
+        empty when each record is as it was written and stands where it was written.
+    """
+    problems: list[str] = []
+    previous: DecisionRecord | None = None
+    for record in records:
+        problem = _changed(record, len(records)) or _misplaced(record, previous, records)
+        problems += [problem] if problem else []
+        previous = record
+    return tuple(problems)
+
+
+def lost_records(records: Iterable[DecisionRecord], kept: Iterable[DecisionRecord]) -> tuple[str, ...]:
+    """Each record of an earlier copy that the log no longer has as it was, in a sentence that names it."""
+    hashes = {record.hash for record in records}
+    return tuple(
+        f"{one} was written {one.at:%Y-%m-%d %H:%M:%S} UTC, and is not in the log: it was removed or replaced."
+        for one in kept
+        if one.hash not in hashes
+    )
+
+
+def _changed(record: DecisionRecord, count: int) -> str:
+    """Whether a record is another one than was written; its place is part of what was."""
+    if record.hash == record.recomputed_hash:
+        return ""
+    places = (place for place in range(1, count + 1) if replace(record, sequence=place).recomputed_hash == record.hash)
+    place = next(places, None)
+    if place is not None:
+        return f"{record} was written as record {place}: the log was re-ordered."
+    return f"{record} was changed after it was written: its hash is {record.hash}, its content gives {record.recomputed_hash}."
+
+
+def _misplaced(record: DecisionRecord, previous: DecisionRecord | None, records: Sequence[DecisionRecord]) -> str:
+    """Whether a record follows another one than it was written after."""
+    expected, place = (previous.hash, previous.sequence + 1) if previous else (GENESIS, 1)
+    if (record.previous_hash, record.sequence) == (expected, place):
+        return ""
+    after = next((str(one) for one in records if one.hash == record.previous_hash), "")
+    if after or record.previous_hash == GENESIS:
+        now = f"after {previous}" if previous else "at the beginning"
+        return f"{record} was written {f'after {after}' if after else 'first'}, but stands {now}: the log was re-ordered."
+    if record.sequence > place:
+        gone = f"record {place} is" if record.sequence == place + 1 else f"records {place} to {record.sequence - 1} are"
+        return f"{gone} missing before {record}."
+    return f"{previous or 'The beginning'} was replaced: {record} was written after another one ({record.previous_hash})."

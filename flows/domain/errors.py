@@ -89,6 +89,10 @@ class FeedbackInvalid(FraudABError):
     """The feedback or the counts cannot be used; the message names the file or table and the column or row."""
 
 
+class DataInvalid(FraudABError):
+    """A table of features cannot be used; the message names the file or table and the column."""
+
+
 class OutsideSystemError(FraudABError):
     """A system outside this process failed or refused while we were doing something with it."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from flows.domain.ab_test import ABTest, Arm
 from flows.domain.action_plan import Stage
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import Investigation, RecordKind, latest_investigation
 from flows.domain.serving_state import outcome_epoch
 
 if TYPE_CHECKING:
@@ -47,12 +47,24 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class ModelLife:
-    """One model version with its changes of status, oldest first; `decision` is the last one that was made about it."""
+    """One model version with its changes of status, oldest first.
+
+    `decision`: the last one that was made about it, as the baseline or the candidate (`arm`). `trial`: the last one about it as a
+    candidate; None for a model that never was one. `investigation`: what was found out about its loss in that.
+    """
 
     model: Model
     arm: Arm
     decision: Decision
     history: tuple[Transition, ...]
+    trial: Decision | None = None
+    investigation: Investigation | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was tried and is not in charge, nor waiting for another try that nobody doubts."""
+        is_out = self.status is LifecycleStatus.ARCHIVED or self.investigation is not None
+        return self.arm is Arm.CANDIDATE and self.status is not LifecycleStatus.PROMOTED and is_out
 
     @property
     def status(self) -> LifecycleStatus:
@@ -113,29 +125,44 @@ def model_lives(
         at: the time (UTC) of a change that only `in_charge` shows.
     """
     known = {decision.decision_id: decision for decision in sorted(decisions, key=lambda one: one.created_at)}
+    told = tuple(records)
     lives: dict[Model, ModelLife] = {}
     for decision in known.values():
         _begin_test(lives, decision)
-    endings = (record for record in records if record.kind in _ENDS)
+    endings = (record for record in told if record.kind in _ENDS)
     for record in sorted(endings, key=lambda one: int(str(one.payload.get("epoch", 0)))):
         decision = known.get(str(record.payload.get("decision_id", record.decision_id)))
         if decision is not None:
             for arm, status in zip(Arm, _ENDS[record.kind], strict=True):
                 _enter(lives, decision, arm, Transition(record.at, status, f"{record.kind} ({record.decision_id})"))
-    return tuple(_as_served(life, in_charge, at) for life in lives.values())
+    return tuple(_as_served(_investigated(life, told, known), in_charge, at) for life in lives.values())
 
 
 def _begin_test(lives: dict[Model, ModelLife], decision: Decision) -> None:
+    test = decision.request.test
     for arm, status in zip(Arm, (LifecycleStatus.IN_CHARGE, LifecycleStatus.IN_TEST), strict=True):
-        if decision.request.test.model(arm) not in lives:
-            test = decision.request.test
+        life = lives.get(test.model(arm))
+        if life is None:
             _enter(lives, decision, arm, Transition(test.started_at, status, f"test {test.test_id} began"))
+        elif life.decision.request.test.test_id == test.test_id:  # a later round knows more
+            _know(lives, life.model, arm, decision, life.history)
 
 
 def _enter(lives: dict[Model, ModelLife], decision: Decision, arm: Arm, transition: Transition) -> None:
     model = decision.request.test.model(arm)
     history = lives[model].history if model in lives else ()
-    lives[model] = ModelLife(model, arm, decision, (*history, transition))
+    _know(lives, model, arm, decision, (*history, transition))
+
+
+def _know(lives: dict[Model, ModelLife], model: Model, arm: Arm, decision: Decision, history: tuple[Transition, ...]) -> None:
+    before = lives[model].trial if model in lives else None
+    lives[model] = ModelLife(model, arm, decision, history, decision if arm is Arm.CANDIDATE else before)
+
+
+def _investigated(life: ModelLife, records: Iterable[DecisionRecord], known: Mapping[str, Decision]) -> ModelLife:
+    """With the latest investigation of any decision in which this model was the candidate."""
+    tested = {one for one, decision in known.items() if decision.request.test.candidate == life.model}
+    return replace(life, investigation=latest_investigation(record for record in records if record.decision_id in tested))
 
 
 def _as_served(life: ModelLife, in_charge: Model | None, at: datetime) -> ModelLife:

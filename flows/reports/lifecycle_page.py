@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from flows.domain.ab_test import Arm
 from flows.domain.lifecycle import LifecycleStatus
+from flows.reports.dossier import failure_analysis
+from flows.reports.markdown import bullets, harmless, section, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flows.domain.decision import Decision
     from flows.domain.lifecycle import ModelLife
-    from flows.domain.policy import Traffic
+    from flows.domain.policy import Policy
     from flows.domain.verdict import ModelMetrics
 
 PAGE_PATH = "docs/model_lifecycle.md"
@@ -29,13 +32,26 @@ def merge_page(existing: str, generated: str) -> str:
     return f"{existing.rstrip()}\n\n{part}\n" if existing.strip() else f"{part}\n"
 
 
-def lifecycle_page(lives: Sequence[ModelLife], traffic: Traffic) -> str:
-    """Models with status, metrics, A/B test and history; the same input gives the same text, so nothing changed is no commit."""
+def lifecycle_page(lives: Sequence[ModelLife], policy: Policy) -> str:
+    """Models with status, metrics, A/B test and history, then the same for people; equal input gives equal text, so that nothing
+    new is no commit.
+
+    Args:
+        policy: that in force, for tests whose own is not known.
+    """
     lines = ["model_lifecycle:"]
     for life in lives:
-        lines += _model(life, _key(life, lives), traffic)
+        lines += _model(life, _key(life, lives), policy)
     yaml = "\n".join(lines)
-    return f"## Model history\n\n```yaml\n{yaml}\n```\n\n## Recommendations\n\n" + "\n".join(map(_recommendation, lives))
+    tested = [(life, life.trial) for life in lives if life.trial is not None]
+    parts = [
+        section("Model history", [f"```yaml\n{yaml}\n```"]),
+        section("A/B tests", [_tests(tested, policy)] if tested else []),
+        section("Failure analysis", [part for life in lives if life.has_failed for part in _analysis(life)]),
+        section("Recommendations", ["\n".join(map(_recommendation, lives))]),
+        *(section("Monitoring plan", _plan(life, policy)) for life in lives if life.status is LifecycleStatus.PROMOTED),
+    ]
+    return "\n\n".join(part for part in parts if "\n" in part)  # without its lines a heading says nothing
 
 
 def _key(life: ModelLife, lives: Sequence[ModelLife]) -> str:
@@ -43,7 +59,7 @@ def _key(life: ModelLife, lives: Sequence[ModelLife]) -> str:
     return _quoted(life.model.name if is_unique else f"{life.model.name}_v{life.model.version}", plain=is_unique)
 
 
-def _model(life: ModelLife, key: str, traffic: Traffic) -> list[str]:
+def _model(life: ModelLife, key: str, policy: Policy) -> list[str]:
     verdict = life.decision.request.verdict
     metrics = verdict.metrics.candidate if life.arm is Arm.CANDIDATE else verdict.metrics.baseline
     lines = [
@@ -53,8 +69,8 @@ def _model(life: ModelLife, key: str, traffic: Traffic) -> list[str]:
         f"    metrics: {_metrics(metrics)}",
         f'    last_updated: "{life.last_updated:%Y-%m-%d}"',
     ]
-    if life.arm is Arm.CANDIDATE:
-        lines += _test(life, traffic)
+    if life.trial is not None:
+        lines += _test(life, life.trial, policy)
     lines.append("    history:")
     for item in life.history:
         lines.append(
@@ -63,33 +79,100 @@ def _model(life: ModelLife, key: str, traffic: Traffic) -> list[str]:
     return lines
 
 
-def _test(life: ModelLife, traffic: Traffic) -> list[str]:
-    request, claim = life.decision.request, life.decision.claim
-    failed = life.status in (LifecycleStatus.ARCHIVED, LifecycleStatus.RETAINED)
+def _test(life: ModelLife, trial: Decision, policy: Policy) -> list[str]:
+    request, claim, traffic = trial.request, trial.claim, (trial.request.policy or policy).traffic
     return [
         "    ab_test:",
         f"      id: {_quoted(request.test.test_id)}",
         f"      duration: {_quoted(_duration(request.verdict.exposure_days))}",
         f"      traffic_split: {{ baseline: {traffic.baseline}%, candidate: {traffic.candidate}% }}",
-        f"      outcome: {_quoted(f'{life.status}: ' + ' '.join(request.verdict.reasons))}",
+        f"      outcome: {_quoted(f'{_came_of(life)}: ' + ' '.join(request.verdict.reasons))}",
         f"      decided_by: {_quoted(claim.actor.name) if claim else 'null'}",
-        f"      decision: {_quoted(life.decision.decision_id)}",
-        f"    failure_analysis: {_quoted(_failure(life)) if failed else 'null'}",
+        f"      decision: {_quoted(trial.decision_id)}",
+        f"    failure_analysis: {_quoted(_failure(life)) if life.has_failed else 'null'}",
     ]
 
 
+def _came_of(life: ModelLife) -> LifecycleStatus:
+    """How its trial ended; a model that has become a baseline since was promoted."""
+    return life.status if life.arm is Arm.CANDIDATE else LifecycleStatus.PROMOTED
+
+
 def _failure(life: ModelLife) -> str:
+    """In one line: what an investigation has found, else which criteria were missed."""
+    if life.investigation is not None:
+        return life.investigation.summary[0]
     missed = [one.reason for one in life.decision.request.verdict.criteria if one.status not in ("passed", "not_checked")]
     return "; ".join(missed) or f"All criteria were met; the baseline was kept by the decision: {life.history[-1].because}"
 
 
+def _tests(tested: Sequence[tuple[ModelLife, Decision]], policy: Policy) -> str:
+    """One row for each model that was a candidate, by its last decision as one."""
+    head = ["test", "baseline → candidate", "window", "split", "recall", "precision", "outcome", "decided by"]
+    rows: list[Sequence[str]] = [head]
+    for life, trial in tested:
+        request, claim, traffic = trial.request, trial.claim, (trial.request.policy or policy).traffic
+        before, after = request.verdict.metrics.baseline, request.verdict.metrics.candidate
+        rows.append(
+            [
+                request.test.test_id,
+                f"{request.test.baseline.name} → {life.model.name}",
+                f"{_duration(request.verdict.exposure_days)} from {request.test.started_at:%Y-%m-%d}",
+                f"{traffic.baseline} / {traffic.candidate} %",
+                _arrow(before.recall, after.recall),
+                _arrow(before.precision, after.precision),
+                _came_of(life),
+                claim.actor.name if claim else "not yet",
+            ]
+        )
+    return table(rows)
+
+
+def _arrow(before: float | None, after: float | None) -> str:
+    return " → ".join("unknown" if share is None else f"{share:.3f}" for share in (before, after))
+
+
+def _analysis(life: ModelLife) -> list[str]:
+    title = f"### {harmless(life.model)}"
+    if life.investigation is None:
+        return [title, harmless(_failure(life)), "Not investigated: `fraud-ab investigate` looks for the cause."]
+    return [title, *failure_analysis(life.investigation)]
+
+
+def _plan(life: ModelLife, default: Policy) -> list[str]:
+    """What is watched of a promoted model, when, and what to do about it."""
+    policy, metrics = life.decision.request.policy or default, life.decision.request.verdict.metrics.candidate
+    breach = "reverted at once" if policy.auto_revert else "posted in Slack with a button to revert"
+    way_back = (
+        f"its predictor is removed after {policy.retire_after_hours:g} h, and a rollback starts it again from the archive"
+        if policy.retire_after_hours
+        else "its predictor stays, so that a rollback is immediate"
+    )
+    limit = f"p95 latency (limit {float(policy.latency.p95_ms):g} ms)"
+    shares = ", ".join(_shown(share) for share in (metrics.recall, metrics.precision, metrics.fraud_detection_rate))
+    measured = f"recall, precision and fraud detection rate, against those of the test ({shares})"
+    lines = [
+        f"The first {policy.bake_hours:g} hours, every few minutes: {limit}, errors, traffic, share of flagged transactions.",
+        f"A breach of these is {breach}.",
+        "Always: the dashboard of the model in charge, and the alerts FraudModelSlow and FraudModelErrors.",
+        f"As labels mature ({policy.label_maturity_days} days): {measured}.",
+        f"The way back: /fraud-rollback in Slack, or fraud-ab rollback. Of the model before, {way_back}.",
+    ]
+    return [f"For {harmless(life.model)}:", bullets(lines)]
+
+
+def _shown(share: float | None) -> str:
+    return "unknown" if share is None else f"{share:.3f}"
+
+
 def _recommendation(life: ModelLife) -> str:
-    name = life.model.name.replace("<", "&lt;")
+    name = harmless(life.model.name)
     match life.status:
         case LifecycleStatus.PROMOTED:
-            text = (
-                "watch recall, precision and fraud detection rate in production as labels mature, and latency and errors daily."
-            )
+            text = "follow the monitoring plan below."
+        case LifecycleStatus.ARCHIVED if life.arm is Arm.CANDIDATE and life.investigation is not None:
+            steps = [str(one["next_step"]) for one in life.investigation.findings if one.get("next_step")]
+            text = harmless(" ".join(steps) or "the investigation proposes nothing more than it says above.")
         case LifecycleStatus.ARCHIVED if life.arm is Arm.CANDIDATE:
             text = "find the cause first (drift, overfitting, pipeline), then retrain on current data or change the features."
         case LifecycleStatus.ARCHIVED:

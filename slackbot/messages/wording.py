@@ -10,7 +10,7 @@ from flows.domain.criteria import Criterion, CriterionName, CriterionStatus, poi
 from flows.domain.decision import Choice, Claim, Confirmation, Decision, DecisionRequest, Person
 from flows.domain.decision_record import DecisionRecord, RecordKind
 from flows.domain.verdict import ModelMetrics, Verdict, VerdictKind
-from slackbot.messages.block_kit import escape, local_time, mention, plain, quote
+from slackbot.messages.block_kit import escape, link, local_time, mention, plain, quote
 from slackbot.messages.short_names import brief
 from slackbot.postponements import needs_time_zone, wanted_frauds
 
@@ -254,7 +254,15 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
             return "A newer decision or an emergency rollback took over before this one was carried out."
         case RecordKind.EMERGENCY_REVERT:
             return f"All traffic was sent back to {baseline}."
-        case RecordKind.CONFIRMED_FIRST | RecordKind.DECIDED | RecordKind.BREACH | RecordKind.WATCHED | RecordKind.RETIRED | None:
+        case (
+            RecordKind.CONFIRMED_FIRST
+            | RecordKind.DECIDED
+            | RecordKind.BREACH
+            | RecordKind.WATCHED
+            | RecordKind.RETIRED
+            | RecordKind.INVESTIGATED
+            | None
+        ):
             return _again(claim) or "The steps are reported in the thread, each when it is done."
     assert_never(recorded)
 
@@ -280,6 +288,15 @@ def changed(record: DecisionRecord, *, most: int) -> str:
         case _:
             what = str(record.kind)
     return f"{local_time(record.at)}: {what}"
+
+
+def investigating(decision: Decision, run_url: str) -> str:
+    """To who has asked for an investigation."""
+    run = link(run_url, "Follow it in Prefect") if run_url else ""
+    candidate = escape(brief(str(decision.request.test.candidate)))
+    asked = escape(brief(decision.decision_id))
+    said = f"Why {candidate} did not win ({asked}) is being looked into; production stays as it is."
+    return f"{said} The thread tells what is found. {run}".strip()
 
 
 def _again(claim: Claim) -> str:

@@ -94,8 +94,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracking]:
 
 
 def a_test(tracking: Tracking) -> ABTest:
-    model = Model("fraud_v1", "1", "fraud-v1")
-    return ABTest("t", model, model, datetime(2026, 11, 1, tzinfo=UTC), tracking.run_id)
+    return ABTest("t", tracking.version(), tracking.version(), datetime(2026, 11, 1, tzinfo=UTC), tracking.run_id)
 
 
 @pytest.mark.parametrize("mode", list(RegistryMode))
@@ -192,6 +191,23 @@ def test_a_document_carries_its_checksum_and_the_run_its_tags(tracking: Tracking
     assert registry.run_url(test) == ""
 
 
+def test_a_stored_document_is_read_with_what_run_and_both_versions_note_of_it(tracking: Tracking) -> None:
+    registry = MlflowRegistry(tracking.uri, RegistryMode.BOTH)
+    test = a_test(tracking)
+    registry.log_document(test, "decisions/t-1.md", "# One\n")
+    stored = registry.stored_document(test, "decisions/t-1.md")
+    assert (stored.text, stored.sha256) == ("# One\n", hashlib.sha256(b"# One\n").hexdigest())
+    places = {f"run {tracking.run_id}", str(test.baseline), str(test.candidate)}
+    assert stored.noted == dict.fromkeys(places, stored.sha256)
+    tracking.client.log_text(tracking.run_id, "# Two\n", "decisions/t-1.md")
+    tracking.client.delete_model_version_tag(test.candidate.name, test.candidate.version, "sha256.decisions/t-1.md")
+    changed = registry.stored_document(test, "decisions/t-1.md")
+    assert changed.sha256 != stored.sha256
+    assert changed.noted == {**stored.noted, str(test.candidate): ""}
+    with pytest.raises(OutsideSystemError, match="reading decisions/other"):
+        registry.stored_document(test, "decisions/other.md")
+
+
 def test_all_of_it_through_a_server_that_hides_the_bucket(server: Tracking, tmp_path: Path) -> None:
     registry = MlflowRegistry(server.uri, RegistryMode.BOTH)
     baseline, candidate = server.version(), server.version()
@@ -201,6 +217,7 @@ def test_all_of_it_through_a_server_that_hides_the_bucket(server: Tracking, tmp_
     test = a_test(server)
     assert registry.log_document(test, "decisions/t-1.md", "text") == f"runs:/{server.run_id}/decisions/t-1.md"
     assert registry.run_url(test) == f"{server.uri}/#/experiments/1/runs/{server.run_id}"
+    assert registry.run_url(test, "decisions/t-1.md") == f"{registry.run_url(test)}/artifacts/decisions/t-1.md"
 
 
 def test_the_run_of_a_test_is_opened_once_and_found_again(tracking: Tracking) -> None:

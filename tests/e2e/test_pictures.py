@@ -7,32 +7,25 @@ written to docs/pictures, with the digest of what they show, by which tests/unit
 from __future__ import annotations
 
 import html
-import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from matplotlib import image
 from slack_sdk import WebClient
 
 from deployments.sandbox.slack import SandboxSlack
 from flows.domain.verdict import VerdictKind
 from flows.reports.charts import chart_in_words, recall_and_precision_chart
 from tests.gallery import CHANNEL, NOW, PENDING, Shown, gallery
-from tests.pictures import PICTURES, pictures_in_the_docs
+from tests.pictures import keep, sticking_out
 
-ROOT = Path(__file__).resolve().parents[2]
 USER = "U0ANA"
 WIDTHS = {"desk": 860, "phone": 390}
 TALL = 3000  # everything is in view, so that a picture shows the whole of it
 PHONE_SCREEN = 760  # what a phone of 844 points leaves between its own bars
 FINGER = 36
-SHADES = 9
 ALL = gallery()
 
 
@@ -173,33 +166,3 @@ def _read(mrkdwn: str) -> str:
 
 def buttons_of(shown: Shown) -> list[str]:
     return [element["text"]["text"] for block in shown.blocks if block["type"] == "actions" for element in block["elements"]]
-
-
-def sticking_out(found: Any) -> Sequence[str]:
-    """What is wider than its place, so that it would be cut off or would scroll sideways."""
-    return found.evaluate(
-        """(root) => {
-            const edge = root.getBoundingClientRect().right + 1;
-            return [...root.querySelectorAll("*")]
-              .filter((one) => one.getBoundingClientRect().right > edge
-                || one.clientWidth > 0 && one.scrollWidth > one.clientWidth + 1)
-              .map((one) => `${one.tagName}.${one.className}: ${one.textContent.slice(0, 60)}`);
-        }"""
-    )
-
-
-def keep(name: str, png: bytes, digest: str) -> None:
-    """Look that it is a picture of something, and store it."""
-    pixels = image.imread(BytesIO(png), format="png")[..., :3]
-    levels = np.round(pixels * SHADES).astype(int)  # fewer colours: half the bytes
-    counts = np.bincount((levels @ [1, SHADES + 1, (SHADES + 1) ** 2]).ravel())
-    assert (counts > 0).sum() > 16, "blank"
-    assert counts.max() < 0.98 * counts.sum(), "blank"
-    folders = [ROOT / "build" / "pictures"]
-    if os.environ.get("FRAUD_AB_PICTURES") == "1" and name in pictures_in_the_docs():
-        folders.append(PICTURES)
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        image.imsave(
-            folder / f"{name}.png", levels / SHADES, metadata={"Software": "", "Shows": digest}, pil_kwargs={"optimize": True}
-        )

@@ -549,6 +549,18 @@ def test_a_picture_is_uploaded_once_below_the_message_also_after_a_lost_reply(wo
 
 
 @ONCE
+def test_a_summary_in_another_channel_whose_answer_was_lost_is_found_there_and_not_posted_again(world: World) -> None:
+    world.slack.faults.plan(Fault.LOST_AFTER, of="chat.postMessage")
+    with pytest.raises(OutsideSystemError):
+        world.bot.publisher.announce("summary-2", "a better model", channel="C0BUSINESS")
+    for _ in range(2):
+        posted = world.bot.publisher.announce("summary-2", "a better model", channel="C0BUSINESS")
+    assert posted.channel == "C0BUSINESS"
+    assert [one["ts"] for one in world.slack.messages("C0BUSINESS") if one["text"] == "a better model"] == [posted.ts]
+    assert world.slack.messages(CHANNEL) == []
+
+
+@ONCE
 def test_an_outage_of_slack_delays_messages_and_loses_none(world: World) -> None:
     decision, publisher = world.ask(), world.bot.publisher
     question_ts = str(world.message()["ts"])
@@ -557,6 +569,7 @@ def test_an_outage_of_slack_delays_messages_and_loses_none(world: World) -> None
         lambda: publisher.thread_picture(decision.decision_id, "chart", b"png", "recall by day"),
         lambda: publisher.thread_line(decision.decision_id, "failed", "it failed", also_to_channel=True),
         lambda: publisher.announce("revert-1", "rolled back", [section("rolled *back*")]),
+        lambda: publisher.announce("summary-1", "the model stays", channel="C0BUSINESS"),
         lambda: publisher.publish_decision(decision.decision_id),
     ]
     claim_directly(world, decision, Choice.FORCE_ROLLBACK)
@@ -577,6 +590,8 @@ def test_an_outage_of_slack_delays_messages_and_loses_none(world: World) -> None
         assert [file["alt_txt"] for line in thread for file in line.get("files") or ()] == ["recall by day"]
         [announced] = [one for one in world.slack.messages(CHANNEL) if one["text"].startswith("rolled back")]
         assert "Said late, Slack was away" in str(announced["blocks"])
+        [summary] = world.slack.messages("C0BUSINESS")
+        assert summary["text"].startswith("the model stays (Said late")
         [redrawn] = [one for one in world.slack.messages(CHANNEL) if one["ts"] == question_ts]
         assert "actions" not in str(redrawn["blocks"])
     assert decision.decision_id not in str(late.troubles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.verdict import decide_verdict
-from flows.reports.decision_document import decision_json
+from flows.reports.dossier import Dossier
+from flows.reports.record_json import document_json
 
 EVIDENCE = Evidence(counted=Outcomes(Design.SPLIT, ModelCounts(1000, 800, 900, 820), ModelCounts(1000, 860, 950, 865)))
 REQUEST = DecisionRequest(
@@ -43,7 +45,9 @@ REQUEST = DecisionRequest(
 
 def verify(which: str, database: Path) -> tuple[int, str]:
     command = [sys.executable, "-m", "deployments.cli", "verify-record", which, "--log-url", f"sqlite:///{database}"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    elsewhere = ("MLFLOW_TRACKING_URI", "FRAUD_AB_ARCHIVE_BUCKET")  # which another test may have set
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=environment)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -63,9 +67,13 @@ def decided(database: Path, request: DecisionRequest) -> SqlDecisionLog:
 
 def test_a_record_that_nobody_touched_is_verified(database: Path) -> None:
     decided(database, REQUEST)
-    assert verify("t-1", database) == (
+    code, text = verify("t-1", database)
+    assert (code, text.splitlines()) == (
         0,
-        "t-1: the verdict follows from its evidence and policy, and the hashes agree.\n",
+        [
+            "t-1: every verdict follows from its evidence and policy, and the hashes agree.",
+            "Not compared: the stored documents (MLFLOW_TRACKING_URI); the archived artifacts (FRAUD_AB_ARCHIVE_BUCKET).",
+        ],
     )
 
 
@@ -91,14 +99,18 @@ def test_a_decision_document_is_verified_without_a_database(database: Path, tmp_
     log = decided(database, REQUEST)
     ending = next(record for record in log.records("t-1") if record.kind is RecordKind.PROMOTED)
     document = tmp_path / "decision_document.json"
-    document.write_text(decision_json(log.read("t-1"), ending))
+    document.write_text(document_json(Dossier(REQUEST.test, log.read("t-1"), ending, tuple(log.records()))))
     assert verify(str(document), Path("nowhere"))[0] == 0
     body = json.loads(document.read_text())
     body["actions"]["traffic"]["after"] = "c"
     document.write_text(json.dumps(body))
     code, text = verify(str(document), Path("nowhere"))
+    assert (code, text) == (1, f"{document}: actions was changed: its record tells otherwise.\n")
+    body["records"][1]["payload"]["traffic"]["after"] = "c"
+    document.write_text(json.dumps(body))
+    code, text = verify(str(document), Path("nowhere"))
     assert code == 1
-    assert "the record was changed" in text
+    assert text.startswith(f"{document}: record 2 (t-1, promoted) was changed after it was written")
 
 
 @pytest.mark.parametrize(
@@ -131,3 +143,22 @@ def test_a_record_of_another_version_is_one_sentence(database: Path) -> None:
     assert code == 2
     assert "is no decision document or record of this version" in text
     assert len(text.splitlines()) == 1
+
+
+def test_an_export_of_all_records_is_verified_without_a_database(database: Path, tmp_path: Path) -> None:
+    decided(database, REQUEST)
+    export = tmp_path / "records.json"
+    command = [sys.executable, "-m", "deployments.cli", "export-records", str(export), "--log-url", f"sqlite:///{database}"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith(f"{export}: 2 records; the latest is record 2 (t-1, promoted), sha256:")
+    code, text = verify(str(export), Path("nowhere"))
+    assert (code, text.splitlines()[0]) == (
+        0,
+        f"{export}: every verdict follows from its evidence and policy, and the hashes agree.",
+    )
+    body = json.loads(export.read_text())
+    body["records"].reverse()
+    export.write_text(json.dumps(body))
+    code, text = verify(str(export), Path("nowhere"))
+    assert code == 1
+    assert "the log was re-ordered" in text

@@ -127,8 +127,8 @@ def test_prometheus_is_told_who_is_in_charge_and_what_the_verdict_says(story: St
     assert (labels["model_name"], labels["arm"]) == (story.world.test.baseline.name, "baseline")
     decision = story.decision()
     assert decision is not None
-    told = {(labels["arm"], labels["metric"]): value for labels, value in story.scraped("fraud_ab_verdict_metric")}
-    assert told["candidate", "recall"] == decision.request.verdict.metrics.candidate.recall
+    told = {labels["arm"]: value for labels, value in story.scraped("recall_at_production")}
+    assert told["candidate"] == decision.request.verdict.metrics.candidate.recall
 
 
 def test_an_unauthorised_press_is_refused_and_changes_nothing(story: Story) -> None:

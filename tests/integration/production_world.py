@@ -42,13 +42,13 @@ from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, DecisionRequest, Links, Person
 from flows.domain.decision_record import RecordKind, first_broken_link
 from flows.domain.evidence import Evidence
-from flows.domain.policy import Policy
 from flows.domain.serving_state import ServingState
 from flows.domain.start_plan import plan_start
 from flows.domain.verdict import decide_verdict
 from flows.emergency_revert import revert_traffic
 from flows.ports import ArmTelemetry
 from flows.production_steps import change_serving
+from flows.reports.dossier import document_folder
 from flows.wiring import Systems, systems
 from tests import real_api_server
 
@@ -140,7 +140,7 @@ class World:
             test=self.test,
             round=self.rounds,
             flow_run_id="run",
-            verdict=decide_verdict(evidence, Policy()),
+            verdict=decide_verdict(evidence, self.systems.policy),
             plan=plan_model_in_charge(self.test, Arm.CANDIDATE, state, entries, (*self.systems.policy.traffic_steps, 100)),
             rollback_plan=plan_model_in_charge(self.test, Arm.BASELINE, state, entries, (100,)),
             epoch=state.epoch,
@@ -149,6 +149,7 @@ class World:
             next_look_at=None,
             postponements_left=1,
             evidence=evidence,
+            policy=self.systems.policy,
         )
         return self.systems.decision_log.open(request)
 
@@ -171,6 +172,15 @@ class World:
     def page(self) -> dict[str, Any]:
         text = (self.repository / "docs" / "model_lifecycle.md").read_text()
         return yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["model_lifecycle"]
+
+    def document(self, decision_id: str) -> str:
+        """The decision document in Markdown, as it is on the test's MLflow run."""
+        folder = f"runs:/{self.test.experiment_run_id}/{document_folder(decision_id)}"
+        return Path(mlflow.artifacts.download_artifacts(f"{folder}/decision_document.md")).read_text(encoding="utf-8")
+
+    def summaries(self) -> list[str]:
+        """What the stakeholders have read about this test's models."""
+        return [one["text"] for one in self.slack.messages("C0BUSINESS") if self.test.candidate.name in one["text"]]
 
     def patch(self, operations: list[dict[str, Any]]) -> None:
         """What somebody else does to the SeldonDeployment."""
@@ -263,6 +273,7 @@ def world(
         "SLACK_BOT_TOKEN": slack.bot_token,
         "SLACK_API_URL": slack.api_url,
         "FRAUD_AB_SLACK_CHANNEL": "C0FRAUD",
+        "FRAUD_AB_STAKEHOLDER_CHANNEL": "C0BUSINESS",
         "FRAUD_AB_POLICY_FILE": str(tmp_path / "policy.toml"),
         "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{tmp_path / 'log.db'}",
         "FRAUD_AB_FEEDBACK_URL": str(tmp_path / "none.parquet"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,14 @@ from deployments.sandbox.faults import Fault
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.processes import free_port
 from flows.adapters.serving_seldon import SeldonServing
-from flows.domain.ab_test import ABTest, Model
+from flows.domain.ab_test import ABTest, Arm, Model
+from flows.domain.action_plan import ActionPlan
+from flows.domain.counts import Design, ModelCounts, Outcomes
+from flows.domain.decision import DecisionRequest, Links
 from flows.domain.errors import SettingsInvalid
+from flows.domain.evidence import Evidence
+from flows.domain.policy import Policy
+from flows.domain.verdict import decide_verdict
 from flows.emergency_revert import revert_traffic
 from flows.settings import Settings, load_settings
 from flows.start_ab_test import start_ab_test
@@ -85,6 +92,38 @@ def test_what_serves_is_scraped_over_http(systems: Systems, url: str) -> None:
     assert {(labels["system"], value) for labels, value in found["fraud_ab_up"]} == {("kubernetes", 1), ("decision_log", 1)}
     revert_traffic(systems.serving, revert_id="r", actor="U1", reason="", at=datetime.now(UTC))
     assert 0 < scrape(url)["fraud_ab_unrecorded_age_seconds"][0][1] < 60
+
+
+def test_before_the_first_look_of_a_test_the_model_in_charge_has_the_numbers_of_the_one_before(
+    systems: Systems, url: str
+) -> None:
+    start_ab_test(systems.serving, AUTUMN, systems.policy)
+    assert "recall_at_production" not in scrape(url)
+    summer = replace(AUTUMN, test_id="summer", baseline=Model("fraud_v0", "1", "fraud-v0"), candidate=AUTUMN.baseline)
+    systems.decision_log.open(ask(summer))
+    measured = {(labels["model_name"], value) for labels, value in scrape(url)["recall_at_production"]}
+    assert measured == {("fraud_v0", 0.8), ("fraud_v1", 0.88)}
+    systems.decision_log.open(ask(AUTUMN))
+    measured = {(labels["model_name"], value) for labels, value in scrape(url)["recall_at_production"]}
+    assert measured == {("fraud_v1", 0.8), ("fraud_v2", 0.88)}
+
+
+def ask(test: ABTest) -> DecisionRequest:
+    """A question with its verdict."""
+    evidence = Evidence(counted=Outcomes(Design.SPLIT, ModelCounts(1000, 800, 880, 800), ModelCounts(1000, 880, 968, 880)))
+    return DecisionRequest(
+        test=test,
+        round=1,
+        flow_run_id="run",
+        verdict=decide_verdict(evidence, Policy()),
+        plan=ActionPlan(Arm.CANDIDATE, (100,), ()),
+        rollback_plan=ActionPlan(Arm.BASELINE, (100,), ()),
+        epoch=1,
+        links=Links(),
+        decide_within_hours=1,
+        next_look_at=None,
+        evidence=evidence,
+    )
 
 
 def test_kubernetes_that_does_not_answer_is_counted_and_gives_no_sample(

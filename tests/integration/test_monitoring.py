@@ -158,6 +158,11 @@ def test_every_query_of_a_dashboard_has_an_answer(watched: Watched, name: str) -
 def test_every_metric_that_rules_and_dashboards_name_is_exported_or_recorded(watched: Watched) -> None:
     texts = [path.read_text() for path in (MONITORING / "rules.yaml", *(MONITORING / "dashboards").glob("*.json"))]
     recorded = set(re.findall(r"record: (\S+)", texts[0]))
-    named = {name for text in texts for name in re.findall(r"\b(?:fraud_ab[_:]\w+|seldon:\w+:\w+)", text)}
+    named = {
+        name
+        for text in texts
+        for name in re.findall(r"\b(?:fraud_ab[_:]\w+|seldon:\w+:\w+|\w+_at_production|fraud_detection_rate)", text)
+    }
+    assert {"recall_at_production", "precision_at_production", "fraud_detection_rate"} <= named
     watched.wait_for(lambda: all(query(watched.prometheus, f"count({name})") for name in named))
     assert recorded <= named

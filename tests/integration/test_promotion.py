@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
+from typer.testing import CliRunner
 
-from flows.documents import document_answer
+from deployments.cli import app
+from flows.documents import document_answer, document_investigation
 from flows.domain.ab_test import Model
 from flows.domain.decision import Choice
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import Investigation, RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
 from flows.domain.serving_state import TEST, ServingChange, ServingState, close_operation, open_operation
 from flows.emergency_revert import finish_restore, revert_traffic, settle
 from flows.promote_candidate import promote_candidate
+from flows.reports.dossier import document_folder
 from flows.rollback_to_baseline import keep_baseline, rollback_to_baseline
 from flows.watch import await_arrival, poll
 from tests.integration.production_world import ON_BOTH_SERVERS, WHERE, World, lines, run, shown
@@ -44,12 +47,29 @@ def test_a_promotion_changes_traffic_registry_archive_records_and_documents(worl
     tags = MlflowClient(world.systems.settings.mlflow_tracking_uri).get_run(world.test.experiment_run_id).data.tags
     assert tags["fraud-ab.outcome"] == "promoted"
     assert "docs/model_lifecycle.md" in tags["fraud-ab.lifecycle_page"]
+    assert "docs/production_model.md" in tags["fraud-ab.production_page"]
+    told = (world.repository / "docs" / "production_model.md").read_text()
+    assert f"**{world.test.candidate.name} (version 1)** is the new fraud model" in told
+    [summary] = world.summaries()
+    assert summary.startswith("A better fraud model is in production")
+    noted_everywhere(world, decision_id)
+    verified = CliRunner().invoke(app, ["verify-record", decision_id])
+    assert (verified.exit_code, verified.output.count("\n")) == (0, 1), verified.output
     told = lines(world, decision_id)
     assert [line.partition(":")[0] for line in told if line.startswith("traffic")] == ["traffic", "traffic"]
     assert "fraud-v1 80 %, fraud-v2 20 % → fraud-v1 50 %, fraud-v2 50 %" in " ".join(told)
     with get_client(sync_client=True) as api:
         keys = {artifact.key for artifact in api.read_artifacts(limit=200)}
     assert f"{decision_id}-traffic-candidate-100-2" in keys
+
+
+def noted_everywhere(world: World, decision_id: str) -> None:
+    """Both documents' SHA-256 is a tag of the run and of both model versions."""
+    for name in ("decision_document.md", "decision_document.json"):
+        stored = world.systems.registry.stored_document(world.test, f"{document_folder(decision_id)}/{name}")
+        assert stored.sha256 == hashlib.sha256(stored.text.encode()).hexdigest()
+        assert set(stored.noted.values()) == {stored.sha256}
+        assert set(stored.noted) == {f"run {world.test.experiment_run_id}", *map(str, world.test.models)}
 
 
 def test_executing_it_again_changes_nothing_and_says_nothing_twice(world: World) -> None:
@@ -60,6 +80,7 @@ def test_executing_it_again_changes_nothing_and_says_nothing_twice(world: World)
     assert world.is_still(state)
     assert lines(world, decision_id) == told
     assert world.kinds() == records
+    assert len(world.summaries()) == 1
 
 
 @pytest.mark.parametrize("fault", ["slow", "errors"])
@@ -77,6 +98,8 @@ def test_a_candidate_that_misbehaves_under_traffic_is_put_back(world: World, mon
     why = str(list(world.systems.decision_log.records(decision_id))[-1].payload["why"])
     assert ("p95 140 ms" if fault == "slow" else "requests failed, usual would be") in why
     assert any("was undone" in line for line in lines(world, decision_id))
+    assert f"The promotion of {world.test.candidate} was undone" in world.document(decision_id)
+    assert [text.partition(". ")[0] for text in world.summaries()] == ["A change of the fraud model was undone"]
     assert world.page()[world.test.baseline.name]["status"] == "Retained (Production)"
 
 
@@ -138,6 +161,8 @@ def test_an_emergency_during_the_watch_stops_the_promotion(world: World) -> None
     assert world.state.serves_alone("fraud-v1")
     assert world.registry() == ["Production (champion)", "Archived"]
     assert world.kinds() == [RecordKind.SUPERSEDED]
+    assert "A newer change came first; this decision was not carried out." in world.document(decision_id)
+    assert world.summaries() == []
 
 
 def test_a_decision_from_before_an_emergency_promotes_nothing(world: World) -> None:
@@ -205,6 +230,27 @@ def test_keeping_the_baseline_archives_the_candidate(world: World) -> None:
     assert world.systems.archive.verify(world.test.candidate).files > 3
     assert world.kinds() == [RecordKind.BASELINE_KEPT]
     assert world.page()[world.test.candidate.name]["status"] == "Archived"
+    assert "Decided by Ana (U0ANA), force rollback" in world.document(decision_id)
+    assert [text.partition(". ")[0] for text in world.summaries()] == ["The fraud model stays as it is"]
+
+
+def test_what_an_investigation_finds_is_in_the_document_and_on_the_page(world: World) -> None:
+    decision_id = world.decide(Choice.FORCE_ROLLBACK).decision_id
+    assert run(keep_baseline, decision_id) == "baseline_kept"
+    assert "Not investigated when this was written." in world.document(decision_id)
+    found = Investigation(("Amounts have drifted.",), ({"hypothesis": "feature_drift", "said": "KS 0.31"},), "runs:/r/report.md")
+    world.systems.decision_log.append_record(RecordKind.INVESTIGATED, decision_id, found.to_payload())
+
+    def document(identifier: str) -> str:
+        document_investigation(identifier)
+        return "done"
+
+    run(document, decision_id)
+    assert "- Amounts have drifted." in world.document(decision_id)
+    assert world.page()[world.test.candidate.name]["failure_analysis"] == "Amounts have drifted."
+    noted_everywhere(world, decision_id)
+    assert world.kinds() == [RecordKind.BASELINE_KEPT, RecordKind.INVESTIGATED]
+    assert len(world.summaries()) == 1
 
 
 def test_a_postponed_test_is_documented_and_goes_on_while_that_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,9 +269,8 @@ def test_a_postponed_test_is_documented_and_goes_on_while_that_fails(world: Worl
     assert not [line for line in lines(world, decision_id) if line.startswith("decision document")]
     assert run(document, decision_id) == "goes on"
     assert len([line for line in lines(world, decision_id) if line.startswith("decision document")]) == 1
-    uri = f"runs:/{world.test.experiment_run_id}/decisions/{decision_id}/decision_document.md"
-    text = Path(mlflow.artifacts.download_artifacts(uri)).read_text()
-    assert "The test goes on and is evaluated again; production is as it was." in text
+    text = world.document(decision_id)
+    assert "Postponed. The test goes on and is evaluated again on" in text
     assert "Decided by Ana (U0ANA), postpone" in text
     assert world.page()[world.test.candidate.name]["status"] == "In test (Staging)"
     assert world.state.traffic == {"fraud-v1": 80, "fraud-v2": 20}
@@ -267,6 +312,13 @@ def test_the_catch_up_after_an_emergency_records_it_once_and_lets_the_registry_f
     assert world.page()[world.test.baseline.name]["status"] == "Restored (Production)"
     assert sum("emergency revert by" in line for line in lines(world, decision_id)) == 1
     assert record.payload["before"] == "fraud-v1 0 %, fraud-v2 100 %"
+    text = world.document("revert-9")
+    assert "Reverted by U0CHI," in text
+    assert f"The test's latest decision before it ({decision_id}): Decided by Ana" in text
+    noted_everywhere(world, "revert-9")
+    assert [line for line in lines(world, decision_id) if "decision document of the emergency revert" in line]
+    titles = ["A better fraud model is in production", "The previous fraud model is back"]
+    assert [text.partition(". ")[0] for text in world.summaries()] == titles
     assert shown(f"{decision_id}-revert-revert-9") == [
         ("traffic", "fraud-v1 0 %, fraud-v2 100 %", "fraud-v1 100 %, fraud-v2 0 %")
     ]
@@ -282,6 +334,7 @@ def test_before_any_decision_the_catch_up_knows_the_models_by_the_deployments_te
     [record] = world.systems.decision_log.records("revert-3")
     assert record.payload["test_id"] == world.test.test_id
     assert "decision_id" not in record.payload, "the latest decision is about another test"
+    assert "No question about this test had been asked yet" in world.document("revert-3")
 
 
 def test_on_a_deployment_that_names_no_test_the_catch_up_leaves_the_registry(world: World) -> None:

@@ -16,6 +16,7 @@ from slackbot.messages import rollback_messages
 from slackbot.metrics import LogState, Outcome, PressMetrics, log_metrics, pending_metrics
 from slackbot.settings import BotSettings
 from slackbot.signed_http import REQUEST_PATH
+from tests.document_gallery import document_gallery
 from tests.gallery import gallery
 from tests.pictures import PICTURES, pictures_in_the_docs
 
@@ -89,7 +90,7 @@ def test_both_guides_are_in_the_readme_with_the_picture_of_a_verdict() -> None:
 
 def test_the_pictures_are_those_that_the_docs_show_small_and_of_what_is_shown_today() -> None:
     """A picture carries the digest of what it shows; `make pictures` draws it anew."""
-    shown, found = gallery(), {path.stem: path for path in PICTURES.glob("*")}
+    shown, found = {**gallery(), **document_gallery()}, {path.stem: path for path in PICTURES.glob("*")}
     assert set(found) == pictures_in_the_docs()
     for name, path in found.items():
         picture = path.read_bytes()

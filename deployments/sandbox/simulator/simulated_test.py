@@ -13,7 +13,7 @@ from deployments.sandbox.simulator.model_cache import cached_model
 from deployments.sandbox.simulator.scenarios import SCENARIOS, Scenario
 from deployments.sandbox.simulator.serving import entity_ids, feedback_table, moments, online_features, taking_part
 from deployments.sandbox.simulator.timeline import HOLDOUT, PRODUCTION, TEST_START, Days
-from deployments.sandbox.simulator.training import BASELINE, Recipe, TrainedModel, rows_of, span_of, train_model
+from deployments.sandbox.simulator.training import BASELINE, Recipe, TrainedModel, span_of, split_history, train_model
 from deployments.sandbox.simulator.world import draw_population, simulate_transactions
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class SimulatedTest:
     """One simulated A/B test.
 
-    `production` and `training` hold `event_time`, `entity_id`, `is_fraud` and the features: in production as the candidate got
-    them online, in training as the candidate was trained. `everything` is the feedback with all labels; ask `feedback` for what
-    was known at a moment.
+    `production`, `training` and `holdout` hold `transaction_id`, `event_time`, `entity_id`, `is_fraud` and the features: in
+    production as the candidate got them online, else as the candidate was trained and evaluated offline. `everything` is the
+    feedback with all labels; ask `feedback` for what was known at a moment.
     """
 
     scenario: Scenario
@@ -37,6 +37,7 @@ class SimulatedTest:
     candidate: TrainedModel
     production: pd.DataFrame
     training: pd.DataFrame
+    holdout: pd.DataFrame
     everything: pd.DataFrame
 
     def feedback(self, until: datetime) -> pd.DataFrame:
@@ -79,6 +80,7 @@ def simulate_test(scenario: str, seed: int, *, shadow: bool = True, cache: Path 
     if not shadow:
         for arm in ("baseline", "candidate"):
             everything.loc[everything["arm"] != arm, f"{arm}_prediction"] = pd.NA
+    training, holdout = split_history(story.candidate, seed, history)
     return SimulatedTest(
         scenario=story,
         seed=seed,
@@ -86,7 +88,8 @@ def simulate_test(scenario: str, seed: int, *, shadow: bool = True, cache: Path 
         baseline=baseline,
         candidate=candidate,
         production=_named(online_features(story, production)),
-        training=_named(rows_of(history, story.candidate.training)),
+        training=_named(training),
+        holdout=_named(holdout),
         everything=everything,
     )
 
@@ -109,6 +112,7 @@ def _named(rows: pd.DataFrame) -> pd.DataFrame:
     """The features with the contract's names for the moment, the card and the truth."""
     names = pd.DataFrame(
         {
+            "transaction_id": [f"tx-{number:07d}" for number in range(len(rows))],
             "event_time": moments(rows["second"].to_numpy()),
             "entity_id": entity_ids(rows["card"].to_numpy()),
             "is_fraud": rows["is_fraud"].to_numpy(),

@@ -39,13 +39,14 @@ class Booster:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is made. `random_holdout`: its holdout is drawn from its own training days and not from later ones."""
+    """How a model is made. `random_holdout`: its holdout is drawn from its own training days and not from `holdout`."""
 
     name: str
     features: tuple[str, ...]
     training: Days
     booster: Booster = Booster()
     random_holdout: bool = False
+    holdout: Days = HOLDOUT
 
 
 BASELINE = Recipe("fraud_v1", CARD_FEATURES, BASELINE_TRAINING)
@@ -87,7 +88,7 @@ def train_model(recipe: Recipe, seed: int, history: pd.DataFrame) -> TrainedMode
         seed: the seed of the world, for the random choices of the training.
         history: all transactions before the test with `second`, `is_fraud` and the features.
     """
-    training, holdout = _split(recipe, seed, history)
+    training, holdout = split_history(recipe, seed, history)
     columns = list(recipe.features)
     preprocessing = _preprocessing(recipe.features)
     settings: dict[str, Any] = asdict(recipe.booster)
@@ -148,10 +149,11 @@ def choose_threshold(scores: np.ndarray, is_fraud: np.ndarray) -> float:
     return float(scores[order[enough[-1]]]) if len(enough) else float(scores[order[0]])
 
 
-def _split(recipe: Recipe, seed: int, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+def split_history(recipe: Recipe, seed: int, history: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows to train on and the holdout."""
     training = rows_of(history, recipe.training)
     if not recipe.random_holdout:
-        return training, rows_of(history, HOLDOUT)
+        return training, rows_of(history, recipe.holdout)
     held_out = stream(seed, "random holdout").random(len(training)) < 0.3
     return training.loc[~held_out], training.loc[held_out]
 

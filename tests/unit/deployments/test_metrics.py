@@ -133,16 +133,16 @@ def test_a_clock_that_is_behind_gives_no_negative_age() -> None:
     assert told(found, "fraud_ab_unrecorded_age_seconds") == [(HERE, 0)]
 
 
-def test_the_latest_verdicts_numbers_are_told_and_unknown_ones_are_not() -> None:
+def test_the_latest_verdicts_numbers_are_told_of_each_model_and_unknown_ones_are_not() -> None:
     log = LogState(NOW, decisions=[answered(2, None), answered(1, AN_HOUR_AGO)])
-    found = samples(verdict_metrics(state(), log), "fraud_ab_verdict_metric")
-    assert {(labels["model_name"], labels["arm"], labels["metric"]): value for labels, value in found} == {
-        ("fraud_v1", "baseline", "recall"): 0.8,
-        ("fraud_v1", "baseline", "precision"): 0.82,
-        ("fraud_v1", "baseline", "fraud_detection_rate"): 0.8,
-        ("fraud_v2", "candidate", "recall"): 0.86,
-        ("fraud_v2", "candidate", "fraud_detection_rate"): 0.86,
-    }
+
+    def shown(name: str) -> dict[tuple[str, str, str], float]:
+        found = samples(verdict_metrics(state(), log), name)
+        return {(labels["model_name"], labels["model_version"], labels["arm"]): value for labels, value in found}
+
+    assert shown("recall_at_production") == {("fraud_v1", "3", "baseline"): 0.8, ("fraud_v2", "7", "candidate"): 0.86}
+    assert shown("fraud_detection_rate") == {("fraud_v1", "3", "baseline"): 0.8, ("fraud_v2", "7", "candidate"): 0.86}
+    assert shown("precision_at_production") == {("fraud_v1", "3", "baseline"): 0.82}, "the candidate raised no alert"
     at = samples(verdict_metrics(state(), log), "fraud_ab_verdict_time_seconds")
     assert at == [(HERE, THREE_HOURS_AGO.timestamp())]
-    assert samples(verdict_metrics(state(), LogState(NOW)), "fraud_ab_verdict_metric") == []
+    assert samples(verdict_metrics(state(), LogState(NOW)), "recall_at_production") == []

@@ -11,7 +11,7 @@ from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import ActionPlan, Stage
 from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Decision, DecisionRequest, Links
-from flows.domain.decision_record import GENESIS, DecisionRecord, RecordKind
+from flows.domain.decision_record import GENESIS, DecisionRecord, Investigation, RecordKind
 from flows.domain.evidence import Evidence
 from flows.domain.lifecycle import LifecycleStatus, arm_in_charge, model_lives, stages_by_serving
 from flows.domain.policy import Policy
@@ -163,3 +163,39 @@ def test_the_registry_follows_what_serves(state: ServingState, baseline: Stage, 
 @pytest.mark.parametrize("state", [serving(0, 100, graph="v3"), serving(0, 100, **{OPERATION: "a-1"})])
 def test_nothing_follows_a_model_that_the_test_does_not_know_or_a_change_in_progress(state: ServingState) -> None:
     assert stages_by_serving(state, FIRST.request.test) is None
+
+
+def test_a_later_round_of_a_test_is_what_is_known_of_its_models() -> None:
+    later = replace(FIRST, request=replace(FIRST.request, round=2), created_at=BEGIN + timedelta(days=7))
+    lives = model_lives([later, FIRST], [], None, LATER)
+    assert [life.decision.decision_id for life in lives] == ["a-2", "a-2"]
+    assert [len(life.history) for life in lives] == [1, 1]
+
+
+def test_a_promoted_model_keeps_the_trial_that_it_won_when_it_is_the_baseline_of_the_next() -> None:
+    second = decision("b", V2, V3, days=60)
+    records = [record(RecordKind.PROMOTED, "a-1", 21, epoch=2), record(RecordKind.PROMOTED, "b-1", 81, epoch=5)]
+    first, middle, last = model_lives([FIRST, second], records, V3, LATER)
+    assert (first.trial, first.has_failed) == (None, False)
+    assert middle.trial == FIRST
+    assert (middle.decision, middle.arm, middle.has_failed) == (second, Arm.BASELINE, False)
+    assert (last.trial, last.has_failed) == (second, False)
+
+
+def test_a_lost_candidate_has_failed_and_carries_what_its_investigation_found() -> None:
+    found = Investigation(("Amounts have drifted.",))
+    records = [record(RecordKind.BASELINE_KEPT, "a-1", 21)]
+    assert [life.has_failed for life in model_lives([FIRST], records, V1, LATER)] == [False, True]
+    records.append(record(RecordKind.INVESTIGATED, "a-1", 22, **found.to_payload()))
+    baseline, candidate = model_lives([FIRST], records, V1, LATER)
+    assert (baseline.investigation, candidate.investigation) == (None, found)
+    assert candidate.status is LifecycleStatus.ARCHIVED
+
+
+def test_one_that_may_be_tried_again_has_failed_only_where_that_was_investigated() -> None:
+    records = [record(RecordKind.COMPENSATED, "a-1", 21)]
+    assert [life.has_failed for life in model_lives([FIRST], records, V1, LATER)] == [False, False]
+    records.append(record(RecordKind.INVESTIGATED, "a-1", 22, **Investigation(("Too slow.",)).to_payload()))
+    assert [life.has_failed for life in model_lives([FIRST], records, V1, LATER)] == [False, True]
+    records.append(record(RecordKind.PROMOTED, "a-1", 23))
+    assert [life.has_failed for life in model_lives([FIRST], records, V2, LATER)] == [False, False]

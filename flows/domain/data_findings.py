@@ -1,0 +1,275 @@
+"""Findings about the data: what drifted, what came in another scale, what serving broke, and the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, sqrt
+from typing import TYPE_CHECKING
+
+from flows.domain.criteria import points
+from flows.domain.drift import FeatureDrift, Severity, Shape
+from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
+from flows.domain.guardrails import percent
+from flows.domain.metrics import two_sided_p
+from flows.domain.recalls import CHANCE_P
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from flows.domain.recalls import Replayed
+    from flows.domain.rescaling import Rescaling
+
+NATURAL_TIMES = 2.0
+"""So many times the largest distance between two weeks of training must a change have to be no natural variation."""
+BROKEN = frozenset({Shape.EMPTY, Shape.CONSTANT, Shape.NULLS, Shape.ZEROS})
+LEAST_MISMATCH = 0.01  # of the rows whose served value is not the offline one
+OTHER_FRAUD_SHARE = 1.25  # as a factor, in either direction
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """The features that changed beyond natural variation, each under the one cause that fits it best.
+
+    `mismatches`: of broken features the share (0..1) of rows whose served value is not the offline pipeline's.
+    """
+
+    drifted: tuple[FeatureDrift, ...]
+    broken: tuple[FeatureDrift, ...]
+    rescaled: tuple[Rescaling, ...]
+    mismatches: Mapping[str, float]
+
+    @property
+    def features(self) -> frozenset[str]:
+        return frozenset(
+            [*(drift.feature for drift in (*self.drifted, *self.broken)), *(found.feature for found in self.rescaled)]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """The candidate without a suspected cause: what it catches then (None: nobody can tell), and `how` that was found out.
+
+    Where nobody can tell, `how` says what is missing.
+    """
+
+    replayed: Replayed | None
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labelled rows and frauds by week, in order."""
+
+    weeks: tuple[tuple[int, int], ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for rows, _ in self.weeks)
+
+    @property
+    def frauds(self) -> int:
+        return sum(frauds for _, frauds in self.weeks)
+
+    @property
+    def share(self) -> float:
+        return self.frauds / self.rows
+
+    @property
+    def overdispersion(self) -> float:
+        """How many times the weeks' fraud shares vary more than independent frauds would; at least 1."""
+        if len(self.weeks) < 2 or not 0 < self.share < 1:
+            return 1.0
+        squares = [(frauds - rows * self.share) ** 2 / (rows * self.share * (1 - self.share)) for rows, frauds in self.weeks]
+        return max(1.0, sum(squares) / (len(squares) - 1))
+
+
+def sort_suspects(
+    drifts: Sequence[FeatureDrift],
+    rescaled: Sequence[Rescaling],
+    natural: Mapping[str, float],
+    mismatches: Mapping[str, float] | None,
+) -> Suspects:
+    """Put each changed feature under one cause: rescaled, broken in serving, or drifted.
+
+    Args:
+        drifts: of all features.
+        rescaled: the features of which a change of scale explains the difference.
+        natural: by feature the largest distance between two weeks of training; without it only the drift's thresholds count.
+        mismatches: by feature the share (0..1) of rows whose served value is not the offline pipeline's; None without such rows.
+            A broken feature that is the same offline is broken in the data and not in serving: it counts as drifted.
+    """
+    named = {found.feature for found in rescaled}
+    differ = {name: share for name, share in (mismatches or {}).items() if share >= LEAST_MISMATCH}
+    changed = [drift for drift in drifts if drift.feature not in named]
+    broken = [drift for drift in changed if drift.feature in differ or (mismatches is None and BROKEN & set(drift.shapes))]
+    drifted = [drift for drift in changed if drift not in broken and _is_unnatural(drift, natural.get(drift.feature, 0.0))]
+    return Suspects(tuple(drifted), tuple(broken), tuple(rescaled), differ)
+
+
+def _is_unnatural(drift: FeatureDrift, natural: float) -> bool:
+    return drift.severity is not Severity.NONE and (bool(drift.shapes) or (drift.distance or 0.0) >= NATURAL_TIMES * natural)
+
+
+def find_feature_drift(features: int, suspects: Suspects, restored: Restoration) -> Finding:
+    """Whether shifted distributions cost recall.
+
+    Args:
+        features: how many were compared.
+        suspects: as `sort_suspects` finds them.
+        restored: the candidate with the drifted features' distributions as in training.
+    """
+    drifted = suspects.drifted
+    if not drifted:
+        said = f"None of the {features} features drifted beyond what weeks differ by themselves."
+        return Finding(Hypothesis.FEATURE_DRIFT, FindingStatus.NOT_SUPPORTED, said)
+    worst = drifted[0]
+    others = f", and so did {', '.join(drift.feature for drift in drifted[1:])}" if drifted[1:] else ""
+    said = f"{worst.feature} drifted{_medians(worst)} (KS distance {worst.distance or 0:.2f}, PSI {worst.psi or 0:.2f}){others}"
+    severity = max((drift.severity for drift in drifted), key=list(Severity).index)
+    return _judge_restored(
+        Finding(
+            Hypothesis.FEATURE_DRIFT,
+            FindingStatus.SUPPORTED,
+            said,
+            (f"KS distance of {worst.feature}", worst.distance or 0.0),
+            severity=severity,
+            next_step=f"Retrain on weeks that have today's {worst.feature}, and watch its distribution.",
+            numbers={"drifted": {drift.feature: drift_numbers(drift) for drift in drifted}},
+        ),
+        restored,
+    )
+
+
+def find_scaling(suspects: Suspects, restored: Restoration) -> Finding:
+    """Whether production's values come in another unit or scale than training's; `restored` as training has them."""
+    rescaled = suspects.rescaled
+    if not rescaled:
+        said = "No feature comes in another unit or scale than in training."
+        return Finding(Hypothesis.SCALING, FindingStatus.NOT_SUPPORTED, said)
+    worst = max(rescaled, key=lambda found: found.distance)
+    shown = "; ".join(found.said for found in rescaled[:3]) + (f"; and {len(rescaled) - 3} more" if rescaled[3:] else "")
+    return _judge_restored(
+        Finding(
+            Hypothesis.SCALING,
+            FindingStatus.SUPPORTED,
+            f"In production {shown}",
+            (f"KS distance of {worst.feature}", worst.distance),
+            severity=Severity.SEVERE,
+            next_step=f"Make the serving path give {worst.feature} as the training had it, and test one row through both.",
+            numbers={"rescaled": {found.feature: _scaled_numbers(found) for found in rescaled}},
+        ),
+        restored,
+    )
+
+
+def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared: bool) -> Finding:
+    """Whether the serving path computes features otherwise than the offline pipeline.
+
+    Args:
+        suspects: as `sort_suspects` finds them.
+        restored: the candidate with the broken features as they should be.
+        is_compared: whether the same rows were there as served and as the offline pipeline computes them.
+    """
+    broken = suspects.broken
+    if not broken:
+        compared = "The served features of production's rows are those of the offline pipeline."
+        said = compared if is_compared else "No feature came empty, constant, or with many more nulls or zeros than in training."
+        return Finding(Hypothesis.SERVING_SKEW, FindingStatus.NOT_SUPPORTED, said)
+    said = "; ".join(_broken_words(drift, suspects.mismatches) for drift in broken)
+    worst = broken[0]
+    share = suspects.mismatches.get(worst.feature)
+    effect = ("KS distance" if share is None else "share of changed rows") + f" of {worst.feature}"
+    return _judge_restored(
+        Finding(
+            Hypothesis.SERVING_SKEW,
+            FindingStatus.SUPPORTED,
+            f"In production {said}",
+            (effect, (worst.distance or 0.0) if share is None else share),
+            severity=Severity.SEVERE,
+            next_step=f"Repair {worst.feature} in the serving path, and compare served with offline values on the same rows.",
+            numbers={
+                "broken": {drift.feature: drift_numbers(drift) for drift in broken},
+                "mismatches": dict(suspects.mismatches),
+            },
+        ),
+        restored,
+    )
+
+
+def find_label_drift(training: Labels | None, production: Labels | None) -> Finding:
+    """Whether frauds are more or less frequent than in training, beyond what weeks differ by themselves."""
+    if training is None or production is None or not (training.frauds and production.frauds):
+        return not_testable(Hypothesis.LABEL_DRIFT, "Give training and production with is_fraud, and frauds in both.")
+    variation = max(training.overdispersion, production.overdispersion)
+    variance = sum(labels.share * (1 - labels.share) / labels.rows for labels in (training, production)) * variation
+    p_value = two_sided_p((production.share - training.share) / sqrt(variance)) if variance else 1.0
+    ratio = production.share / training.share
+    said = f"{percent(production.share)} of production's transactions are fraud and {percent(training.share)} of training's"
+    is_large = p_value < CHANCE_P and abs(log(ratio)) >= log(OTHER_FRAUD_SHARE)
+    return Finding(
+        Hypothesis.LABEL_DRIFT,
+        FindingStatus.SUPPORTED if is_large else FindingStatus.NOT_SUPPORTED,
+        f"{said} (p = {p_value:.2g}).",
+        ("ratio of fraud shares", ratio),
+        severity=Severity.MILD if is_large else Severity.NONE,
+        next_step="Choose the threshold on recent weeks: precision follows the share of frauds." if is_large else "",
+        numbers={"training": training.share, "production": production.share, "p_value": p_value, "overdispersion": variation},
+    )
+
+
+def _judge_restored(found: Finding, restored: Restoration) -> Finding:
+    """A suspicion with what the replay says of it: a change that costs no recall is no cause of its loss."""
+    replayed = restored.replayed
+    numbers = dict(found.numbers)
+    if replayed is None:
+        said, explained, is_cause = f"{found.said}. What it costs cannot be told: {restored.how}", None, True
+    else:
+        change = points((replayed.gained - replayed.lost) / replayed.frauds)
+        said = f"{found.said}. {restored.how} the candidate's recall changes by {change}."
+        explained, is_cause = replayed.explained, replayed.is_worth_talking
+        numbers |= {"gained": replayed.gained, "lost": replayed.lost, "frauds": replayed.frauds, "p_value": replayed.p_value}
+    return Finding(
+        found.hypothesis,
+        FindingStatus.SUPPORTED if is_cause else FindingStatus.NOT_SUPPORTED,
+        said,
+        found.effect,
+        explained,
+        found.severity,
+        found.next_step,
+        numbers,
+    )
+
+
+def _medians(drift: FeatureDrift) -> str:
+    before, after = drift.training.median, drift.production.median
+    return "" if before is None or after is None else f" from a median of {before:.4g} to {after:.4g}"
+
+
+_SHAPE_WORDS = {
+    Shape.EMPTY: "is empty",
+    Shape.CONSTANT: "is always the same",
+    Shape.NULLS: "has many more nulls",
+    Shape.ZEROS: "has many more zeros",
+}
+
+
+def _broken_words(drift: FeatureDrift, mismatches: Mapping[str, float]) -> str:
+    shown = [words for shape, words in _SHAPE_WORDS.items() if shape in drift.shapes]
+    if drift.feature in mismatches:
+        shown.append(f"is not what the offline pipeline computes in {percent(mismatches[drift.feature])} of the rows")
+    return f"{drift.feature} {' and '.join(shown)}"
+
+
+def drift_numbers(drift: FeatureDrift) -> dict[str, object]:
+    """What a reader may want to recompute of a drift."""
+    return {
+        "distance": drift.distance,
+        "psi": drift.psi,
+        "q_value": drift.q_value,
+        "scale_ratio": drift.scale_ratio,
+        "shapes": [shape.value for shape in drift.shapes],
+    }
+
+
+def _scaled_numbers(found: Rescaling) -> dict[str, object]:
+    return {"share": found.share, "distance": found.distance, "left": found.left, "what": found.transformation.said}

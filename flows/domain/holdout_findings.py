@@ -1,0 +1,104 @@
+"""The finding about the holdout: was it like production, as training is, or did it flatter the candidate?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.domain.data_findings import NATURAL_TIMES, drift_numbers
+from flows.domain.drift import FeatureDrift, Severity
+from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
+from flows.domain.guardrails import percent
+from flows.domain.recalls import WORTH_TALKING, Caught
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FLATTERING = 2 * WORTH_TALKING
+_ADVICE = "Choose the holdout from the last matured weeks before the test, and evaluate the candidate anew."
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """One feature `among` all transactions or frauds: distances (0..1) of holdout and training from production, and between
+    weeks of training."""
+
+    among: str
+    holdout: FeatureDrift
+    training_distance: float
+    natural_distance: float
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether the holdout is much farther from production than training is, and than weeks are from each other."""
+        distance = self.holdout.distance or 0.0
+        nearer = NATURAL_TIMES * max(self.training_distance, self.natural_distance)
+        return self.holdout.severity is not Severity.NONE and distance >= nearer
+
+    @property
+    def said(self) -> str:
+        distances = f"KS distance {self.holdout.distance or 0:.2f}; training {self.training_distance:.2f}"
+        return f"It is unlike production in {self.holdout.feature} among {self.among} ({distances})."
+
+
+@dataclass(frozen=True, slots=True)
+class Ease:
+    """What the baseline, which nobody fitted or tuned to this holdout, catches of each part's frauds."""
+
+    holdout: Caught
+    training: Caught
+    production: Caught
+
+    @property
+    def is_flattering(self) -> bool:
+        """Whether the holdout's frauds are easier than production's, and training's are not, or much less so."""
+        more = self.holdout.recall - self.production.recall
+        return self.holdout.is_above(self.production, FLATTERING) and (
+            self.training.recall - self.production.recall <= more / NATURAL_TIMES
+        )
+
+    @property
+    def said(self) -> str:
+        shares = [percent(part.recall) for part in (self.holdout, self.production, self.training)]
+        return f"The baseline too catches {shares[0]} of its frauds, {shares[1]} of production's and {shares[2]} of training's."
+
+
+def find_holdout(
+    promised: Caught | None,
+    production: Caught | None,
+    likenesses: Sequence[Likeness] | None,
+    ease: Ease | None,
+    elsewhere: float,
+) -> Finding:
+    """Whether the holdout was unlike production, where training is not, and flattered the candidate.
+
+    Args:
+        promised: the candidate on the holdout, as it was promised.
+        production: the candidate on production's frauds.
+        likenesses: features of which holdout, training and production can be compared; None without a holdout.
+        ease: the baseline on the same frauds; None where it cannot be run.
+        elsewhere: points of recall (0..1) that other causes explain.
+    """
+    if promised is None or production is None or likenesses is None:
+        return not_testable(Hypothesis.HOLDOUT, "Give the holdout's rows with their labels, and its recall, to compare them.")
+    unlike = sorted((one for one in likenesses if one.is_unlike), key=lambda one: -(one.holdout.distance or 0.0))
+    difference, low, _ = promised.above(production)
+    said = [f"The holdout promised a recall of {percent(promised.recall)}, production has {percent(production.recall)}."]
+    said += [unlike[0].said] if unlike else []
+    said += [ease.said] if ease and ease.is_flattering else []
+    is_unlike = len(said) > 1
+    is_supported = is_unlike and low > elsewhere and difference - elsewhere >= FLATTERING
+    if not is_supported:
+        said.append("So it did not flatter." if is_unlike else "It is as much like production as training is.")
+    return Finding(
+        Hypothesis.HOLDOUT,
+        FindingStatus.SUPPORTED if is_supported else FindingStatus.NOT_SUPPORTED,
+        " ".join(said),
+        ("recall promised too much", difference - elsewhere),
+        difference - elsewhere if is_supported else None,
+        Severity.SEVERE if is_supported else Severity.NONE,
+        "Choose the holdout from the last matured weeks before the test, and evaluate the candidate anew."
+        if is_supported
+        else "",
+        {f"{one.holdout.feature} among {one.among}": drift_numbers(one.holdout) for one in unlike},
+    )

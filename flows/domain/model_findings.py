@@ -1,0 +1,338 @@
+"""Findings about the model: overfitted, simply weaker, badly calibrated, losing in some segment, less precise, made otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import log, sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy
+
+from flows.domain.criteria import points
+from flows.domain.drift import Severity
+from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
+from flows.domain.guardrails import percent
+from flows.domain.intervals import paired_difference, precision_change, score_difference
+from flows.domain.metrics import two_sided_p
+from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught
+from flows.domain.rescaling import Scaler
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from flows.domain.counts import Outcomes, Overlap
+
+PROMISE_KEPT = 2 * WORTH_TALKING
+FITTED_GAP = 0.05  # points of recall from training to unseen data, beyond chance
+LOSS_RISE = 0.02  # of the validation loss above its minimum, as a share
+SEVERE_GAP = 0.1
+OFF_CALIBRATION = 1.25  # as a factor, in either direction
+LEAST_BAND_FRAUDS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What was logged of a model's making; what was not logged is empty or None.
+
+    `offline`: metrics by name, such as `train_recall` and `holdout_recall`; the losses are by step; `scalers` by feature;
+    `trained_on`: first moment and end of its training window.
+    """
+
+    name: str
+    features: tuple[str, ...] = ()
+    parameters: Mapping[str, object] = field(default_factory=dict[str, object])
+    offline: Mapping[str, float] = field(default_factory=dict[str, float])
+    training_loss: tuple[float, ...] = ()
+    validation_loss: tuple[float, ...] = ()
+    scalers: Mapping[str, Scaler] = field(default_factory=dict[str, Scaler])
+    trained_on: tuple[datetime, datetime] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A segment: the frauds whose `feature` is from `low` to `high`, and which model caught them."""
+
+    feature: str
+    low: float
+    high: float
+    frauds: Overlap
+
+    @property
+    def said(self) -> str:
+        return f"{self.feature} from {self.low:.4g} to {self.high:.4g}"
+
+    @property
+    def total(self) -> int:
+        frauds = self.frauds
+        return frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of labelled rows summed up: frauds that the scores expect with their variance (Σp(1-p)), and those that came."""
+
+    rows: int
+    expected: float
+    variance: float
+    frauds: int
+
+    @property
+    def ratio(self) -> float:
+        """Frauds that came for each expected one."""
+        return self.frauds / self.expected
+
+
+def sum_scores(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_]) -> Scored:
+    """Sum up probabilities of fraud (n,) and labels (n,).
+
+    Example:
+        >>> sum_scores(np.array([0.5, 0.5]), np.array([True, False])).ratio
+        1.0
+    """
+    return Scored(len(scores), float(scores.sum()), float((scores * (1 - scores)).sum()), int(is_fraud.sum()))
+
+
+def divergence_point(validation_loss: Sequence[float]) -> tuple[int, float]:
+    """The step from 0 after which the validation loss only rises above its minimum, and by which share it has risen at the end.
+
+    Example:
+        >>> step, rise = divergence_point([0.5, 0.3, 0.2, 0.25, 0.3])
+        >>> step, round(rise, 2)
+        (2, 0.5)
+    """
+    best = int(np.argmin(validation_loss))
+    least = validation_loss[best]
+    return best, validation_loss[-1] / least - 1 if least > 0 else 0.0
+
+
+def find_overfitting(
+    making: ModelFacts | None, training: Caught | None, holdout: Caught | None, production: Caught | None, elsewhere: float
+) -> Finding:
+    """Whether the candidate learnt its training rows by heart: much better on them than on rows that it has not seen.
+
+    Args:
+        making: for its loss curves.
+        training, holdout, production: what the candidate catches in each.
+        elsewhere: points of recall (0..1) of production that other causes explain.
+    """
+    curves = making.validation_loss if making else ()
+    if training is None or (holdout is None and production is None):
+        return not_testable(
+            Hypothesis.OVERFITTING,
+            "Log train_recall with the run, or give the training rows with labels, to compare with.",
+        )
+    step, rise = divergence_point(curves) if curves else (0, 0.0)
+    unseen = {
+        name: (training.recall - part.recall - less, training.above(part)[1] - less)
+        for name, part, less in (("holdout", holdout, 0.0), ("production", production, elsewhere))
+        if part is not None
+    }
+    is_diverging = rise >= LOSS_RISE
+    gaps = {name: gap for name, (gap, low) in unseen.items() if low > 0 and gap >= FITTED_GAP}
+    is_supported = "holdout" in gaps or (is_diverging and bool(gaps))
+    said = f"Training recall {percent(training.recall)}" + "".join(
+        f", {name} {percent(part.recall)}" for name, part in (("holdout", holdout), ("production", production)) if part
+    )
+    said += f"; {_curve_words(curves, step, rise)}."
+    gap = max(gap for gap, _ in unseen.values())
+    effect, numbers = ("gap of recall", gap), {"gaps": {name: gap for name, (gap, _) in unseen.items()}, "loss_rise": rise}
+    if not is_supported:
+        return Finding(Hypothesis.OVERFITTING, FindingStatus.NOT_SUPPORTED, said, effect, numbers=numbers)
+    return Finding(
+        Hypothesis.OVERFITTING,
+        FindingStatus.SUPPORTED,
+        said,
+        effect,
+        _broken_promise(holdout, production, elsewhere),
+        Severity.SEVERE if gap >= SEVERE_GAP else Severity.MILD,
+        "Regularise: fewer leaves or units, more rows in each, earlier stopping; and a holdout of later weeks.",
+        numbers,
+    )
+
+
+def _broken_promise(holdout: Caught | None, production: Caught | None, elsewhere: float) -> float | None:
+    """Points of recall that the holdout promised in vain, beyond chance and other causes; None where it kept its promise."""
+    if holdout is None or production is None or not holdout.is_above(production, WORTH_TALKING + elsewhere):
+        return None
+    return holdout.recall - production.recall - elsewhere
+
+
+def _curve_words(curves: Sequence[float], step: int, rise: float) -> str:
+    if not curves:
+        return "no validation loss is logged"
+    if rise < LOSS_RISE:
+        return "the validation loss does not diverge"
+    return f"the validation loss rises after step {step}, by {rise:.0%} to the end"
+
+
+def find_weaker_model(
+    outcomes: Outcomes | None, promised: Caught | None, production: Caught | None, elsewhere: float, *, is_overfitted: bool
+) -> Finding:
+    """Whether the candidate is simply weaker: it does as well as it promised, and that is less than the baseline does.
+
+    Args:
+        outcomes: both models in production.
+        promised, production: the candidate on its holdout and in production.
+        elsewhere: points of recall (0..1) that other causes explain.
+        is_overfitted: then its weakness has a name already.
+    """
+    if outcomes is None or not (outcomes.baseline.frauds and outcomes.candidate.frauds):
+        return not_testable(Hypothesis.WEAKER_MODEL, "Give production's labels with the predictions of both models.")
+    if promised is None or production is None:
+        return not_testable(Hypothesis.WEAKER_MODEL, "Give the holdout, or log holdout_recall and holdout_frauds with the run.")
+    one, two = (Caught(model.frauds, model.caught) for model in (outcomes.baseline, outcomes.candidate))
+    deficit = one.recall - two.recall
+    if outcomes.frauds:
+        _, high = paired_difference(outcomes.frauds)
+    else:
+        _, high = score_difference(two.caught, two.frauds, one.caught, one.frauds)
+    said = (
+        f"Recall {percent(two.recall)} against the baseline's {percent(one.recall)}{_overlap_words(outcomes.frauds)};"
+        f" the holdout promised {percent(promised.recall)}."
+    )
+    is_kept = not promised.is_above(production, PROMISE_KEPT)
+    is_weaker = high < 0 and deficit - elsewhere >= WORTH_TALKING
+    effect, numbers = ("difference of recall", -deficit), {"deficit": deficit, "is_promise_kept": is_kept}
+    if not (is_weaker and is_kept) or is_overfitted:
+        return Finding(Hypothesis.WEAKER_MODEL, FindingStatus.NOT_SUPPORTED, said, effect, numbers=numbers)
+    return Finding(
+        Hypothesis.WEAKER_MODEL,
+        FindingStatus.SUPPORTED,
+        said,
+        effect,
+        deficit - elsewhere,
+        Severity.SEVERE if deficit >= SEVERE_GAP else Severity.MILD,
+        "Give the model what it lacks: more features, more capacity, or another architecture such as gradient boosting.",
+        numbers,
+    )
+
+
+def _overlap_words(frauds: Overlap | None) -> str:
+    if frauds is None:
+        return ""
+    return f" (caught by the candidate alone {frauds.candidate_only:,}, by the baseline alone {frauds.baseline_only:,})"
+
+
+def find_calibration(offline: Scored | None, production: Scored | None) -> Finding:
+    """Whether scores that meant what they said on the holdout do so no more in production."""
+    if offline is None or production is None or not (offline.frauds and offline.expected > 0 and production.expected > 0):
+        return not_testable(Hypothesis.CALIBRATION, "Give labelled rows of holdout and production, and a model with scores.")
+    wanted = production.expected * offline.ratio
+    variance = production.variance * offline.ratio**2 + offline.variance * (wanted / offline.frauds) ** 2
+    z = (production.frauds - wanted) / sqrt(variance)
+    change, p_value = production.ratio / offline.ratio, two_sided_p(z)
+    is_off = p_value < CHANCE_P and abs(log(max(change, 1e-9))) >= log(OFF_CALIBRATION)
+    said = f"For each expected fraud came {production.ratio:.2f} in production and {offline.ratio:.2f} in the holdout"
+    return Finding(
+        Hypothesis.CALIBRATION,
+        FindingStatus.SUPPORTED if is_off else FindingStatus.NOT_SUPPORTED,
+        f"{said} (p = {p_value:.2g}).",
+        ("change of observed over expected frauds", change),
+        severity=Severity.MILD if is_off else Severity.NONE,
+        next_step="Calibrate the scores anew on recent weeks, and choose the threshold after that." if is_off else "",
+        numbers={"production": production.ratio, "offline": offline.ratio, "p_value": p_value},
+    )
+
+
+def find_segments(bands: Sequence[Band]) -> Finding:
+    """Where the candidate loses frauds that the baseline catches, if it loses on the whole.
+
+    Args:
+        bands: of every feature all its bands, which hold the frauds that have a value of it. Bands with few frauds are left out.
+
+    Source:
+        Sign test on the frauds that one model caught alone; Benjamini & Hochberg 1995 over all bands.
+    """
+    tested = [band for band in bands if band.total >= LEAST_BAND_FRAUDS]
+    if not tested:
+        return not_testable(Hypothesis.SEGMENTS, "Give both models' predictions on the same frauds, at least 50 in a segment.")
+    total, whole = max(_sums(bands, feature) for feature in {band.feature for band in bands})
+    p_values = [_lost_p(band.frauds) for band in tested]
+    q_values = scipy.stats.false_discovery_control(p_values, method="bh")
+    lost = {
+        index: (band.frauds.baseline_only - band.frauds.candidate_only) / total
+        for index, band in enumerate(tested)
+        if q_values[index] < CHANCE_P
+    }
+    worst = max(lost, key=lambda index: lost[index], default=None)
+    if whole >= 0 or worst is None or lost[worst] < WORTH_TALKING:
+        said = f"In none of {len(tested)} segments the candidate loses to the baseline what a loss on the whole could come from."
+        return Finding(Hypothesis.SEGMENTS, FindingStatus.NOT_SUPPORTED, said)
+    band = tested[worst]
+    where = band.said
+    said = f"With {where} the candidate misses {band.frauds.baseline_only:,} frauds that the baseline catches, and catches"
+    return Finding(
+        Hypothesis.SEGMENTS,
+        FindingStatus.SUPPORTED,
+        f"{said} {band.frauds.candidate_only:,} more: {points(-lost[worst])} of recall on the whole (q = {q_values[worst]:.2g}).",
+        (f"recall lost with {where}", lost[worst]),
+        severity=Severity.MILD,
+        next_step=f"Look at missed frauds with {where}: what do they have in common?",
+        numbers={"segments": {tested[index].said: share for index, share in lost.items()}},
+    )
+
+
+def _sums(bands: Sequence[Band], feature: str) -> tuple[int, int]:
+    """All frauds of a feature's bands, and how many more of them the candidate caught."""
+    own = [band for band in bands if band.feature == feature]
+    return sum(band.total for band in own), sum(band.frauds.candidate_only - band.frauds.baseline_only for band in own)
+
+
+def _lost_p(frauds: Overlap) -> float:
+    disagreements = frauds.baseline_only + frauds.candidate_only
+    return float(scipy.stats.binom.sf(frauds.baseline_only - 1, disagreements, 0.5))
+
+
+def find_precision(outcomes: Outcomes | None, band: float) -> Finding:
+    """Whether the candidate's alerts are less often right, by more than the policy's band (0..1)."""
+    change = precision_change(outcomes) if outcomes else None
+    if change is None or change.high is None:
+        return not_testable(Hypothesis.PRECISION, "Give production's labels with alerts of both models.")
+    is_lost = change.high < -band
+    said = f"The precisions differ by {points(change.low)} to {points(change.high)} (95 %); ±{band * 100:g} points are allowed."
+    return Finding(
+        Hypothesis.PRECISION,
+        FindingStatus.SUPPORTED if is_lost else FindingStatus.NOT_SUPPORTED,
+        said,
+        ("difference of precision", (change.low + change.high) / 2),
+        severity=Severity.SEVERE if is_lost else Severity.NONE,
+        next_step="Choose a higher threshold on recent weeks, and see what recall is left." if is_lost else "",
+        numbers={"low": change.low, "high": change.high},
+    )
+
+
+def find_model_changes(baseline: ModelFacts | None, candidate: ModelFacts | None, at: datetime | None) -> Finding:
+    """What was changed from the baseline to the candidate, side by side: never supported, because a difference shows no cause.
+
+    Args:
+        baseline, candidate: as they were made.
+        at: the moment (UTC) for the models' ages; None: no ages.
+    """
+    if baseline is None or candidate is None:
+        return not_testable(Hypothesis.MODEL_CHANGES, "Both models' training runs are needed to lay them side by side.")
+    one, two = _facts(baseline, at), _facts(candidate, at)
+    changes = {name: [one.get(name), two.get(name)] for name in sorted(one | two) if one.get(name) != two.get(name)}
+    shown = "; ".join(f"{name}: {_word(before)} → {_word(after)}" for name, (before, after) in changes.items())
+    said = f"From baseline to candidate {shown}." if changes else "Both models were made alike."
+    return Finding(Hypothesis.MODEL_CHANGES, FindingStatus.NOT_SUPPORTED, said, numbers={"changes": changes})
+
+
+def _word(value: object) -> str:
+    return "not logged" if value is None else str(value)
+
+
+def _facts(model: ModelFacts, at: datetime | None) -> dict[str, object]:
+    facts: dict[str, object] = {name: str(value) for name, value in model.parameters.items()}
+    if model.features:
+        facts["features"] = ", ".join(sorted(model.features))
+    if model.trained_on:
+        start, end = model.trained_on
+        facts["training window"] = f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
+        if at is not None:
+            facts["age in days"] = (at - end).days
+    return facts

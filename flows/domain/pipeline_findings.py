@@ -1,0 +1,127 @@
+"""Findings about the pipeline: the artifact, the version that is served, latency and errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flows.domain.criteria import CriterionStatus, points
+from flows.domain.drift import Severity
+from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
+from flows.domain.guardrails import percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flows.domain.criteria import Criterion
+    from flows.domain.recalls import Replayed
+
+OTHER_ANSWERS = 0.01  # of the frauds; rounding alone makes some of the answers differ
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The registered model on the `frauds` as they were served: `different` answers were not what was served, and the recall
+    that it would have had (None: no fraud has both)."""
+
+    frauds: int
+    different: int
+    replayed: Replayed
+
+
+def find_artifact(manifest: Mapping[str, str] | None, artifact: Mapping[str, str] | None, answers: Answers | None) -> Finding:
+    """Whether the served files are those that were archived.
+
+    Args:
+        manifest: SHA-256 by relative path, as archived.
+        artifact: the same of what is served now.
+        answers: the intact model's answers beside the served ones.
+    """
+    if manifest is None or artifact is None:
+        return not_testable(Hypothesis.ARTIFACT, "The manifest and the served files' digests are needed to compare them.")
+    named = {path: _difference(manifest.get(path), artifact.get(path)) for path in sorted(manifest.keys() | artifact.keys())}
+    wrong = {path: what for path, what in named.items() if what}
+    if not wrong:
+        said = f"All {len(manifest)} files of the artifact are as the manifest has them."
+        return Finding(Hypothesis.ARTIFACT, FindingStatus.NOT_SUPPORTED, said)
+    said = "; ".join(f"{path} {what}" for path, what in wrong.items()) + f".{_answer_words(answers)}"
+    return Finding(
+        Hypothesis.ARTIFACT,
+        FindingStatus.SUPPORTED,
+        said,
+        ("files that differ", len(wrong)),
+        answers.replayed.explained if answers else None,
+        Severity.SEVERE,
+        "Restore the archived artifact and repeat the test: another model than the candidate was measured.",
+        {"files": wrong},
+    )
+
+
+def _difference(wanted: str | None, found: str | None) -> str:
+    if found is None:
+        return "is missing"
+    if wanted is None:
+        return "is not in the manifest"
+    return "" if wanted == found else "is not what was archived"
+
+
+def _answer_words(answers: Answers | None) -> str:
+    if answers is None:
+        return ""
+    change = points((answers.replayed.gained - answers.replayed.lost) / answers.replayed.frauds)
+    share = percent(answers.different / answers.frauds)
+    return f" The archived model answers otherwise on {share} of the frauds, and its recall is {change} from what was served."
+
+
+def find_served_version(
+    registered: str | None, served: str | None, answers: Answers | None, *, is_artifact_intact: bool
+) -> Finding:
+    """Whether production serves what the registry names, by its version and by its answers.
+
+    Args:
+        registered, served: the version (or address) in the registry and in the serving containers.
+        answers: the registered model's answers beside the served ones.
+        is_artifact_intact: whether the digests agree or are unknown; else other answers have their reason already.
+    """
+    if (registered is None or served is None) and answers is None:
+        return not_testable(Hypothesis.SERVED_VERSION, "Neither the served version nor served answers to compare are known.")
+    is_other = registered is not None and served is not None and registered != served
+    answers_differ = answers is not None and answers.different >= OTHER_ANSWERS * answers.frauds and is_artifact_intact
+    names = [version or "an unknown version" for version in (registered, served)]
+    said = f"The registry names {names[0]}, served is {names[1]}.{_answer_words(answers)}"
+    if not is_other and not answers_differ:
+        return Finding(Hypothesis.SERVED_VERSION, FindingStatus.NOT_SUPPORTED, said)
+    return Finding(
+        Hypothesis.SERVED_VERSION,
+        FindingStatus.SUPPORTED,
+        said,
+        ("share of other answers", answers.different / answers.frauds) if answers else None,
+        answers.replayed.explained if answers else None,
+        Severity.SEVERE,
+        "Serve the registered version and repeat the test: another model than the candidate was measured.",
+        {"registered": registered, "served": served},
+    )
+
+
+def find_latency(criterion: Criterion | None) -> Finding:
+    """Whether the candidate answered too slowly, by the verdict's own criterion."""
+    return _from_criterion(Hypothesis.LATENCY, criterion, "Look at the slow hours in the latency panel: what is looked up then?")
+
+
+def find_errors(criterion: Criterion | None) -> Finding:
+    """Whether the candidate failed more often, by the verdict's own criterion."""
+    return _from_criterion(Hypothesis.ERRORS, criterion, "Look at the failed requests' logs of the candidate's containers.")
+
+
+def _from_criterion(hypothesis: Hypothesis, criterion: Criterion | None, next_step: str) -> Finding:
+    if criterion is None or criterion.status is CriterionStatus.NOT_CHECKED:
+        return not_testable(hypothesis, criterion.reason if criterion else "Latency and errors of both arms were not measured.")
+    is_bad = criterion.status is CriterionStatus.FAILED
+    return Finding(
+        hypothesis,
+        FindingStatus.SUPPORTED if is_bad else FindingStatus.NOT_SUPPORTED,
+        criterion.reason,
+        None if criterion.observed is None else (f"observed ({criterion.unit})", criterion.observed),
+        severity=Severity.SEVERE if is_bad else Severity.NONE,
+        next_step=next_step if is_bad else "",
+    )

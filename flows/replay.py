@@ -1,0 +1,139 @@
+"""The candidate on the same frauds with and without a suspected cause: how many points of recall the cause explains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from flows.domain.drift import FeatureKind, Shape
+from flows.domain.recalls import Replayed, compare_replays
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from flows.domain.drift import FeatureDrift
+    from flows.domain.rescaling import Rescaling
+    from flows.ports import FeatureTable
+
+    Column = NDArray[Any]
+    Flags = Callable[[pd.DataFrame], NDArray[np.bool_]]
+
+SEED = 20_260
+TOLERANCE = 1e-4  # relative: float32 in one pipeline and float64 in the other differ by less
+
+
+def is_fraud(table: FeatureTable) -> NDArray[np.bool_]:
+    """The rows (n,) with the label fraud; a row without a label is none of them."""
+    return np.asarray(table.column("is_fraud"), np.float64) == 1
+
+
+def rows_of(table: FeatureTable, chosen: Column, features: Iterable[str]) -> pd.DataFrame:
+    """The chosen rows' features, read one column at a time."""
+    return pd.DataFrame({name: table.column(name)[chosen] for name in features})
+
+
+def replay(flags: Flags, without: pd.DataFrame, with_cause: pd.DataFrame) -> Replayed | None:
+    """The model on the same frauds without and with a cause; None without frauds."""
+    return compare_replays(flags(without), flags(with_cause)) if len(without) else None
+
+
+def map_onto(values: Column, source: Column, target: Column) -> Column:
+    """Give values of one distribution the places that they hold in it, in another distribution.
+
+    Args:
+        values: (k,) numbers of `source`; NaN stays.
+        source, target: all values of the two distributions, NaN left out; without any nothing is changed.
+
+    Example:
+        >>> map_onto(np.array([10.0, 30.0]), np.array([10.0, 20.0, 30.0]), np.array([1.0, 2.0, 3.0]))
+        array([1., 3.])
+    """
+    before, after = (np.sort(known[~np.isnan(known)]) for known in (source, target))
+    if not len(before) or not len(after):
+        return values
+    place = (np.searchsorted(before, values, "left") + np.searchsorted(before, values, "right")) / (2 * len(before))
+    mapped = after[np.clip(np.ceil(place * len(after)).astype(np.int64) - 1, 0, len(after) - 1)]
+    return np.where(np.isnan(values), values, mapped)
+
+
+def restore_distributions(
+    frauds: pd.DataFrame, drifted: Sequence[FeatureDrift], training: FeatureTable, production: FeatureTable
+) -> pd.DataFrame:
+    """Production's frauds with their drifted numbers mapped onto training's distributions; categories stay."""
+    restored = {
+        drift.feature: map_onto(
+            frauds[drift.feature].to_numpy(), production.column(drift.feature), training.column(drift.feature)
+        )
+        for drift in drifted
+        if drift.kind is FeatureKind.NUMBER and drift.feature in frauds
+    }
+    return frauds.assign(**restored)
+
+
+def do_the_same_damage(frauds: pd.DataFrame, broken: Sequence[FeatureDrift], rescaled: Sequence[Rescaling]) -> pd.DataFrame:
+    """Intact frauds with what production's rows suffered: emptied, zeroed or rescaled, in the same share of the rows."""
+    place = np.random.default_rng(SEED).random(len(frauds))  # one for all features: what fails together, fails on the same rows
+    damaged: dict[str, Column] = {}
+    for drift in broken:
+        if drift.feature in frauds:
+            damaged[drift.feature] = _break(frauds[drift.feature].to_numpy(), drift, place)
+    for found in rescaled:
+        if found.feature in frauds:
+            values = frauds[found.feature].to_numpy(np.float64)
+            damaged[found.feature] = np.where(place < found.share, found.transformation.apply(values), values)
+    return frauds.assign(**damaged)
+
+
+def _break(values: Column, drift: FeatureDrift, place: Column) -> Column:
+    before, after, shapes = drift.training, drift.production, drift.shapes
+    if Shape.CONSTANT in shapes:
+        only = after.minimum if drift.kind is FeatureKind.NUMBER else after.most_frequent[0][0]
+        values = np.full(len(values), only, values.dtype)
+    elif Shape.ZEROS in shapes:
+        values = np.where(place < _newly(before.zero_share or 0.0, after.zero_share or 0.0), 0, values)
+    if Shape.EMPTY in shapes or Shape.NULLS in shapes:
+        values = values.copy()
+        values[place < _newly(before.null_share, after.null_share)] = None if drift.kind is FeatureKind.CATEGORY else np.nan
+    return values
+
+
+def _newly(before: float, after: float) -> float:
+    """Of those that were not, the share that must become so for a share to rise from `before` to `after`."""
+    return (after - before) / (1 - before)
+
+
+def restore_from_reference(
+    frauds: pd.DataFrame, features: Iterable[str], reference: FeatureTable, positions: Column
+) -> pd.DataFrame:
+    """Production's frauds with these features as the offline pipeline computes them; `positions` of the frauds in `reference`."""
+    columns = {name: reference.column(name)[positions] for name in features if name in frauds}
+    return frauds.assign(**columns)
+
+
+def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | None:
+    """Where production's rows are in the reference (-1: not there): by their ids, else by order; None without common rows."""
+    if production.has("transaction_id") and reference.has("transaction_id"):
+        found = pd.Index(reference.column("transaction_id")).get_indexer(pd.Index(production.column("transaction_id")))
+        return found if (found >= 0).any() else None
+    return np.arange(production.rows) if production.rows == reference.rows else None
+
+
+def find_mismatches(production: FeatureTable, reference: FeatureTable, places: Column) -> Mapping[str, float]:
+    """By feature the share (0..1) of the common rows whose served value is not the offline pipeline's."""
+    common = places >= 0
+    found: dict[str, float] = {}
+    for name in production.features:
+        if reference.has(name):
+            served, offline = production.column(name)[common], reference.column(name)[places[common]]
+            found[name] = float(_differs(served, offline).mean())
+    return found
+
+
+def _differs(served: Column, offline: Column) -> NDArray[np.bool_]:
+    if served.dtype == object or offline.dtype == object:
+        return np.array([one != two for one, two in zip(served, offline, strict=True)], dtype=bool)
+    return ~np.isclose(served, offline, rtol=TOLERANCE, atol=1e-6, equal_nan=True)

@@ -1,0 +1,47 @@
+"""How many points of recall each supported finding explains: one picture."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from flows.reports.root_cause_report import title_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flows.domain.findings import Finding
+
+_WIDTH_INCHES, _DOTS_PER_INCH = 9.0, 110
+_COLOUR = "#D55E00"
+
+
+def findings_chart(findings: Sequence[Finding], lost_recall: float | None) -> bytes | None:
+    """A PNG with one bar for each supported finding that explains something, the gravest on top.
+
+    Args:
+        lost_recall: points (0..1) between what was promised and what was measured, drawn as a line; None: not drawn.
+
+    Returns:
+        None when nothing can be said of any finding.
+    """
+    shown = [one for one in findings if one.is_supported and one.explained_recall]
+    if not shown:
+        return None
+    from matplotlib.figure import Figure  # a second of imports
+
+    figure = Figure(figsize=(_WIDTH_INCHES, 1.4 + 0.5 * len(shown)), dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots()
+    points = [100 * (one.explained_recall or 0.0) for one in shown]
+    bars = axes.barh([title_of(one.hypothesis) for one in shown], points, color=_COLOUR, height=0.55)
+    axes.bar_label(bars, [f"{value:.1f}" for value in points], padding=4)
+    axes.invert_yaxis()
+    axes.set(xlabel="points of recall explained", xlim=(0, 1.15 * max([*points, 100 * (lost_recall or 0.0)])))
+    if lost_recall and lost_recall > 0:
+        axes.axvline(100 * lost_recall, color="black", linestyle="--", linewidth=1, label="lost against the holdout")
+        axes.legend(frameon=False, loc="lower right")
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", metadata={"Software": None})  # the same findings give the same bytes
+    return picture.getvalue()

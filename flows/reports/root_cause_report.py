@@ -1,0 +1,187 @@
+"""Why the candidate lost: the report for people, in Markdown, and its ten lines for the thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from flows.domain.criteria import CriterionStatus
+from flows.domain.findings import UNDERMINING, Finding, FindingStatus, Hypothesis, is_ranked_by_recall
+from flows.reports.markdown import address, bullets, harmless, section, table, words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from flows.domain.decision import Decision, DecisionRequest
+
+FINDINGS_CHART, DRIFT_CHART = "findings.png", "drift.png"
+"""Beside the report."""
+_NAMED_IN_SUMMARY = 3
+_TITLES: Mapping[Hypothesis, str] = {
+    Hypothesis.ARTIFACT: "The model's files are not what was archived",
+    Hypothesis.SERVED_VERSION: "Another model was served than the registry names",
+    Hypothesis.SERVING_SKEW: "Features arrive broken at the candidate",
+    Hypothesis.SCALING: "Features arrive in another scale than in training",
+    Hypothesis.FEATURE_DRIFT: "The data have drifted since training",
+    Hypothesis.HOLDOUT: "The holdout is not like production",
+    Hypothesis.OVERFITTING: "The candidate is overfitted",
+    Hypothesis.LABEL_DRIFT: "Fraud is more or less frequent than in training",
+    Hypothesis.WEAKER_MODEL: "The candidate is the weaker model",
+    Hypothesis.SEGMENTS: "The candidate loses in certain segments",
+    Hypothesis.CALIBRATION: "The candidate's scores no longer mean what they did",
+    Hypothesis.PRECISION: "The candidate raises more false alerts",
+    Hypothesis.LATENCY: "The candidate answers too slowly",
+    Hypothesis.ERRORS: "The candidate fails too often",
+    Hypothesis.MODEL_CHANGES: "What changed between the models",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RootCause:
+    """What a report tells of.
+
+    `findings`: ranked. `offline`: metrics (0..1) by name that the candidate's run promised. `pictures`: names of those stored
+    beside the report. `missing`: other parts that failed, with the reason. `links`: addresses by what is there, such as the run
+    and the window's panels.
+    """
+
+    decision: Decision
+    findings: Sequence[Finding]
+    offline: Mapping[str, float]
+    pictures: frozenset[str] = frozenset()
+    missing: Mapping[str, str] = field(default_factory=dict[str, str])
+    links: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def supported(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.is_supported]
+
+
+def title_of(hypothesis: Hypothesis) -> str:
+    """What a finding claims, as a headline."""
+    return _TITLES[hypothesis]
+
+
+def report_summary(cause: RootCause) -> tuple[str, ...]:
+    """At most ten lines: what was expected and happened, the causes found with what each explains, and what to do."""
+    supported, request = cause.supported, cause.decision.request
+    lines = [
+        f"Why {request.test.candidate} did not win: {_headline(supported)}.",
+        f"Expected: {_promised(cause.offline)}. Measured: {_measured(request)}.",
+    ]
+    lines += [f"{place}. {_in_short(finding)}" for place, finding in enumerate(supported[:_NAMED_IN_SUMMARY], 1)]
+    if len(supported) > _NAMED_IN_SUMMARY:
+        lines.append(f"{len(supported) - _NAMED_IN_SUMMARY} more in the report.")
+    untested = ", ".join(filter(None, [_names(cause.findings, FindingStatus.NOT_TESTABLE), *cause.missing]))
+    if untested:
+        lines.append(f"Could not be tested: {untested}.")
+    lines.append(f"Ruled out: {_names(cause.findings, FindingStatus.NOT_SUPPORTED) or 'nothing'}.")
+    steps = next_steps(cause.findings)
+    return (*lines, f"Next: {steps[0]}" if steps else "Next: nothing follows from what was found.")
+
+
+def next_steps(findings: Iterable[Finding]) -> list[str]:
+    """What the findings ask for, in their order, each once."""
+    return list(dict.fromkeys(finding.next_step for finding in findings if finding.is_supported and finding.next_step))
+
+
+def root_cause_report(cause: RootCause) -> str:
+    """The whole report in Markdown."""
+    request, supported = cause.decision.request, cause.supported
+    sections = [
+        f"# Why {harmless(request.test.candidate)} did not win: {harmless(cause.decision.decision_id)}",
+        section("In short", [bullets(report_summary(cause))]),
+        section("What was expected", [_expected(cause.offline)]),
+        section("What happened", [*map(harmless, request.verdict.reasons), _criteria(request)]),
+        section("Findings", [_order(cause.findings), _picture(cause, FINDINGS_CHART), *map(_finding, supported)]),
+        _picture(cause, DRIFT_CHART),
+        section("What could not be tested", [_listed(cause.findings, FindingStatus.NOT_TESTABLE, cause.missing)]),
+        section("What was ruled out", [_listed(cause.findings, FindingStatus.NOT_SUPPORTED)]),
+        section("Next steps", [bullets(next_steps(cause.findings)) or "Nothing follows from what was found."]),
+        section("References", [_references(cause)]),
+    ]
+    return "\n\n".join(part for part in sections if part) + "\n"
+
+
+def _headline(supported: Sequence[Finding]) -> str:
+    if not supported:
+        return "no cause was found in what could be tested"
+    title = title_of(supported[0].hypothesis)
+    return title[0].lower() + title[1:]
+
+
+def _promised(offline: Mapping[str, float]) -> str:
+    recall = offline.get("holdout_recall")
+    return "its run logged no recall on the holdout" if recall is None else f"recall {recall:.1%} on the holdout"
+
+
+def _measured(request: DecisionRequest) -> str:
+    one, two = request.verdict.metrics.baseline.recall, request.verdict.metrics.candidate.recall
+    if one is None or two is None:
+        return "recall unknown"
+    return f"recall {two:.1%} in production, {request.test.baseline.name} {one:.1%}"
+
+
+def _in_short(finding: Finding) -> str:
+    explained = finding.explained_recall
+    points = f" (explains {100 * explained:.1f} points of recall)" if explained else ""
+    return f"{title_of(finding.hypothesis)}{points}: {finding.said}"
+
+
+def _names(findings: Iterable[Finding], status: FindingStatus) -> str:
+    return ", ".join(words(finding.hypothesis) for finding in findings if finding.status is status)
+
+
+def _expected(offline: Mapping[str, float]) -> str:
+    if not offline:
+        return "The candidate's run logged no offline metrics."
+    return table([["offline metric", "value"], *([words(name), f"{value:.4f}"] for name, value in sorted(offline.items()))])
+
+
+def _criteria(request: DecisionRequest) -> str:
+    failed = [one for one in request.verdict.criteria if one.status is CriterionStatus.FAILED]
+    return table([["criterion not met", "why"], *([words(one.name), one.reason] for one in failed)]) if failed else ""
+
+
+def _order(findings: Sequence[Finding]) -> str:
+    """By what they are ranked, said, since the two orders mean different things."""
+    if not any(finding.is_supported for finding in findings):
+        return "None of the causes is supported by what could be tested."
+    if findings[0].hypothesis in UNDERMINING:
+        return "The first one undermines the test itself: another model than the candidate was measured. Mend that first."
+    if is_ranked_by_recall(findings):
+        return "Ranked by the points of recall that each explains; those of which nobody can tell it follow by severity."
+    return "Ranked by severity: how much recall each explains cannot be told."
+
+
+def _finding(finding: Finding) -> str:
+    rows = [["hypothesis", words(finding.hypothesis)], ["severity", str(finding.severity)]]
+    if finding.effect is not None:
+        rows.append(["effect", f"{finding.effect[0]}: {finding.effect[1]:.4g}"])
+    explained = finding.explained_recall
+    rows.append(["explains", "unknown" if explained is None else f"{100 * explained:.1f} points of recall"])
+    if finding.next_step:
+        rows.append(["next step", finding.next_step])
+    return "\n\n".join([f"### {title_of(finding.hypothesis)}", harmless(finding.said), table([["", ""], *rows])])
+
+
+def _picture(cause: RootCause, name: str) -> str:
+    if name not in cause.pictures:
+        return ""
+    alt = {
+        FINDINGS_CHART: "How many points of recall each cause explains.",
+        DRIFT_CHART: "The most drifted feature: its values in training and in production.",
+    }[name]
+    return f"![{alt}]({name})"
+
+
+def _listed(findings: Iterable[Finding], status: FindingStatus, others: Mapping[str, str] | None = None) -> str:
+    rows = [[title_of(one.hypothesis), one.said] for one in findings if one.status is status]
+    rows += [[what, why] for what, why in (others or {}).items()]
+    return table([["", "why" if status is FindingStatus.NOT_TESTABLE else "what was found"], *rows]) if rows else "Nothing."
+
+
+def _references(cause: RootCause) -> str:
+    verdict = cause.decision.request.verdict
+    lines = [f"- {harmless(what)}: {address(url)}" for what, url in cause.links.items() if url]
+    return "\n".join([*lines, f"- evidence {verdict.evidence_digest}", f"- policy {verdict.policy_digest}"])

@@ -1,0 +1,158 @@
+"""The documents that people read outside of Slack, one of each kind, of the same decisions that tests/gallery.py shows.
+
+Times and numbers are fixed, so that the same code gives the same pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from flows.decision_json import claim_to_json
+from flows.domain.decision import Choice, Decision
+from flows.domain.decision_record import GENESIS, DecisionRecord, Investigation, RecordKind, record_hash
+from flows.domain.lifecycle import model_lives
+from flows.domain.verdict import VerdictKind
+from flows.reports.charts import recall_and_precision_chart
+from flows.reports.decision_document import decision_document
+from flows.reports.dossier import Dossier
+from flows.reports.lifecycle_page import lifecycle_page
+from flows.reports.production_model import production_model_page
+from tests.gallery import BASELINE, CANDIDATE, NOW, POLICY, decision
+
+FOUND = Investigation(
+    (
+        "fraud_v2 lost because the amounts in production are no longer those that it was trained on.",
+        "It would catch about 6.1 of the 8.2 points of recall that it lost if the amounts were as in training.",
+        "Ruled out: overfitting, another artifact than the registered one, a change of scaling.",
+    ),
+    (
+        {
+            "hypothesis": "feature_drift",
+            "status": "supported",
+            "said": "amount: KS distance 0.31 between training and production, median 41.20 → 88.70.",
+            "next_step": "Retrain on rows from the last three months.",
+        },
+        {
+            "hypothesis": "calibration",
+            "status": "supported",
+            "said": "Scores above 0.9 are right in 71 % of the cases, 88 % were promised.",
+            "next_step": "Calibrate on matured production labels.",
+        },
+        {
+            "hypothesis": "label_drift",
+            "status": "not_testable",
+            "said": "The holdout carries no event_time; bring it to compare the weeks.",
+            "next_step": "",
+        },
+        {
+            "hypothesis": "overfitting",
+            "status": "not_supported",
+            "said": "Training and validation losses stay together until the last epoch.",
+            "next_step": "",
+        },
+    ),
+    "https://mlflow.example/#/experiments/1/runs/1/artifacts/investigations/fraud-2026-01-1/report.html",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A document in Markdown and the chart that it shows, if any."""
+
+    text: str
+    chart: bytes | None = None
+
+    @property
+    def digest(self) -> str:
+        """Changes when anything that is written changes; the chart's own bytes are those of its library too."""
+        return f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"
+
+
+def chain(decided: Decision, *told: tuple[RecordKind, Mapping[str, Any]]) -> tuple[DecisionRecord, ...]:
+    """The records of an answered decision as the log would have them: the answer, then what came of it."""
+    records: list[DecisionRecord] = []
+    for number, (kind, payload) in enumerate([(RecordKind.DECIDED, claim_to_json(decided)), *told], start=41):
+        link: dict[str, Any] = {
+            "sequence": number,
+            "kind": kind,
+            "decision_id": decided.decision_id,
+            "at": NOW - timedelta(minutes=53 - number),
+            "payload": dict(payload),
+            "previous_hash": records[-1].hash if records else GENESIS,
+        }
+        records.append(DecisionRecord(**link, hash=record_hash(**link)))
+    return tuple(records)
+
+
+def _change(before: str, after: str, registry: str, archived: str) -> dict[str, Any]:
+    digest = "9f2c4a7be01d83655fa3c1d0e4b7a6925d1f08e3c6b4a2917d5e30f8c1b6a472"
+    return {
+        "epoch": 6,
+        "traffic": {"before": before, "after": after},
+        "registry": {"before": "fraud_v1 v3: Production (champion); fraud_v2 v1: Staging", "after": registry},
+        "archive": {"uri": f"s3://fraud-ab-archive/{archived}", "files": 6, "size_bytes": 48213, "manifest_sha256": digest},
+    }
+
+
+_SPLIT = "fraud-v1 80 %, fraud-v2 20 %"
+_PROMOTED = _change(
+    _SPLIT,
+    "fraud-v1 0 %, fraud-v2 100 %",
+    "fraud_v1 v3: Archived (previous); fraud_v2 v1: Production (champion)",
+    "fraud_v1/3",
+)
+_KEPT = _change(_SPLIT, "fraud-v1 100 %, fraud-v2 0 %", "fraud_v1 v3: Production (champion); fraud_v2 v1: Archived", "fraud_v2/1")
+_REVERT = {"id": "revert-7", "actor": "chiara (U0CHI)", "reason": "customers are blocked or complain"}
+
+
+def dossiers() -> dict[str, Dossier]:
+    """By the name of the picture; each outcome once."""
+    won, lost = decision(VerdictKind.PROMOTE, Choice.CONFIRM), decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM)
+    silent, forced = decision(VerdictKind.PROMOTE, Choice.EXPIRE), decision(VerdictKind.PROMOTE, Choice.FORCE_ROLLBACK)
+    undone = {**_KEPT, "why": "fraud_v2 version 1 at 50 %: p95 140 ms is above 100 ms (12,400 requests)"}
+    reverted = {**_REVERT, "at": NOW.isoformat(), "before": "fraud-v1 0 %, fraud-v2 100 %", "decision_id": won.decision_id}
+    superseded = {"why": "fraud-predictor changed since", "now": _SPLIT, "epoch": 7}
+    return {
+        "document_promoted": _dossier(won, (RecordKind.PROMOTED, _PROMOTED)),
+        "document_kept": _dossier(lost, (RecordKind.BASELINE_KEPT, _KEPT), (RecordKind.INVESTIGATED, FOUND.to_payload())),
+        "document_extended": _dossier(decision(VerdictKind.INCONCLUSIVE, Choice.CONFIRM)),
+        "document_postponed": _dossier(decision(VerdictKind.INCONCLUSIVE, Choice.POSTPONE)),
+        "document_ended": _dossier(decision(VerdictKind.NOT_EVALUABLE, Choice.CONFIRM), (RecordKind.BASELINE_KEPT, _KEPT)),
+        "document_expired": _dossier(silent, (RecordKind.BASELINE_KEPT, _KEPT)),
+        "document_forced": _dossier(forced, (RecordKind.BASELINE_KEPT, _KEPT)),
+        "document_undone": _dossier(won, (RecordKind.COMPENSATED, undone)),
+        "document_superseded": _dossier(won, (RecordKind.SUPERSEDED, superseded)),
+        "document_emergency": _emergency(won, reverted),
+    }
+
+
+def _dossier(decided: Decision, *told: tuple[RecordKind, Mapping[str, Any]]) -> Dossier:
+    records = chain(decided, *told)
+    ending = [record for record in records if record.kind is not RecordKind.INVESTIGATED][-1]
+    return Dossier(decided.request.test, decided, ending, records)
+
+
+def _emergency(decided: Decision, reverted: Mapping[str, Any]) -> Dossier:
+    *before, last = chain(decided, (RecordKind.PROMOTED, _PROMOTED), (RecordKind.EMERGENCY_REVERT, reverted))
+    revert = replace(last, decision_id="revert-7")
+    return Dossier(decided.request.test, decided, revert, (*before, revert))
+
+
+def document_gallery() -> dict[str, Written]:
+    """Everything, by the name of its picture."""
+    told = dossiers()
+    written = {name: Written(decision_document(one), _chart(one)) for name, one in told.items()}
+    for name, one in (("promoted", told["document_promoted"]), ("kept", told["document_kept"])):
+        in_charge = CANDIDATE if name == "promoted" else BASELINE
+        lives = model_lives([one.decision] if one.decision else [], one.records, in_charge, NOW)
+        written[f"lifecycle_page_{name}"] = Written(f"# Model lifecycle\n\n{lifecycle_page(lives, POLICY)}\n")
+        written[f"production_model_{name}"] = Written(f"# The fraud model\n\n{production_model_page(lives)}\n")
+    return written
+
+
+def _chart(dossier: Dossier) -> bytes | None:
+    return recall_and_precision_chart(dossier.decision.request) if dossier.decision else None

@@ -1,0 +1,169 @@
+"""Drift, scale, serving skew, the holdout and the labels: what counts as a cause, and what is nature or costs nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flows.domain.data_findings import (
+    Labels,
+    Restoration,
+    Suspects,
+    find_feature_drift,
+    find_label_drift,
+    find_scaling,
+    find_serving_skew,
+    sort_suspects,
+)
+from flows.domain.drift import FeatureDrift, Severity, feature_drifts
+from flows.domain.findings import FindingStatus
+from flows.domain.recalls import Replayed
+from flows.domain.rescaling import Rescaling, Transformation
+
+RANDOM = np.random.default_rng(3)
+VALUES = RANDOM.lognormal(3.0, 0.7, 4000)
+COSTLY = Restoration(Replayed(1000, gained=90, lost=10), "With the values as they were")
+CHEAP = Restoration(Replayed(1000, gained=3, lost=2), "With the values as they were")
+UNKNOWN = Restoration(None, "the registered candidate is missing.")
+CENTS = Rescaling("amount", Transformation("100 times as large", 100.0), 1.0, 0.9, 0.01)
+NOTHING = Suspects((), (), (), {})
+
+
+def drifts(**served: np.ndarray) -> tuple[FeatureDrift, ...]:
+    return feature_drifts((name, VALUES, values) for name, values in served.items())
+
+
+SHIFTED, ZEROED, SAME = VALUES * 1.6, np.where(RANDOM.random(4000) < 0.7, 0.0, VALUES), VALUES[::-1]
+
+
+def test_each_changed_feature_comes_under_one_cause() -> None:
+    found = sort_suspects(drifts(amount=VALUES * 100, risk=ZEROED, hour=SHIFTED, day=SAME), [CENTS], {}, None)
+    assert [drift.feature for drift in found.drifted] == ["hour"]
+    assert [drift.feature for drift in found.broken] == ["risk"]
+    assert found.features == {"amount", "hour", "risk"}
+
+
+def test_what_weeks_differ_by_themselves_is_no_drift() -> None:
+    shifted = drifts(hour=SHIFTED)
+    distance = shifted[0].distance or 0.0
+    assert not sort_suspects(shifted, [], {"hour": distance * 0.6}, None).drifted
+    assert sort_suspects(shifted, [], {"hour": distance * 0.4}, None).drifted
+
+
+def test_a_shape_is_drift_whatever_weeks_differ_by() -> None:
+    found = sort_suspects(drifts(risk=ZEROED), [], {"risk": 1.0}, {"risk": 0.0})
+    assert [drift.feature for drift in found.drifted] == ["risk"], "broken in the data, as the offline pipeline has it too"
+
+
+def test_served_values_that_are_not_the_offline_ones_are_broken_without_any_drift() -> None:
+    found = sort_suspects(drifts(day=SAME), [], {}, {"day": 0.2})
+    assert [drift.feature for drift in found.broken] == ["day"]
+    assert not sort_suspects(drifts(day=SAME), [], {}, {"day": 0.001}).broken
+
+
+def test_drift_that_costs_recall_is_a_cause_with_its_points() -> None:
+    suspects = sort_suspects(drifts(amount=SHIFTED, hour=VALUES * 1.3), [], {}, None)
+    found = find_feature_drift(5, suspects, COSTLY)
+    assert found.is_supported
+    assert found.explained_recall == pytest.approx(0.08)
+    assert found.severity is Severity.SEVERE
+    assert found.said.startswith("amount drifted from a median of ")
+    assert "and so did hour" in found.said
+    assert found.said.endswith("With the values as they were the candidate's recall changes by +8.0 points.")
+
+
+def test_drift_that_costs_no_recall_is_said_and_is_no_cause() -> None:
+    found = find_feature_drift(5, sort_suspects(drifts(amount=SHIFTED), [], {}, None), CHEAP)
+    assert found.status is FindingStatus.NOT_SUPPORTED
+    assert "changes by +0.1 points" in found.said
+
+
+def test_drift_whose_cost_nobody_can_tell_counts_by_its_severity() -> None:
+    found = find_feature_drift(5, sort_suspects(drifts(amount=SHIFTED), [], {}, None), UNKNOWN)
+    assert found.is_supported
+    assert found.explained_recall is None
+    assert found.said.endswith("What it costs cannot be told: the registered candidate is missing.")
+
+
+def test_drift_of_categories_has_no_medians() -> None:
+    names = np.array(["a", "b"], dtype=object)
+    found = feature_drifts([("kind", names[[0] * 90 + [1] * 10], names[[0] * 10 + [1] * 90])])
+    said = find_feature_drift(1, sort_suspects(found, [], {}, None), UNKNOWN).said
+    assert said.startswith("kind drifted (KS distance 0.80")
+
+
+def test_no_drift_says_how_many_features_were_compared() -> None:
+    assert find_feature_drift(5, NOTHING, UNKNOWN).said.startswith("None of the 5 features drifted")
+
+
+def test_other_units_that_cost_recall_are_a_cause() -> None:
+    found = find_scaling(Suspects((), (), (CENTS,), {}), COSTLY)
+    assert found.is_supported
+    assert found.said.startswith("In production amount is 100 times as large.")
+    assert found.effect == ("KS distance of amount", 0.9)
+    four = find_scaling(Suspects((), (), (CENTS,) * 4, {}), COSTLY)
+    assert "; and 1 more." in four.said
+
+
+def test_without_other_units_scaling_is_ruled_out() -> None:
+    assert find_scaling(NOTHING, UNKNOWN).status is FindingStatus.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("served", "words"),
+    [
+        (ZEROED, "has many more zeros"),
+        (np.full(4000, np.nan), "is empty"),
+        (np.full(4000, 7.0), "is always the same"),
+        (np.where(RANDOM.random(4000) < 0.5, np.nan, VALUES), "has many more nulls"),
+    ],
+)
+def test_every_shape_that_serving_breaks_is_named(served: np.ndarray, words: str) -> None:
+    found = find_serving_skew(sort_suspects(drifts(risk=served), [], {}, None), COSTLY, is_compared=False)
+    assert found.is_supported
+    assert found.said.startswith(f"In production risk {words}. ")
+    assert found.effect is not None
+    assert found.effect[0] == "KS distance of risk"
+
+
+def test_served_rows_that_differ_from_the_offline_ones_are_counted() -> None:
+    found = find_serving_skew(sort_suspects(drifts(risk=ZEROED), [], {}, {"risk": 0.7}), COSTLY, is_compared=True)
+    assert found.effect == ("share of changed rows of risk", 0.7)
+    assert "has many more zeros and is not what the offline pipeline computes in 70.0 % of the rows" in found.said
+
+
+def test_no_skew_says_what_was_compared() -> None:
+    assert "those of the offline pipeline" in find_serving_skew(NOTHING, UNKNOWN, is_compared=True).said
+    assert "No feature came empty" in find_serving_skew(NOTHING, UNKNOWN, is_compared=False).said
+
+
+STEADY = Labels(((10_000, 300), (10_000, 305), (10_000, 295)))
+
+
+def test_many_more_frauds_than_in_training_are_a_drift_of_labels() -> None:
+    found = find_label_drift(STEADY, Labels(((10_000, 420), (10_000, 410))))
+    assert found.is_supported
+    assert found.effect == ("ratio of fraud shares", pytest.approx(415 / 300))
+    assert find_label_drift(STEADY, Labels(((10_000, 200),))).is_supported
+
+
+@pytest.mark.parametrize(
+    "production",
+    [
+        Labels(((10_000, 330), (10_000, 340))),  # beyond chance and small
+        Labels(((300, 12),)),  # large and chance
+        Labels(((10_000, 100), (10_000, 740))),  # large, as weeks differ by themselves
+    ],
+)
+def test_small_changes_and_natural_ones_are_none(production: Labels) -> None:
+    assert find_label_drift(STEADY, production).status is FindingStatus.NOT_SUPPORTED
+
+
+def test_where_everything_is_fraud_nothing_varies() -> None:
+    assert Labels(((5, 5), (5, 5))).overdispersion == 1
+    assert not find_label_drift(Labels(((5, 5),)), Labels(((5, 5),))).is_supported
+
+
+@pytest.mark.parametrize(("training", "production"), [(None, STEADY), (STEADY, None), (STEADY, Labels(((100, 0),)))])
+def test_without_labelled_frauds_their_share_cannot_be_compared(training: Labels | None, production: Labels | None) -> None:
+    assert find_label_drift(training, production).status is FindingStatus.NOT_TESTABLE

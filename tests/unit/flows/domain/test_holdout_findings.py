@@ -1,0 +1,73 @@
+"""Whether the holdout was like production, or flattered the candidate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flows.domain.drift import FeatureDrift, feature_drifts
+from flows.domain.findings import FindingStatus
+from flows.domain.holdout_findings import Ease, Likeness, find_holdout
+from flows.domain.recalls import Caught
+
+VALUES = np.random.default_rng(3).lognormal(3.0, 0.7, 4000)
+
+
+def drift(served: np.ndarray) -> FeatureDrift:
+    return feature_drifts([("amount", VALUES, served)])[0]
+
+
+def likeness(training: float = 0.02, natural: float = 0.01, among: str = "frauds") -> Likeness:
+    return Likeness(among, drift(VALUES * 1.6), training, natural)
+
+
+@pytest.mark.parametrize(("training", "natural", "unlike"), [(0.02, 0.01, 1), (0.3, 0.01, 0), (0.02, 0.3, 0)])
+def test_a_holdout_is_unlike_production_only_where_training_and_weeks_are_nearer(
+    training: float, natural: float, unlike: int
+) -> None:
+    assert likeness(training, natural).is_unlike == bool(unlike)
+    assert not Likeness("frauds", drift(VALUES[::-1]), 0.0, 0.0).is_unlike
+
+
+PROMISED, PRODUCTION = Caught(4000, 3600), Caught(8000, 6400)
+
+
+def test_an_unlike_holdout_that_flattered_is_a_cause() -> None:
+    found = find_holdout(PROMISED, PRODUCTION, [likeness(), likeness(among="all transactions")], None, 0.03)
+    assert found.is_supported
+    assert found.explained_recall == pytest.approx(0.07)
+    assert "unlike production in amount among frauds" in found.said
+    assert "baseline" not in found.said
+    assert len(found.numbers) == 2
+
+
+@pytest.mark.parametrize(("production", "elsewhere"), [(Caught(8000, 7100), 0.0), (PRODUCTION, 0.1), (PRODUCTION, 0.085)])
+def test_an_unlike_holdout_that_did_not_flatter_is_none(production: Caught, elsewhere: float) -> None:
+    found = find_holdout(PROMISED, production, [likeness()], None, elsewhere)
+    assert found.status is FindingStatus.NOT_SUPPORTED
+    assert found.said.endswith("So it did not flatter.")
+
+
+def test_frauds_that_are_easier_for_the_baseline_too_make_a_holdout_flatter() -> None:
+    easier = Ease(Caught(4000, 3500), Caught(4000, 3150), Caught(8000, 6300))
+    found = find_holdout(PROMISED, PRODUCTION, [], easier, 0.0)
+    assert found.is_supported
+    assert "The baseline too catches 87.5 % of its frauds, 78.8 % of production's and 78.8 % of training's." in found.said
+
+
+@pytest.mark.parametrize(("holdout", "training"), [(3500, 3400), (3200, 3150)])
+def test_frauds_as_easy_as_trainings_or_productions_flatter_nobody(holdout: int, training: int) -> None:
+    alike = Ease(Caught(4000, holdout), Caught(4000, training), Caught(8000, 6300))
+    assert find_holdout(PROMISED, PRODUCTION, [], alike, 0.0).status is FindingStatus.NOT_SUPPORTED
+
+
+def test_a_holdout_like_production_is_ruled_out() -> None:
+    assert find_holdout(PROMISED, PRODUCTION, [likeness(training=0.3)], None, 0.0).status is FindingStatus.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_without_holdout_or_production_nothing_is_told(missing: int) -> None:
+    arguments = [PROMISED, PRODUCTION, [likeness()]]
+    arguments[missing] = None  # type: ignore[call-overload]
+    found = find_holdout(arguments[0], arguments[1], arguments[2], None, 0.0)  # type: ignore[arg-type]
+    assert found.status is FindingStatus.NOT_TESTABLE

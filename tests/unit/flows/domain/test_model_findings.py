@@ -1,0 +1,217 @@
+"""Overfitted, weaker, badly calibrated, losing in a segment, less precise, made otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from flows.domain.counts import Design, ModelCounts, Outcomes, Overlap
+from flows.domain.drift import Severity
+from flows.domain.findings import FindingStatus
+from flows.domain.model_findings import (
+    Band,
+    ModelFacts,
+    Scored,
+    divergence_point,
+    find_calibration,
+    find_model_changes,
+    find_overfitting,
+    find_precision,
+    find_segments,
+    find_weaker_model,
+    sum_scores,
+)
+from flows.domain.recalls import Caught
+
+CURVES = ModelFacts("fraud_v2", validation_loss=(0.5, 0.3, 0.2, 0.22, 0.25))
+SMOOTH = ModelFacts("fraud_v2", validation_loss=(0.5, 0.3, 0.2, 0.19))
+KNOWN, SEEN, SERVED = Caught(4000, 3960), Caught(4000, 3400), Caught(8000, 6000)
+
+
+def test_a_model_far_better_on_its_training_than_on_the_holdout_is_overfitted() -> None:
+    found = find_overfitting(SMOOTH, KNOWN, SEEN, None, 0.0)
+    assert found.is_supported
+    assert (found.severity, found.explained_recall) == (Severity.SEVERE, None)
+    assert found.said == "Training recall 99.0 %, holdout 85.0 %; the validation loss does not diverge."
+
+
+def test_a_broken_promise_is_what_overfitting_explains() -> None:
+    found = find_overfitting(CURVES, KNOWN, SEEN, SERVED, 0.02)
+    assert found.explained_recall == pytest.approx(0.08)
+    assert found.said.endswith("holdout 85.0 %, production 75.0 %; the validation loss rises after step 2, by 25% to the end.")
+    kept = find_overfitting(CURVES, KNOWN, SEEN, Caught(8000, 6800), 0.0)
+    assert kept.is_supported
+    assert kept.explained_recall is None
+
+
+def test_a_gap_to_production_alone_needs_diverging_losses() -> None:
+    flattering = Caught(4000, 3950)
+    assert find_overfitting(CURVES, KNOWN, flattering, SERVED, 0.0).is_supported
+    assert not find_overfitting(SMOOTH, KNOWN, flattering, SERVED, 0.0).is_supported
+    assert not find_overfitting(CURVES, KNOWN, flattering, SERVED, 0.22).is_supported
+    assert not find_overfitting(CURVES, KNOWN, flattering, None, 0.0).is_supported
+
+
+def test_a_moderate_gap_is_mild_and_without_curves_it_says_so() -> None:
+    found = find_overfitting(None, KNOWN, Caught(4000, 3700), None, 0.0)
+    assert (found.is_supported, found.severity) == (True, Severity.MILD)
+    assert found.said.endswith("no validation loss is logged.")
+
+
+@pytest.mark.parametrize(("training", "holdout"), [(None, SEEN), (KNOWN, None)])
+def test_without_training_or_unseen_rows_there_is_nothing_to_compare(training: Caught | None, holdout: Caught | None) -> None:
+    assert find_overfitting(CURVES, training, holdout, None, 0.0).status is FindingStatus.NOT_TESTABLE
+
+
+def test_a_loss_that_reaches_zero_has_risen_by_nothing() -> None:
+    assert divergence_point([0.5, 0.0, 0.1]) == (1, 0.0)
+
+
+def paired(both: int, baseline: int, candidate: int, neither: int) -> Outcomes:
+    frauds, false = Overlap(both, baseline, candidate, neither), Overlap(60, 10, 10)
+    total = both + baseline + candidate + neither
+    one = ModelCounts(total, both + baseline, both + baseline + 70, both + baseline)
+    two = ModelCounts(total, both + candidate, both + candidate + 70, both + candidate)
+    return Outcomes(Design.PAIRED, one, two, frauds, false)
+
+
+WEAKER = paired(700, 100, 20, 180)
+PROMISED = Caught(1000, 722)
+
+
+def test_a_candidate_that_keeps_its_promise_and_catches_less_than_the_baseline_is_weaker() -> None:
+    found = find_weaker_model(WEAKER, PROMISED, Caught(1000, 720), 0.0, is_overfitted=False)
+    assert found.is_supported
+    assert found.explained_recall == pytest.approx(0.08)
+    assert found.severity is Severity.MILD
+    assert "(caught by the candidate alone 20, by the baseline alone 100)" in found.said
+    assert find_weaker_model(paired(600, 200, 0, 200), PROMISED, PROMISED, 0.0, is_overfitted=False).severity is Severity.SEVERE
+
+
+def test_a_split_tells_a_weaker_candidate_by_separate_groups() -> None:
+    split = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3500, 3200), ModelCounts(1000, 720, 790, 720))
+    found = find_weaker_model(split, PROMISED, Caught(1000, 720), 0.0, is_overfitted=False)
+    assert found.is_supported
+    assert "alone" not in found.said
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "promised", "elsewhere", "overfitted"),
+    [
+        (WEAKER, PROMISED, 0.0, 1),
+        (WEAKER, PROMISED, 0.075, 0),
+        (WEAKER, Caught(1000, 800), 0.0, 0),
+        (paired(700, 20, 18, 262), PROMISED, 0.0, 0),
+        (paired(700, 20, 100, 180), PROMISED, 0.0, 0),
+    ],
+)
+def test_a_weakness_with_another_name_or_none_is_not_called_so(
+    outcomes: Outcomes, promised: Caught, elsewhere: float, overfitted: int
+) -> None:
+    found = find_weaker_model(outcomes, promised, Caught(1000, 720), elsewhere, is_overfitted=bool(overfitted))
+    assert found.status is FindingStatus.NOT_SUPPORTED
+
+
+def test_a_weaker_model_needs_both_models_outcomes_and_the_promise() -> None:
+    nothing = Outcomes(Design.SPLIT, ModelCounts(0, 0, 0, 0), ModelCounts(10, 5, 6, 5))
+    for outcomes, promised in ((None, PROMISED), (nothing, PROMISED), (WEAKER, None)):
+        found = find_weaker_model(outcomes, promised, PROMISED, 0.0, is_overfitted=False)
+        assert found.status is FindingStatus.NOT_TESTABLE
+
+
+EXPECTED = Scored(10_000, 300.0, 250.0, 300)
+
+
+def test_scores_that_mean_less_than_on_the_holdout_are_off() -> None:
+    found = find_calibration(EXPECTED, Scored(10_000, 300.0, 250.0, 450))
+    assert found.is_supported
+    assert found.effect == ("change of observed over expected frauds", 1.5)
+    assert find_calibration(EXPECTED, Scored(10_000, 300.0, 250.0, 0)).is_supported
+
+
+@pytest.mark.parametrize("production", [Scored(10_000, 300.0, 250.0, 330), Scored(100, 3.0, 2.5, 5)])
+def test_scores_off_by_little_or_by_chance_are_calibrated(production: Scored) -> None:
+    assert find_calibration(EXPECTED, production).status is FindingStatus.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("offline", "production"),
+    [
+        (None, EXPECTED),
+        (EXPECTED, None),
+        (replace(EXPECTED, frauds=0), EXPECTED),
+        (replace(EXPECTED, expected=0.0), EXPECTED),
+        (EXPECTED, replace(EXPECTED, expected=0.0)),
+    ],
+)
+def test_without_scores_calibration_cannot_be_tested(offline: Scored | None, production: Scored | None) -> None:
+    assert find_calibration(offline, production).status is FindingStatus.NOT_TESTABLE
+
+
+def test_scores_are_summed_with_their_variance() -> None:
+    found = sum_scores(np.array([0.5, 0.1]), np.array([True, False]))
+    assert (found.rows, found.frauds) == (2, 1)
+    assert (found.expected, found.variance) == (pytest.approx(0.6), pytest.approx(0.34))
+
+
+NIGHT, DAY = Band("hour", 0, 6, Overlap(100, 80, 10, 10)), Band("hour", 6, 24, Overlap(300, 20, 25, 55))
+
+
+def test_the_segment_where_the_candidate_loses_is_named() -> None:
+    found = find_segments([NIGHT, DAY, Band("amount", 0, 10, Overlap(0, 0, 0, 3))])
+    assert found.is_supported
+    assert found.said.startswith("With hour from 0 to 6 the candidate misses 80 frauds that the baseline catches, and catches 10")
+    assert found.effect == ("recall lost with hour from 0 to 6", pytest.approx(70 / 600))
+
+
+@pytest.mark.parametrize(
+    "bands",
+    [
+        [NIGHT, Band("hour", 6, 24, Overlap(300, 20, 95, 55))],  # it wins on the whole
+        [Band("hour", 0, 6, Overlap(100, 12, 10, 10)), DAY],  # chance
+        [Band("hour", 0, 6, Overlap(100, 30, 2, 10)), Band("hour", 6, 24, Overlap(9000, 20, 25, 55))],  # too little of the whole
+    ],
+)
+def test_without_a_segment_worth_talking_about_there_is_none(bands: list[Band]) -> None:
+    assert find_segments(bands).status is FindingStatus.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize("bands", [[], [Band("hour", 0, 6, Overlap(10, 9, 0, 0))]])
+def test_without_enough_frauds_segments_are_not_testable(bands: list[Band]) -> None:
+    assert find_segments(bands).status is FindingStatus.NOT_TESTABLE
+
+
+def test_a_precision_lost_beyond_the_band_and_chance_is_found() -> None:
+    bad = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3500, 3200), ModelCounts(1000, 800, 1100, 800))
+    found = find_precision(bad, 0.01)
+    assert found.is_supported
+    assert found.severity is Severity.SEVERE
+    assert not find_precision(paired(700, 20, 20, 260), 0.01).is_supported
+
+
+def test_without_alerts_precision_is_not_testable() -> None:
+    silent = Outcomes(Design.SPLIT, ModelCounts(10, 5, 6, 5), ModelCounts(10, 0, 0, 0))
+    assert find_precision(silent, 0.01).status is FindingStatus.NOT_TESTABLE
+    assert find_precision(None, 0.01).status is FindingStatus.NOT_TESTABLE
+
+
+ONE = ModelFacts("v1", ("a",), {"leaves": 15}, trained_on=(datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 2, 1, tzinfo=UTC)))
+TWO = ModelFacts("v2", ("a", "b"), {"leaves": 31, "l2": 1.0})
+
+
+def test_what_changed_between_the_models_is_laid_side_by_side_and_is_no_cause() -> None:
+    found = find_model_changes(ONE, TWO, datetime(2025, 3, 1, tzinfo=UTC))
+    assert found.status is FindingStatus.NOT_SUPPORTED
+    assert "features: a → a, b; l2: not logged → 1.0; leaves: 15 → 31" in found.said
+    assert "age in days: 28 → not logged" in found.said
+    assert "age" not in find_model_changes(ONE, TWO, None).said
+
+
+def test_models_made_alike_and_models_unknown() -> None:
+    assert find_model_changes(ONE, replace(ONE, name="v2"), None).said == "Both models were made alike."
+    assert find_model_changes(ModelFacts("a"), ModelFacts("b"), None).said == "Both models were made alike."
+    for pair in ((None, ONE), (ONE, None)):
+        assert find_model_changes(*pair, None).status is FindingStatus.NOT_TESTABLE

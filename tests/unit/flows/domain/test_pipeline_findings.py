@@ -1,0 +1,89 @@
+"""The artifact, the version that is served, latency and errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flows.domain.criteria import Criterion, CriterionName, CriterionStatus
+from flows.domain.findings import FindingStatus
+from flows.domain.pipeline_findings import Answers, find_artifact, find_errors, find_latency, find_served_version
+from flows.domain.recalls import Replayed
+
+FILES = {"model.skops": "aa", "MLmodel": "bb"}
+OTHERWISE = Answers(1000, 90, Replayed(1000, gained=80, lost=10))
+ALIKE = Answers(1000, 2, Replayed(1000, gained=1, lost=1))
+SLOW = Criterion(CriterionName.LATENCY, CriterionStatus.FAILED, 140.0, 100.0, "ms", "p95 is 140 ms")
+
+
+def test_an_artifact_like_its_manifest_is_intact() -> None:
+    found = find_artifact(FILES, dict(FILES), OTHERWISE)
+    assert found.status is FindingStatus.NOT_SUPPORTED
+    assert found.said == "All 2 files of the artifact are as the manifest has them."
+
+
+@pytest.mark.parametrize(
+    ("served", "said"),
+    [
+        (FILES | {"model.skops": "cc"}, "model.skops is not what was archived"),
+        ({"MLmodel": "bb"}, "model.skops is missing"),
+        (FILES | {"more": "cc"}, "more is not in the manifest"),
+    ],
+)
+def test_every_difference_from_the_manifest_is_named(served: dict[str, str], said: str) -> None:
+    found = find_artifact(FILES, served, None)
+    assert found.is_supported
+    assert found.said == f"{said}."
+    assert found.explained_recall is None
+
+
+def test_what_a_corrupted_artifact_cost_is_told_by_the_archived_model() -> None:
+    found = find_artifact(FILES, FILES | {"model.skops": "cc"}, OTHERWISE)
+    assert found.explained_recall == pytest.approx(0.07)
+    assert "answers otherwise on 9.0 % of the frauds, and its recall is +7.0 points from what was served" in found.said
+
+
+@pytest.mark.parametrize(("manifest", "served"), [(None, FILES), (FILES, None)])
+def test_without_both_lists_of_digests_an_artifact_cannot_be_tested(
+    manifest: dict[str, str] | None, served: dict[str, str] | None
+) -> None:
+    assert find_artifact(manifest, served, OTHERWISE).status is FindingStatus.NOT_TESTABLE
+
+
+def test_another_version_than_the_registrys_is_found() -> None:
+    found = find_served_version("2", "1", None, is_artifact_intact=True)
+    assert found.is_supported
+    assert (found.effect, found.explained_recall) == (None, None)
+    assert "names 2, served is 1" in found.said
+
+
+def test_other_answers_than_the_registered_models_are_found_unless_the_artifact_explains_them() -> None:
+    found = find_served_version(None, None, OTHERWISE, is_artifact_intact=True)
+    assert found.is_supported
+    assert found.effect == ("share of other answers", 0.09)
+    assert not find_served_version("2", "2", OTHERWISE, is_artifact_intact=False).is_supported
+
+
+def test_the_registered_version_with_its_own_answers_is_served() -> None:
+    assert find_served_version("2", "2", ALIKE, is_artifact_intact=True).status is FindingStatus.NOT_SUPPORTED
+    assert find_served_version("2", "2", None, is_artifact_intact=True).status is FindingStatus.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(("registered", "served"), [(None, "2"), ("2", None)])
+def test_without_versions_and_answers_nothing_can_be_told(registered: str | None, served: str | None) -> None:
+    assert find_served_version(registered, served, None, is_artifact_intact=True).status is FindingStatus.NOT_TESTABLE
+
+
+def test_latency_and_errors_follow_the_verdicts_criteria() -> None:
+    found = find_latency(SLOW)
+    assert found.is_supported
+    assert (found.said, found.effect) == ("p95 is 140 ms", ("observed (ms)", 140.0))
+    passed = find_errors(replace(SLOW, status=CriterionStatus.PASSED, observed=None))
+    assert (passed.status, passed.effect, passed.next_step) == (FindingStatus.NOT_SUPPORTED, None, "")
+
+
+def test_what_was_not_measured_is_not_testable() -> None:
+    unknown = replace(SLOW, status=CriterionStatus.NOT_CHECKED, reason="latency was not measured")
+    assert find_latency(unknown).said == "latency was not measured"
+    assert find_errors(None).status is FindingStatus.NOT_TESTABLE

@@ -1,0 +1,270 @@
+"""The whole diagnosis on small tables with a model of one rule: each hypothesis from the material to the ranked finding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.frame_table import FrameTable
+from flows.diagnosis import Material, diagnose
+from flows.domain.drift import feature_drifts
+from flows.domain.findings import Finding, FindingStatus, Hypothesis
+from flows.domain.model_findings import ModelFacts
+
+EDGE, RISKY = 30.0, 0.5
+
+
+def flags(rows: pd.DataFrame) -> np.ndarray:
+    return ((rows["amount"] > EDGE) & (rows["risk"] > RISKY)).to_numpy()
+
+
+def scores(rows: pd.DataFrame) -> np.ndarray:
+    return np.where(flags(rows), 0.9, 0.02)
+
+
+def rows(seed: int, size: int = 6000) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    is_fraud = random.random(size) < 0.1
+    return pd.DataFrame(
+        {
+            "transaction_id": [f"tx-{seed}-{number}" for number in range(size)],
+            "event_time": pd.date_range("2025-06-02", periods=size, freq="7min", tz="UTC"),
+            "is_fraud": is_fraud,
+            "amount": np.where(is_fraud, random.lognormal(4.0, 0.5, size), random.lognormal(2.5, 0.5, size)),
+            "risk": np.where(is_fraud, random.uniform(0.4, 1.0, size), random.uniform(0.0, 0.6, size)),
+            "hour": random.uniform(0, 24, size),
+        }
+    )
+
+
+def served(right: pd.DataFrame, **changed: pd.Series | np.ndarray) -> pd.DataFrame:
+    """Production's rows with some features changed, and both models' answers."""
+    table = right.assign(**changed)
+    return table.assign(baseline_prediction=(right["amount"] > 48).to_numpy(), candidate_prediction=flags(table))
+
+
+RIGHT = rows(3)
+FACTS = ModelFacts("fraud_v2", ("amount", "risk"), {"leaves": 15}, {}, validation_loss=(0.4, 0.3, 0.29))
+HEALTHY = Material(
+    training=FrameTable(rows(1)),
+    holdout=FrameTable(rows(2)),
+    production=FrameTable(served(RIGHT)),
+    baseline=replace(FACTS, name="fraud_v1"),
+    candidate=FACTS,
+    flags=flags,
+    scores=scores,
+    manifest={"model": "aa"},
+    artifact={"model": "aa"},
+    registered_version="2",
+    served_version="2",
+)
+REFERENCE = FrameTable(RIGHT)
+
+
+def supported(material: Material) -> dict[Hypothesis, Finding]:
+    return {finding.hypothesis: finding for finding in diagnose(material) if finding.is_supported}
+
+
+def said(material: Material, hypothesis: Hypothesis) -> Finding:
+    return next(finding for finding in diagnose(material) if finding.hypothesis is hypothesis)
+
+
+def test_every_hypothesis_is_in_the_docs() -> None:
+    text = (Path(__file__).resolve().parents[3] / "docs" / "causes.md").read_text(encoding="utf-8")
+    assert [hypothesis for hypothesis in Hypothesis if f"`{hypothesis}`" not in text] == []
+
+
+def test_every_hypothesis_gets_one_finding_and_of_a_healthy_test_none_is_supported() -> None:
+    for material in (HEALTHY, replace(HEALTHY, reference=REFERENCE)):
+        found = diagnose(material)
+        assert sorted(finding.hypothesis for finding in found) == sorted(Hypothesis)
+        assert not [finding for finding in found if finding.is_supported]
+
+
+def test_drift_is_told_with_the_recall_that_it_costs() -> None:
+    drifted = replace(HEALTHY, production=FrameTable(served(RIGHT, amount=RIGHT["amount"] / 2)))
+    first = diagnose(drifted)[0]
+    assert first.hypothesis is Hypothesis.FEATURE_DRIFT
+    assert (first.explained_recall or 0) > 0.2
+    blind = said(replace(drifted, flags=None, missing={"flags": "MLflow did not answer."}), Hypothesis.FEATURE_DRIFT)
+    assert blind.is_supported
+    assert blind.said.endswith("What it costs cannot be told: MLflow did not answer.")
+
+
+def test_drifts_that_are_known_already_are_not_computed_again() -> None:
+    drifted = FrameTable(served(RIGHT, amount=RIGHT["amount"] / 2))
+    known = feature_drifts([("amount", rows(1)["amount"].to_numpy(), drifted.column("amount"))])
+    assert diagnose(replace(HEALTHY, production=drifted, drifts=known))[0].hypothesis is Hypothesis.FEATURE_DRIFT
+    assert said(replace(HEALTHY, production=drifted, drifts=()), Hypothesis.FEATURE_DRIFT).status is FindingStatus.NOT_TESTABLE
+
+
+def test_drift_of_a_feature_that_the_model_does_not_use_is_no_cause() -> None:
+    assert not supported(replace(HEALTHY, production=FrameTable(served(RIGHT, hour=RIGHT["hour"] / 2))))
+
+
+def test_without_labels_drift_counts_by_its_size() -> None:
+    unlabelled = served(RIGHT, amount=RIGHT["amount"] / 2).drop(columns="is_fraud")
+    found = said(replace(HEALTHY, production=FrameTable(unlabelled)), Hypothesis.FEATURE_DRIFT)
+    assert found.is_supported
+    assert "production has no labels" in found.said
+
+
+@pytest.mark.parametrize("reference", [None, REFERENCE])
+def test_a_zeroed_feature_is_skew_in_serving(reference: FrameTable | None) -> None:
+    zeroed = served(RIGHT, risk=RIGHT["risk"].mask(np.arange(len(RIGHT)) % 4 > 0, 0.0))
+    first = diagnose(replace(HEALTHY, production=FrameTable(zeroed), reference=reference))[0]
+    assert first.hypothesis is Hypothesis.SERVING_SKEW
+    assert first.explained_recall == pytest.approx(0.55, abs=0.06)
+
+
+def test_a_feature_changed_in_few_rows_is_found_beside_the_reference() -> None:
+    random = np.random.default_rng(4)
+    moved = served(
+        RIGHT, risk=RIGHT["risk"].mask(random.random(len(RIGHT)) < 0.1, RIGHT["risk"].sample(frac=1, random_state=1).to_numpy())
+    )
+    shuffled = FrameTable(RIGHT.sample(frac=0.9, random_state=2))
+    first = diagnose(replace(HEALTHY, production=FrameTable(moved), reference=shuffled))[0]
+    assert first.hypothesis is Hypothesis.SERVING_SKEW
+    assert "is not what the offline pipeline computes in" in first.said
+
+
+def test_a_reference_of_other_rows_is_none() -> None:
+    others = FrameTable(rows(9).drop(columns="transaction_id").head(100))
+    assert "No feature came empty" in said(replace(HEALTHY, reference=others), Hypothesis.SERVING_SKEW).said
+    strangers = replace(HEALTHY, production=FrameTable(served(RIGHT, risk=RIGHT["risk"] * 0)), reference=FrameTable(rows(9)))
+    assert "Without the same damage on the holdout's frauds" in said(strangers, Hypothesis.SERVING_SKEW).said
+
+
+def test_a_reference_without_labelled_production_tells_skew_and_not_its_cost() -> None:
+    zeroed = FrameTable(served(RIGHT, risk=RIGHT["risk"] * 0).drop(columns="is_fraud"))
+    found = said(replace(HEALTHY, production=zeroed, reference=REFERENCE), Hypothesis.SERVING_SKEW)
+    assert found.effect == ("share of changed rows of risk", 1.0)
+    assert "Without the same damage on the holdout's frauds" in found.said
+
+
+def test_text_that_drifts_has_no_scale_and_a_holdout_that_is_easier_for_the_baseline_is_found() -> None:
+    kinds = np.array(["a", "b"], dtype=object)
+
+    def with_kind(table: pd.DataFrame, kind: int) -> FrameTable:
+        return FrameTable(table.assign(kind=kinds[[kind] * len(table)]))
+
+    easy = rows(2)
+    easy = easy.loc[~easy["is_fraud"] | (easy["amount"] > 40)]
+    found = diagnose(
+        replace(
+            HEALTHY,
+            training=with_kind(rows(1), 0),
+            holdout=with_kind(easy, 0),
+            production=with_kind(served(RIGHT), 1),
+            baseline_flags=lambda table: (table["amount"] > 48).to_numpy(),
+        )
+    )
+    by_name = {finding.hypothesis: finding for finding in found}
+    assert by_name[Hypothesis.FEATURE_DRIFT].said.startswith("kind drifted")
+    assert by_name[Hypothesis.HOLDOUT].is_supported
+    assert "The baseline too catches" in by_name[Hypothesis.HOLDOUT].said
+
+
+@pytest.mark.parametrize("factor", [100.0, 0.01])
+def test_another_unit_is_scaling(factor: float) -> None:
+    cents = served(RIGHT, risk=RIGHT["risk"] * factor)
+    found = supported(replace(HEALTHY, production=FrameTable(cents)))
+    if factor < 1:
+        assert next(iter(found)) is Hypothesis.SCALING
+        assert (found[Hypothesis.SCALING].explained_recall or 0) > 0.7
+    else:
+        assert Hypothesis.FEATURE_DRIFT not in found
+        assert Hypothesis.SCALING not in found, "it costs no recall, only precision"
+        assert Hypothesis.PRECISION in found
+
+
+def test_the_training_rows_stand_in_for_a_missing_holdout() -> None:
+    cents = FrameTable(served(RIGHT, amount=RIGHT["amount"] / 100))
+    found = said(replace(HEALTHY, production=cents, holdout=None), Hypothesis.SCALING)
+    assert "on the training's frauds" in found.said
+    unlabelled = FrameTable(HEALTHY.training.frame.drop(columns="is_fraud")) if isinstance(HEALTHY.training, FrameTable) else None
+    blind = said(replace(HEALTHY, production=cents, holdout=None, training=unlabelled), Hypothesis.SCALING)
+    assert blind.is_supported
+    assert "no table has labels" in blind.said
+
+
+def test_a_corrupted_artifact_comes_before_everything_that_it_causes() -> None:
+    silent = served(RIGHT).assign(candidate_prediction=flags(RIGHT) & (np.arange(len(RIGHT)) % 2 == 0))
+    broken = replace(HEALTHY, production=FrameTable(silent), artifact={"model": "bb"})
+    first = diagnose(broken)[0]
+    assert first.hypothesis is Hypothesis.ARTIFACT
+    assert first.explained_recall == pytest.approx(0.38, abs=0.05)
+    assert Hypothesis.WEAKER_MODEL not in supported(broken), "what was served was not the candidate"
+    assert diagnose(replace(broken, manifest=None))[0].hypothesis is Hypothesis.SERVED_VERSION
+
+
+def test_a_candidate_that_keeps_a_poor_promise_is_weaker() -> None:
+    weaker = served(RIGHT).assign(baseline_prediction=(RIGHT["amount"] > 20).to_numpy())
+    found = supported(replace(HEALTHY, production=FrameTable(weaker)))
+    assert next(iter(found)) is Hypothesis.WEAKER_MODEL
+    assert Hypothesis.SEGMENTS in found
+
+
+def test_a_holdout_of_larger_frauds_flattered() -> None:
+    easy = rows(2)
+    easy = easy.loc[~easy["is_fraud"] | ((easy["amount"] > 55) & (easy["risk"] > 0.6))]
+    first = diagnose(replace(HEALTHY, holdout=FrameTable(easy)))[0]
+    assert first.hypothesis is Hypothesis.HOLDOUT
+    assert "among frauds" in first.said
+
+
+def test_the_logged_recalls_stand_in_for_a_model_that_cannot_be_run() -> None:
+    logged = replace(FACTS, offline={"train_recall": 0.99, "holdout_recall": 0.76})
+    found = said(replace(HEALTHY, candidate=logged, flags=None), Hypothesis.OVERFITTING)
+    assert found.is_supported
+    assert found.said.startswith("Training recall 99.0 %, holdout 76.0 %, production ")
+
+
+def test_a_logged_promise_and_its_number_of_frauds_stand_in_for_the_holdouts_rows() -> None:
+    weaker = FrameTable(served(RIGHT).assign(baseline_prediction=(RIGHT["amount"] > 20).to_numpy()))
+    promise = {"holdout_recall": 0.75}
+    unknown, known = (replace(FACTS, offline=logged) for logged in (promise, promise | {"holdout_frauds": 600.0}))
+    told = [
+        said(replace(HEALTHY, production=weaker, holdout=None, candidate=one), Hypothesis.WEAKER_MODEL)
+        for one in (unknown, known)
+    ]
+    assert [finding.status for finding in told] == [FindingStatus.NOT_TESTABLE, FindingStatus.SUPPORTED]
+
+
+def test_what_is_missing_is_said_in_the_words_of_who_looked_for_it() -> None:
+    found = diagnose(Material(missing={"training": "S3 did not answer.", "manifest": "There is no archive."}))
+    assert {finding.status for finding in found} == {FindingStatus.NOT_TESTABLE}
+    by_name = {finding.hypothesis: finding.said for finding in found}
+    assert by_name[Hypothesis.FEATURE_DRIFT].startswith("S3 did not answer. ")
+    assert by_name[Hypothesis.ARTIFACT].startswith("There is no archive. ")
+
+
+def test_a_feature_of_another_kind_makes_its_parts_not_testable() -> None:
+    text = served(RIGHT).assign(hour=np.array(["noon"] * len(RIGHT), dtype=object))
+    found = {finding.hypothesis: finding for finding in diagnose(replace(HEALTHY, production=FrameTable(text)))}
+    for hypothesis in (Hypothesis.FEATURE_DRIFT, Hypothesis.SCALING, Hypothesis.SERVING_SKEW, Hypothesis.HOLDOUT):
+        assert found[hypothesis].status is FindingStatus.NOT_TESTABLE
+        assert "hour" in found[hypothesis].said
+    assert found[Hypothesis.OVERFITTING].status is FindingStatus.NOT_SUPPORTED
+
+
+def test_a_table_without_the_models_features_cannot_be_replayed_or_scored() -> None:
+    lacking = FrameTable(served(RIGHT).drop(columns="risk"))
+    found = {finding.hypothesis: finding for finding in diagnose(replace(HEALTHY, production=lacking, outcomes=None))}
+    assert found[Hypothesis.CALIBRATION].status is FindingStatus.NOT_TESTABLE
+    assert found[Hypothesis.WEAKER_MODEL].status is FindingStatus.NOT_SUPPORTED, "the served answers are known"
+
+
+def test_a_split_has_no_pairs_to_look_for_segments_in() -> None:
+    arm = np.arange(len(RIGHT)) % 5 == 0
+    split = served(RIGHT).astype({"baseline_prediction": float, "candidate_prediction": float})
+    split = split.assign(
+        baseline_prediction=split["baseline_prediction"].mask(arm), candidate_prediction=split["candidate_prediction"].where(arm)
+    )
+    found = {finding.hypothesis: finding for finding in diagnose(replace(HEALTHY, production=FrameTable(split)))}
+    assert found[Hypothesis.SEGMENTS].status is FindingStatus.NOT_TESTABLE
+    assert found[Hypothesis.SERVED_VERSION].status is FindingStatus.NOT_SUPPORTED

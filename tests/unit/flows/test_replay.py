@@ -1,0 +1,128 @@
+"""Features restored, damaged and compared row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.frame_table import FrameTable
+from flows.domain.drift import feature_drifts
+from flows.domain.recalls import Replayed
+from flows.domain.rescaling import Rescaling, Transformation
+from flows.replay import (
+    do_the_same_damage,
+    find_mismatches,
+    is_fraud,
+    map_onto,
+    replay,
+    restore_distributions,
+    restore_from_reference,
+    rows_of,
+    same_rows,
+)
+
+RANDOM = np.random.default_rng(8)
+VALUES = RANDOM.lognormal(3.0, 0.7, 5000)
+KINDS = np.array(["a", "b"], dtype=object)
+
+
+def table(**columns: object) -> FrameTable:
+    return FrameTable(pd.DataFrame(columns))
+
+
+def test_only_labelled_frauds_are_frauds() -> None:
+    assert is_fraud(table(is_fraud=[True, False])).tolist() == [True, False]
+    assert is_fraud(table(is_fraud=[1.0, np.nan, 0.0])).tolist() == [True, False, False]
+
+
+def test_rows_are_chosen_with_their_features() -> None:
+    found = rows_of(table(a=[1.0, 2.0], b=[3.0, 4.0]), np.array([False, True]), ["b"])
+    assert found.to_dict("list") == {"b": [4.0]}
+
+
+def test_a_model_is_run_with_and_without_a_cause() -> None:
+    served, intact = pd.DataFrame({"a": [0.0, 0.0]}), pd.DataFrame({"a": [1.0, 0.0]})
+    flags = lambda rows: (rows["a"] > 0.5).to_numpy()  # noqa: E731
+    assert replay(flags, intact, served) == Replayed(2, gained=1, lost=0)
+    assert replay(flags, intact.iloc[:0], served.iloc[:0]) is None
+
+
+@pytest.mark.parametrize("change", [lambda x: x * 3, np.log, lambda x: x - 100])
+def test_a_monotone_change_is_undone_by_mapping_onto_the_old_distribution(change: object) -> None:
+    changed = change(VALUES)  # type: ignore[operator]
+    assert map_onto(changed[:50], changed, VALUES) == pytest.approx(VALUES[:50])
+
+
+def test_tied_values_stay_tied_and_nulls_stay_nulls() -> None:
+    source, target = np.array([0.0] * 60 + [1.0] * 40), np.array([0.0] * 50 + [5.0] * 50)
+    assert map_onto(np.array([0.0, 1.0, np.nan]), source, target) == pytest.approx([0.0, 5.0, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize(("source", "target"), [([np.nan], [1.0]), ([1.0], [np.nan])])
+def test_without_values_nothing_is_mapped(source: list[float], target: list[float]) -> None:
+    assert map_onto(np.array([7.0]), np.array(source), np.array(target)).tolist() == [7.0]
+
+
+def test_drifted_numbers_of_the_model_are_restored_and_categories_stay() -> None:
+    training, production = table(a=VALUES, kind=KINDS[[0] * 4000 + [1] * 1000]), table(a=VALUES * 2, kind=KINDS[[1] * 5000])
+    drifts = feature_drifts((name, training.column(name), production.column(name)) for name in ("a", "kind"))
+    frauds = production.frame.head(10)
+    restored = restore_distributions(frauds, drifts, training, production)
+    assert restored["a"].to_numpy() == pytest.approx(VALUES[:10])
+    assert (restored["kind"] == "b").all()
+    assert restore_distributions(frauds[["kind"]], drifts, training, production).columns.tolist() == ["kind"]
+
+
+@pytest.mark.parametrize(
+    ("served", "share_of", "share"),
+    [
+        (np.where(RANDOM.random(5000) < 0.7, 0.0, VALUES), lambda x: (x == 0).mean(), 0.7),
+        (np.where(RANDOM.random(5000) < 0.6, np.nan, VALUES), lambda x: np.isnan(x).mean(), 0.6),
+        (np.full(5000, 9.0), lambda x: (x == 9).mean(), 1.0),
+        (np.full(5000, np.nan), lambda x: np.isnan(x).mean(), 1.0),
+    ],
+)
+def test_the_same_share_of_intact_rows_is_damaged(served: np.ndarray, share_of: object, share: float) -> None:
+    drifts = feature_drifts([("a", VALUES, served)])
+    damaged = do_the_same_damage(pd.DataFrame({"a": VALUES}), drifts, [])["a"].to_numpy()
+    assert share_of(damaged) == pytest.approx(share, abs=0.03)  # type: ignore[operator]
+
+
+def test_a_constant_category_and_other_units_are_imitated() -> None:
+    drifts = feature_drifts([("kind", KINDS[[0, 1] * 500], KINDS[[1] * 1000])])
+    cents = Rescaling("a", Transformation("", 0.01), 0.3, 0.5, 0.0)
+    frauds = pd.DataFrame({"a": VALUES, "kind": KINDS[[0] * 5000]}, index=range(7, 5007))
+    damaged = do_the_same_damage(frauds, drifts, [cents, Rescaling("other", cents.transformation, 1.0, 0.5, 0.0)])
+    assert (damaged["kind"] == "b").all()
+    assert np.isclose(damaged["a"].to_numpy(), VALUES / 100).mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_mismatch_without_a_shape_damages_nothing() -> None:
+    frauds = pd.DataFrame({"a": VALUES})
+    assert do_the_same_damage(frauds, feature_drifts([("a", VALUES, VALUES * 1.1)]), []).equals(frauds)
+    assert do_the_same_damage(frauds, feature_drifts([("b", VALUES, VALUES * 0)]), []).equals(frauds)
+
+
+def test_the_references_own_values_are_put_back() -> None:
+    frauds = pd.DataFrame({"a": [0.0, 0.0], "b": [1.0, 1.0]})
+    restored = restore_from_reference(frauds, ["a", "unused"], table(a=[5.0, 6.0, 7.0], unused=[0.0] * 3), np.array([2, 0]))
+    assert restored.to_dict("list") == {"a": [7.0, 5.0], "b": [1.0, 1.0]}
+
+
+def test_rows_are_found_by_their_ids_else_by_their_order() -> None:
+    ids = np.array(["x", "y", "z"], dtype=object)
+    found = same_rows(table(transaction_id=ids), table(transaction_id=ids[[2, 0]]))
+    assert found is not None
+    assert found.tolist() == [1, -1, 0]
+    by_order = same_rows(table(a=[1.0, 2.0]), table(a=[1.0, 2.0]))
+    assert by_order is not None
+    assert by_order.tolist() == [0, 1]
+    assert same_rows(table(a=[1.0, 2.0]), table(a=[1.0])) is None
+    assert same_rows(table(transaction_id=ids), table(transaction_id=np.array(["w"], dtype=object))) is None
+
+
+def test_mismatches_are_shares_of_the_common_rows() -> None:
+    served = table(a=[1.0, 2.0, np.nan, 9.0], kind=KINDS[[0, 0, 1, 1]], only=[1.0] * 4)
+    offline = table(a=[1.00001, 3.0, np.nan], kind=KINDS[[0, 1, 1]])
+    assert find_mismatches(served, offline, np.array([0, 1, 2, -1])) == pytest.approx({"a": 1 / 3, "kind": 1 / 3})

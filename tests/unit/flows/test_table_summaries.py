@@ -1,0 +1,117 @@
+"""What the rules need of tables: outcomes, weeks, labels, segments."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.frame_table import FrameTable
+from flows.domain.counts import Design, ModelCounts, Overlap
+from flows.domain.data_findings import Labels
+from flows.table_summaries import compare_frauds, count_labels, count_outcomes, distance_between_weeks, find_bands
+
+RANDOM = np.random.default_rng(11)
+ANSWERS = {
+    "is_fraud": [1.0, 1.0, 1.0, 0.0, 0.0, np.nan],
+    "baseline_prediction": [1.0, 1.0, 0.0, 1.0, 0.0, 1.0],
+    "candidate_prediction": [1.0, 0.0, 0.0, 1.0, 1.0, 1.0],
+}
+
+
+def table(**columns: object) -> FrameTable:
+    return FrameTable(pd.DataFrame(columns))
+
+
+def test_both_models_on_the_same_labelled_rows_are_pairs() -> None:
+    found = count_outcomes(table(**ANSWERS))
+    assert found is not None
+    assert found.design is Design.PAIRED
+    assert (found.baseline, found.candidate) == (ModelCounts(3, 2, 3, 2), ModelCounts(3, 1, 3, 1))
+    assert (found.frauds, found.false_alerts) == (Overlap(1, 1, 0, 1), Overlap(1, 0, 1, 0))
+
+
+def test_rows_that_one_model_answered_are_a_split() -> None:
+    split = ANSWERS | {"baseline_prediction": [1.0, np.nan, np.nan, 1.0, np.nan, 1.0]}
+    split["candidate_prediction"] = [np.nan, 0.0, 1.0, np.nan, 1.0, np.nan]
+    found = count_outcomes(table(**split))
+    assert found is not None
+    assert (found.design, found.frauds) == (Design.SPLIT, None)
+    assert (found.baseline, found.candidate) == (ModelCounts(1, 1, 2, 1), ModelCounts(2, 1, 2, 1))
+
+
+@pytest.mark.parametrize("column", list(ANSWERS))
+def test_without_labels_or_answers_there_are_no_outcomes_and_no_segments(column: str) -> None:
+    lacking = table(**{name: values for name, values in ANSWERS.items() if name != column}, amount=np.arange(6.0))
+    assert count_outcomes(lacking) is None
+    assert find_bands(lacking) == []
+
+
+def test_segments_hold_each_fraud_once_and_a_feature_of_few_values_by_its_values() -> None:
+    frauds = 400
+    answers = RANDOM.random((2, frauds)) < 0.7
+    found = find_bands(
+        table(
+            is_fraud=np.ones(frauds),
+            baseline_prediction=answers[0],
+            candidate_prediction=answers[1],
+            amount=RANDOM.random(frauds),
+            is_weekend=np.arange(frauds) % 4 == 0,
+            same=np.ones(frauds),
+            kind=np.array(["a"] * frauds, dtype=object),
+            gaps=np.where(np.arange(frauds) < 100, np.nan, np.arange(frauds)),
+        )
+    )
+    by_feature = {name: [band for band in found if band.feature == name] for name in ("amount", "is_weekend", "gaps")}
+    assert [len(bands) for bands in by_feature.values()] == [4, 2, 4]
+    assert {band.feature for band in found} == set(by_feature), "one value or text makes no segments"
+    assert [sum(band.total for band in bands) for bands in by_feature.values()] == [400, 400, 300]
+    assert [(band.low, band.high, band.total) for band in by_feature["is_weekend"]] == [(0.0, 0.0, 300), (1.0, 1.0, 100)]
+    assert [band.total for band in by_feature["amount"]] == [100] * 4
+
+
+TIMES = pd.date_range("2025-06-02", periods=28 * 24, freq="h", tz="UTC")
+
+
+def test_the_distance_between_weeks_is_that_of_the_oddest_week() -> None:
+    values = RANDOM.normal(size=len(TIMES))
+    odd = np.where(np.arange(len(TIMES)) < 7 * 24, values + 3, values)
+    calm, stirred = (distance_between_weeks(table(event_time=TIMES, a=column), "a") for column in (values, odd))
+    assert calm < 0.15
+    assert stirred > 0.7
+    later = np.arange(len(TIMES)) >= 7 * 24
+    assert distance_between_weeks(table(event_time=TIMES, a=odd), "a", later) < 0.2
+
+
+def test_where_weeks_cannot_be_told_apart_they_do_not_differ() -> None:
+    assert distance_between_weeks(table(a=[1.0, 2.0]), "a") == 0
+    assert distance_between_weeks(table(event_time=TIMES, a=np.array(["x"] * len(TIMES), dtype=object)), "a") == 0
+    assert distance_between_weeks(table(event_time=TIMES[:30], a=np.arange(30.0)), "a") == 0
+
+
+def test_labels_are_counted_by_week_and_unlabelled_rows_not_at_all() -> None:
+    label = np.where(np.arange(len(TIMES)) % 10 == 0, 1.0, 0.0)
+    label[:24] = np.nan
+    found = count_labels(table(event_time=TIMES, is_fraud=label))
+    assert found == Labels(((144, 14), (168, 17), (168, 17), (168, 17)))
+    assert count_labels(table(is_fraud=[1.0, 0.0])) == Labels(((2, 1),))
+    timeless = TIMES.to_series().mask(np.arange(len(TIMES)) < 7 * 24).to_numpy()
+    assert count_labels(table(event_time=timeless, is_fraud=np.ones(len(TIMES)))) == Labels(((168, 168),) * 4)
+
+
+def test_without_labels_there_is_nothing_to_count() -> None:
+    for lacking in (None, table(a=[1.0]), table(is_fraud=[np.nan])):
+        assert count_labels(lacking) is None
+
+
+def test_frauds_are_compared_beside_training_and_its_weeks() -> None:
+    frauds = np.ones(len(TIMES))
+    values, others = RANDOM.normal(size=(2, len(TIMES)))
+    training = table(event_time=TIMES, is_fraud=frauds, a=values)
+    production = table(is_fraud=frauds, a=others, only=values + 9)
+    holdout = table(is_fraud=frauds, a=values + 2, only=values)
+    a, only = sorted(compare_frauds(holdout, training, production), key=lambda found: found.holdout.feature)
+    assert (a.among, a.holdout.feature, a.is_unlike) == ("frauds", "a", True)
+    assert a.training_distance < 0.1
+    assert 0 < a.natural_distance < 0.2
+    assert (only.training_distance, only.natural_distance) == (1.0, 0.0), "what training lacks tells nothing"
