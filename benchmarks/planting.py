@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from deployments.sandbox.simulator.training import TrainedModel
 
 HARM, DRAWS = 0.02, 20
+AS_GOOD = 0.01  # a candidate that is weaker by more than that is weaker, though nobody planted it
 ZEROED_SHARE, RESCALED_SHARE = (0.6, 1.0), (0.4, 1.0)
 DEFLATION = (1.25, 2.6)
 UNITS = (100.0, 1 / 100, 1000.0, 1 / 1000)
@@ -116,10 +117,12 @@ def _use(stage: Stage, recipe: Recipe) -> TrainedModel:
 
 
 def _nothing(stage: Stage) -> tuple[str, float]:
-    """The candidate has more features than the baseline, or it is the baseline's recipe with newer weeks."""
-    if stage.rng.random() < 0.5:
+    """The candidate has more features than the baseline, or it is the baseline's recipe with newer weeks, if it is as good."""
+    newer = replace(BASELINE, name="fraud_v2", training=TRAINING)
+    deficit = stage.recall(stage.world.baseline, stage.right) - stage.recall(stage.world.model(newer), stage.right)
+    if stage.rng.random() < 0.5 or deficit >= AS_GOOD:
         return "more features", 0.0
-    _use(stage, replace(BASELINE, name="fraud_v2", training=TRAINING))
+    _use(stage, newer)
     return "newer weeks", 0.0
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FLATTERING = 2 * WORTH_TALKING
+EASIER = 5 * WORTH_TALKING  # weeks differ by three points by themselves
 _ADVICE = "Choose the holdout from the last matured weeks before the test, and evaluate the candidate anew."
 
 
@@ -53,7 +54,7 @@ class Ease:
     def is_flattering(self) -> bool:
         """Whether the holdout's frauds are easier than production's, and training's are not, or much less so."""
         more = self.holdout.recall - self.production.recall
-        return self.holdout.is_above(self.production, FLATTERING) and (
+        return self.holdout.is_above(self.production, EASIER) and (
             self.training.recall - self.production.recall <= more / NATURAL_TIMES
         )
 
