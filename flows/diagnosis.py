@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from flows.domain.criteria import check_stability
 from flows.domain.data_findings import (
@@ -62,6 +61,7 @@ from flows.table_summaries import (
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from flows.domain.counts import Outcomes, TelemetrySummary

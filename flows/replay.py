@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from flows.domain.drift import FeatureKind, Shape
 from flows.domain.recalls import Replayed, compare_replays
@@ -13,6 +12,7 @@ from flows.domain.recalls import Replayed, compare_replays
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from flows.domain.drift import FeatureDrift
@@ -33,6 +33,8 @@ def is_fraud(table: FeatureTable) -> NDArray[np.bool_]:
 
 def rows_of(table: FeatureTable, chosen: Column, features: Iterable[str]) -> pd.DataFrame:
     """The chosen rows' features, read one column at a time."""
+    import pandas as pd  # half a second of imports
+
     return pd.DataFrame({name: table.column(name)[chosen] for name in features})
 
 
@@ -117,6 +119,8 @@ def restore_from_reference(
 def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | None:
     """Where production's rows are in the reference (-1: not there): by their ids, else by order; None without common rows."""
     if production.has("transaction_id") and reference.has("transaction_id"):
+        import pandas as pd  # half a second of imports
+
         found = pd.Index(reference.column("transaction_id")).get_indexer(pd.Index(production.column("transaction_id")))
         return found if (found >= 0).any() else None
     return np.arange(production.rows) if production.rows == reference.rows else None
