@@ -98,8 +98,6 @@ def find_holdout(
         ("recall promised too much", difference - elsewhere),
         difference - elsewhere if is_supported else None,
         Severity.SEVERE if is_supported else Severity.NONE,
-        "Choose the holdout from the last matured weeks before the test, and evaluate the candidate anew."
-        if is_supported
-        else "",
+        _ADVICE if is_supported else "",
         {f"{one.holdout.feature} among {one.among}": drift_numbers(one.holdout) for one in unlike},
     )

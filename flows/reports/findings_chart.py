@@ -35,7 +35,7 @@ def findings_chart(findings: Sequence[Finding], lost_recall: float | None) -> by
     points = [100 * (one.explained_recall or 0.0) for one in shown]
     bars = axes.barh([title_of(one.hypothesis) for one in shown], points, color=_COLOUR, height=0.55)
     axes.bar_label(bars, [f"{value:.1f}" for value in points], padding=4)
-    axes.invert_yaxis()
+    axes.set_ylim(len(shown) - 0.4, -0.6)  # the first on top
     axes.set(xlabel="points of recall explained", xlim=(0, 1.15 * max([*points, 100 * (lost_recall or 0.0)])))
     if lost_recall and lost_recall > 0:
         axes.axvline(100 * lost_recall, color="black", linestyle="--", linewidth=1, label="lost against the holdout")

@@ -69,7 +69,7 @@ def report_summary(cause: RootCause) -> tuple[str, ...]:
         f"Why {request.test.candidate} did not win: {_headline(supported)}.",
         f"Expected: {_promised(cause.offline)}. Measured: {_measured(request)}.",
     ]
-    lines += [f"{place}. {_in_short(finding)}" for place, finding in enumerate(supported[:_NAMED_IN_SUMMARY], 1)]
+    lines += [f"Cause {place}: {_in_short(finding)}" for place, finding in enumerate(supported[:_NAMED_IN_SUMMARY], 1)]
     if len(supported) > _NAMED_IN_SUMMARY:
         lines.append(f"{len(supported) - _NAMED_IN_SUMMARY} more in the report.")
     untested = ", ".join(filter(None, [_names(cause.findings, FindingStatus.NOT_TESTABLE), *cause.missing]))
@@ -155,14 +155,14 @@ def _order(findings: Sequence[Finding]) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    rows = [["hypothesis", words(finding.hypothesis)], ["severity", str(finding.severity)]]
-    if finding.effect is not None:
-        rows.append(["effect", f"{finding.effect[0]}: {finding.effect[1]:.4g}"])
     explained = finding.explained_recall
-    rows.append(["explains", "unknown" if explained is None else f"{100 * explained:.1f} points of recall"])
+    facts = [f"hypothesis: {words(finding.hypothesis)}, {finding.severity}"]
+    if finding.effect is not None:
+        facts.append(f"{finding.effect[0]}: {finding.effect[1]:.4g}")
+    facts.append(f"explains {'unknown' if explained is None else f'{100 * explained:.1f}'} points of recall")
     if finding.next_step:
-        rows.append(["next step", finding.next_step])
-    return "\n\n".join([f"### {title_of(finding.hypothesis)}", harmless(finding.said), table([["", ""], *rows])])
+        facts.append(f"next step: {finding.next_step}")
+    return "\n\n".join([f"### {title_of(finding.hypothesis)}", harmless(finding.said), bullets(facts)])
 
 
 def _picture(cause: RootCause, name: str) -> str:

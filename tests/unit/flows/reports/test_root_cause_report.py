@@ -45,8 +45,8 @@ def test_the_summary_is_ten_lines_at_most_with_the_gravest_first() -> None:
     lines = report_summary(cause(FITTED, RULED_OUT, SKEW, UNTESTED, missing={"Evidently's drift report": "not installed"}))
     assert lines[0].endswith("features arrive broken at the candidate.")
     assert "recall 85.0% on the holdout" in lines[1]
-    assert lines[2].startswith("1. Features arrive broken at the candidate (explains 8.3 points of recall): In production speed")
-    assert lines[3].startswith("2. The candidate is overfitted: ")
+    assert lines[2].startswith("Cause 1: Features arrive broken at the candidate (explains 8.3 points of recall): In production")
+    assert lines[3].startswith("Cause 2: The candidate is overfitted: ")
     assert "Could not be tested: calibration, Evidently's drift report." in lines
     assert "Ruled out: scaling." in lines
     assert lines[-1] == "Next: Repair speed in the serving path."
