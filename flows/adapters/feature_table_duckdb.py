@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import duckdb
 import numpy as np
 import psycopg
 from psycopg import sql
 
+from flows.adapters.table_source import FEATURES, FEEDBACK, is_database, quoted_name, shown_source, split_table
 from flows.domain.errors import DataInvalid, OutsideSystemError
 from flows.domain.feedback import COLUMNS
 
@@ -43,7 +43,6 @@ _NUMBERS = (_NARROW, _WIDE)
 _IDENTIFIERS = ("transaction_id", "entity_id")
 _TRUTHS = ("is_fraud", "baseline_prediction", "candidate_prediction")
 _MEMORY_LIMIT = "500MB"  # beyond it DuckDB spills to disk
-_SCHEMES = ("postgresql", "postgres")
 _CONNECT_SECONDS, _STATEMENT_SECONDS = 10, 900
 _SESSION = f"-c statement_timeout={_STATEMENT_SECONDS}s -c default_transaction_read_only=on -c timezone=UTC"
 _POSTGRES_TYPES = {
@@ -88,7 +87,7 @@ class DuckDBFeatures:
 
     def _read(self, name: str) -> str:
         """A column as SQL: numbers without nulls, because NaN says it; text as it is."""
-        kind, quoted = self.read_as[name], _quoted(name)
+        kind, quoted = self.read_as[name], quoted_name(name)
         if kind == _TIME:
             return f"coalesce(epoch({quoted}::TIMESTAMPTZ), 'NaN'::DOUBLE)"
         return f"{quoted}::VARCHAR" if kind == _TEXT else f"coalesce({quoted}::{kind}, 'NaN'::{kind})"
@@ -116,7 +115,7 @@ def open_features(
         DataInvalid: it is not there, cannot be read, is empty, has no features, or a column of the contract has a wrong type.
         OutsideSystemError: the database cannot be reached or broke off.
     """
-    name = _shown(source)
+    name = shown_source(source, FEATURES)
     try:
         with (
             TemporaryDirectory(prefix="fraud-ab-") as spill,
@@ -140,10 +139,10 @@ def open_features(
         raise DataInvalid(f"{name} cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
 
 
-def _as_parquet(source: str, name: str, folder: Path, connection: duckdb.DuckDBPyConnection) -> Path:
-    if urlsplit(source).scheme in _SCHEMES:
+def _as_parquet(source: str, name: str, folder: Path, connection: duckdb.DuckDBPyConnection, *, table: str = FEATURES) -> Path:
+    if is_database(source):
         folder.mkdir(exist_ok=True)
-        options = _copied_from_postgres(source, folder / "table.csv")
+        options = _copied_from_postgres(*split_table(source, table), folder / "table.csv")
         return _parquet_of(folder / "table.csv", f", {options}", folder, connection)
     path = Path(source.removeprefix("file://"))
     if path.suffix.lower() not in {".parquet", ".pq", ".csv"}:
@@ -168,10 +167,10 @@ def _judged(
     if labels is not None and lacking:
         if "transaction_id" not in known:
             raise DataInvalid(f"{name} has neither {lacking[0]} nor the transaction_id by which the feedback could tell it.")
-        source = _with_table(labels.source, "feedback")
-        feedback = _as_parquet(source, _shown(source), folder / "labels", connection)
+        called_so = shown_source(labels.source, FEEDBACK)
+        feedback = _as_parquet(labels.source, called_so, folder / "labels", connection, table=FEEDBACK)
         called = labels.columns.model_dump()
-        found = ", ".join(f"{_quoted(called[column])} AS {column}" for column in ("transaction_id", *lacking))
+        found = ", ".join(f"{quoted_name(called[column])} AS {column}" for column in ("transaction_id", *lacking))
         query = (
             f"SELECT rows.*, {', '.join(lacking)} FROM read_parquet({_quoted_text(file)}) rows LEFT JOIN "  # noqa: S608
             f"(SELECT {found} FROM read_parquet({_quoted_text(feedback)})) labels "
@@ -194,9 +193,8 @@ def _parquet_of(file: Path, options: str, folder: Path, connection: duckdb.DuckD
     return made
 
 
-def _copied_from_postgres(source: str, file: Path) -> str:
+def _copied_from_postgres(url: str, table: str, file: Path) -> str:
     """Write the table to a CSV file; returns how DuckDB has to read it, with PostgreSQL's own types."""
-    url, table = _split_table(source)
     rows = sql.SQL("SELECT * FROM {}").format(sql.Identifier(*table.split(".")))
     with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS, options=_SESSION) as connection, connection.cursor() as cursor:
         cursor.execute(sql.SQL("{} LIMIT 0").format(rows))
@@ -247,32 +245,6 @@ def _refuse_wrong_kinds(table: DuckDBFeatures, described: Mapping[str, str]) -> 
 def _one(connection: duckdb.DuckDBPyConnection, expression: str) -> int:
     found = connection.execute(f"SELECT {expression} FROM features").fetchone()  # noqa: S608 - from constants only
     return int(found[0]) if found else 0
-
-
-def _with_table(source: str, table: str) -> str:
-    """A database's URL with its table named, if it is not."""
-    parts = urlsplit(source)
-    options = dict(parse_qsl(parts.query))
-    return urlunsplit(parts._replace(query=urlencode({"table": table} | options))) if parts.scheme in _SCHEMES else source
-
-
-def _split_table(source: str) -> tuple[str, str]:
-    parts = urlsplit(source)
-    options = dict(parse_qsl(parts.query))
-    table = options.pop("table", "features")
-    return urlunsplit(parts._replace(query=urlencode(options))), table
-
-
-def _shown(source: str) -> str:
-    """The source's name for messages, without user and password."""
-    parts = urlsplit(source)
-    if parts.scheme not in _SCHEMES:
-        return source
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}, table {_split_table(source)[1]}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _quoted_text(value: object) -> str:

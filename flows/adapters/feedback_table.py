@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import duckdb
 import ibis
 import psycopg
 from ibis.common.exceptions import IbisError, TableNotFound
 
+from flows.adapters.table_source import FEEDBACK, is_database, quoted_name, shown_source, split_table
 from flows.domain.errors import FeedbackInvalid, OutsideSystemError
 from flows.domain.feedback import COLUMNS, Column, ColumnKind
 
@@ -99,7 +99,7 @@ def open_feedback(source: str, policy: Policy) -> Generator[FeedbackTable]:
         FeedbackInvalid: it is not there, cannot be read, or a column is missing or of a wrong type.
         OutsideSystemError: the database cannot be reached or broke off.
     """
-    name = _shown(source)
+    name = shown_source(source, FEEDBACK)
     try:
         with _connected(source, name) as (backend, table):
             yield _checked(name, table, backend, policy)
@@ -113,8 +113,8 @@ def open_feedback(source: str, policy: Policy) -> Generator[FeedbackTable]:
 
 @contextmanager
 def _connected(source: str, name: str) -> Generator[tuple[BaseBackend, Expression]]:
-    if urlsplit(source).scheme in {"postgresql", "postgres"}:
-        url, table = _split_table(source)
+    if is_database(source):
+        url, table = split_table(source, FEEDBACK)
         with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS, options=_SESSION, autocommit=True) as connection:
             backend = ibis.postgres.from_connection(connection)
             schema, _, bare = table.rpartition(".")
@@ -140,30 +140,11 @@ def _read_file(engine: DuckDBBackend, reader: str, path: Path) -> Expression:
     quoted = str(path).replace("'", "''")
     file = f"{reader}('{quoted}')"
     described = engine.raw_sql(f"DESCRIBE SELECT * FROM {file}").fetchall()  # noqa: S608 - quoted above; DDL takes no parameters
-    nanoseconds = [_quoted(name) for name, kind, *_ in described if kind.startswith("TIMESTAMP") and "NS" in kind]
+    nanoseconds = [quoted_name(name) for name, kind, *_ in described if kind.startswith("TIMESTAMP") and "NS" in kind]
     casts = ", ".join(f"{name}::TIMESTAMPTZ AS {name}" for name in nanoseconds)
     replaced = f" REPLACE ({casts})" if casts else ""
     engine.raw_sql(f"CREATE VIEW feedback AS SELECT *{replaced} FROM {file}")  # noqa: S608 - as above
     return engine.table("feedback")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _split_table(source: str) -> tuple[str, str]:
-    parts = urlsplit(source)
-    options = dict(parse_qsl(parts.query))
-    table = options.pop("table", "feedback")
-    return urlunsplit(parts._replace(query=urlencode(options))), table
-
-
-def _shown(source: str) -> str:
-    """The source's name for messages, without user and password."""
-    parts = urlsplit(source)
-    if parts.scheme not in {"postgresql", "postgres"}:
-        return source
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}, table {_split_table(source)[1]}"
 
 
 def _checked(name: str, table: Expression, backend: BaseBackend, policy: Policy) -> FeedbackTable:
