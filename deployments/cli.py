@@ -31,8 +31,8 @@ app.command("export-records")(export_records)
 
 @app.command()
 def serve() -> None:
-    """Run the Prefect deployments (finalize-ab-test, rollback-to-baseline, remind-pending-decision, check-running-test,
-    watch-promotion, rehearse-rollback)."""
+    """Run the Prefect deployments (finalize-ab-test, rollback-to-baseline, investigate-candidate, remind-pending-decision,
+    check-running-test, watch-promotion, rehearse-rollback)."""
     from deployments.serve import run
 
     run()
