@@ -38,7 +38,7 @@ from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import Stage, plan_model_in_charge
 from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, DecisionRequest, Links, Person
-from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.decision_record import RecordKind, chain_problems
 from flows.domain.errors import PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
@@ -320,7 +320,7 @@ class World:
         claims = {RecordKind.PROMOTED, RecordKind.BASELINE_KEPT, RecordKind.COMPENSATED, RecordKind.SUPERSEDED} & set(kinds)
         has_emergency = any(_annotation(version, "unrecorded") for version in versions)
         checks = {
-            "the chain of records is broken": first_broken_link(records) is not None,
+            "the chain of records is broken": chain_problems(records) != (),
             f"accepted and compensated: {outcomes}": len(outcomes) > 1,
             f"not one ending in the records: {sorted(claims)}": len(claims) != 1,
             f"recorded twice: {kinds}": any(count > 1 for count in kinds.values()),

@@ -10,7 +10,7 @@ from deployments.sandbox.kubernetes.kinds import SELDON_DEPLOYMENTS
 from deployments.sandbox.kubernetes.store import FIRST_REVISION
 from flows.domain.ab_test import Arm
 from flows.domain.action_plan import Stage, describe_traffic
-from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.decision_record import RecordKind, chain_problems
 from flows.domain.errors import FraudABError
 
 if TYPE_CHECKING:
@@ -49,9 +49,7 @@ def serving_problems(world: ProcessWorld) -> Iterator[str]:
 
 
 def _records(world: ProcessWorld, story: Story) -> Iterator[str]:
-    broken = first_broken_link(world.systems.decision_log.records())
-    if broken is not None:
-        yield f"the chain of records breaks at {broken.sequence}"
+    yield from chain_problems([*world.systems.decision_log.records()])
     if world.decision(story).consumed_at is None:
         yield "the decision is not marked as carried out"
     records = list(world.systems.decision_log.records(story.decision_id))

@@ -25,12 +25,20 @@ from flows.diagnosis import diagnose
 from flows.documents import document_investigation
 from flows.domain.decision_record import Investigation, RecordKind
 from flows.domain.drift import compare_feature
+from flows.domain.errors import FraudABError
 from flows.domain.findings import Finding, Hypothesis
 from flows.investigation_material import FACTS, Gathering, compare_files, read_making
 from flows.production_steps import append_record
 from flows.reports.drift_chart import drift_chart
 from flows.reports.findings_chart import findings_chart
-from flows.reports.root_cause_report import DRIFT_CHART, FINDINGS_CHART, RootCause, report_summary, root_cause_report
+from flows.reports.root_cause_report import (
+    DRIFT_CHART,
+    FINDINGS_CHART,
+    PICTURES_IN_WORDS,
+    RootCause,
+    report_summary,
+    root_cause_report,
+)
 from flows.reports.web_page import web_page
 from flows.steps import step
 from flows.telling import describe_failure, show_picture, tell
@@ -149,7 +157,7 @@ def store_report(decision_id: str, found: Json, number: int) -> Json:
     registry.log_document(test, _name(decision_id, "root_cause.html"), page)
     address = registry.run_url(test, _name(decision_id, "root_cause.html")) or uri
     for name, png in pictures.items():
-        show_picture(decision_id, f"{name.partition('.')[0]}-{number}", png, cause.findings[0].said)
+        show_picture(decision_id, f"{name.partition('.')[0]}-{number}", png, PICTURES_IN_WORDS[name])
     tell(decision_id, f"root-cause-{number}", f"root-cause report: {address}")
     return {"uri": uri, "address": address}
 
@@ -201,10 +209,13 @@ class Progress:
 
 
 def _or_why(part: Task[[str], Json], decision_id: str) -> Json | str:
-    """What a part found; where it failed, the reason, which the report then gives."""
+    """What a part found; where an outside system or a table failed, the reason, which the report then gives. A fault of our own
+    is none: it fails the run."""
     state = part(decision_id, return_state=True)
     found = state.result(raise_on_failure=False)
-    return describe_failure(found) if isinstance(found, Exception) else found
+    if isinstance(found, FraudABError):
+        return describe_failure(found)
+    return state.result()
 
 
 def _cause(decision: Decision, findings: tuple[Finding, ...], making: Json | str, drift_report: Json | str) -> RootCause:

@@ -10,6 +10,7 @@ import numpy as np
 
 from flows.domain.drift import FeatureDrift, Severity, distances_by_week, feature_drifts
 from flows.domain.errors import DataInvalid
+from flows.table_summaries import WEEK_SECONDS, weeks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from flows.ports import FeatureTable
 
-WEEK_SECONDS = 7 * 86_400
 WEEKLY_FEATURES = 10
 """Of so many, the worst ones, the weeks are compared: further ones would repeat the picture."""
 
@@ -86,11 +86,10 @@ def _weeks(
 ) -> tuple[Week, ...]:
     if not features:
         return ()
-    seconds = production.column("event_time")
-    if np.isnan(seconds).all():
+    weeks = weeks_of(production)
+    if weeks is None or (weeks < 0).all():
         return ()
-    first = float(np.nanmin(seconds))
-    weeks = np.nan_to_num((seconds - first) // WEEK_SECONDS, nan=-1).astype(np.int64)
+    first = float(np.nanmin(production.column("event_time")))
     found: dict[str, dict[int, float]] = {}
     for name in features:
         on_feature(name)

@@ -59,7 +59,7 @@ def column_pairs(one: FeatureTable, two: FeatureTable) -> Iterable[tuple[str, Co
     return ((name, one.column(name), two.column(name)) for name in one.features if two.has(name))
 
 
-def _weeks(table: FeatureTable) -> Column | None:
+def weeks_of(table: FeatureTable) -> Column | None:
     """The week of each row (n,), counted from the first (-1: without a time); None without times."""
     if not table.has("event_time"):
         return None
@@ -70,7 +70,7 @@ def _weeks(table: FeatureTable) -> Column | None:
 
 def distance_between_weeks(table: FeatureTable, feature: str, chosen: Column | None = None) -> float:
     """The largest distance (0..1) of one week's values from the other weeks' together; 0 where weeks cannot be told apart."""
-    values, weeks = table.column(feature), _weeks(table)
+    values, weeks = table.column(feature), weeks_of(table)
     if values.dtype == object or weeks is None:
         return 0.0
     is_known = ~np.isnan(values) if chosen is None else ~np.isnan(values) & chosen
@@ -102,7 +102,7 @@ def compare_frauds(holdout: FeatureTable, training: FeatureTable, production: Fe
 def count_labels(table: FeatureTable | None) -> Labels | None:
     if table is None or not table.has("is_fraud"):
         return None
-    label, weeks = np.asarray(table.column("is_fraud"), np.float64), _weeks(table)
+    label, weeks = np.asarray(table.column("is_fraud"), np.float64), weeks_of(table)
     known = ~np.isnan(label)
     week = np.zeros(int(known.sum()), np.int64) if weeks is None else weeks[known] + 1
     counts = np.bincount(week), np.bincount(week, label[known])

@@ -152,16 +152,6 @@ def record_hash(
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def first_broken_link(records: Iterable[DecisionRecord]) -> DecisionRecord | None:
-    """The first record that does not follow from its predecessor or whose content was changed; None when all is whole."""
-    previous = GENESIS
-    for sequence, record in enumerate(records, start=1):
-        if record.sequence != sequence or record.previous_hash != previous or record.hash != record.recomputed_hash:
-            return record
-        previous = record.hash
-    return None
-
-
 def chain_problems(records: Sequence[DecisionRecord]) -> tuple[str, ...]:
     """Every place at which the chain is broken, in a sentence that names the record.
 

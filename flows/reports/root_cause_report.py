@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 FINDINGS_CHART, DRIFT_CHART = "findings.png", "drift.png"
 """Beside the report."""
+PICTURES_IN_WORDS: Mapping[str, str] = {
+    FINDINGS_CHART: "How many points of recall each cause explains.",
+    DRIFT_CHART: "The most suspect feature: its values in training and in production.",
+}
 _NAMED_IN_SUMMARY = 3
 _TITLES: Mapping[Hypothesis, str] = {
     Hypothesis.ARTIFACT: "The model's files are not what was archived",
@@ -166,13 +170,7 @@ def _finding(finding: Finding) -> str:
 
 
 def _picture(cause: RootCause, name: str) -> str:
-    if name not in cause.pictures:
-        return ""
-    alt = {
-        FINDINGS_CHART: "How many points of recall each cause explains.",
-        DRIFT_CHART: "The most drifted feature: its values in training and in production.",
-    }[name]
-    return f"![{alt}]({name})"
+    return f"![{PICTURES_IN_WORDS[name]}]({name})" if name in cause.pictures else ""
 
 
 def _listed(findings: Iterable[Finding], status: FindingStatus, others: Mapping[str, str] | None = None) -> str:

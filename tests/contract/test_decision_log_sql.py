@@ -18,7 +18,7 @@ from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import ActionPlan, Change
 from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, Decision, DecisionRequest, Links, Person
-from flows.domain.decision_record import GENESIS, RecordKind, first_broken_link
+from flows.domain.decision_record import GENESIS, RecordKind, chain_problems
 from flows.domain.errors import (
     AlreadyDecided,
     EvidenceChanged,
@@ -175,7 +175,7 @@ def test_of_racing_answers_exactly_one_counts(database_url: str) -> None:
             outcomes = list(pool.map(press, logs))
         assert sorted(outcomes) == ["claimed"] + ["refused"] * 7
         assert len(logs[0].records(decision.decision_id)) == 1
-    assert first_broken_link(logs[0].records()) is None
+    assert chain_problems([*logs[0].records()]) == ()
     for one in logs:
         one.close()
 
@@ -307,7 +307,7 @@ def test_records_form_one_chain_whoever_appends(database_url: str) -> None:
     records = logs[0].records()
     assert [record.sequence for record in records] == list(range(1, 31))
     assert records[0].previous_hash == GENESIS
-    assert first_broken_link(records) is None
+    assert chain_problems(records) == ()
     assert all(earlier.at <= later.at for earlier, later in pairwise(records))
     for one in logs:
         one.close()

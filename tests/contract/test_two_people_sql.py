@@ -13,7 +13,7 @@ import sqlalchemy
 
 from flows.adapters.decision_log_sql import SqlDecisionLog
 from flows.domain.decision import Choice, Person
-from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.decision_record import RecordKind, chain_problems
 from flows.domain.errors import AlreadyDecided, ConfirmationRefused, EvidenceChanged, OutsideSystemError
 from flows.domain.policy import Policy
 from flows.domain.verdict import VerdictKind
@@ -34,7 +34,7 @@ def log(database_url: str) -> Iterator[SqlDecisionLog]:
 
 
 def kinds(log: SqlDecisionLog) -> list[RecordKind]:
-    assert first_broken_link(log.records()) is None
+    assert chain_problems([*log.records()]) == ()
     return [record.kind for record in log.records()]
 
 

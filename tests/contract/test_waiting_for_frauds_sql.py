@@ -10,7 +10,7 @@ import pytest
 
 from flows.adapters.decision_log_sql import SqlDecisionLog
 from flows.domain.decision import Choice, Decision
-from flows.domain.decision_record import first_broken_link
+from flows.domain.decision_record import chain_problems
 from flows.domain.errors import PostponementRefused
 from flows.domain.verdict import VerdictKind
 from tests.contract.test_decision_log_sql import answer, request, wait_for
@@ -50,7 +50,7 @@ def test_it_waits_with_its_number_until_somebody_wakes_it(log: SqlDecisionLog) -
     assert not log.wake(waiting.decision_id)
     [record] = log.records()
     assert (record.payload["wanted_frauds"], record.payload["due_at"]) == (2500, latest.isoformat())
-    assert first_broken_link([record]) is None
+    assert chain_problems([record]) == ()
 
 
 def test_of_many_who_wake_it_one_does(log: SqlDecisionLog) -> None:

@@ -28,7 +28,7 @@ from deployments.sandbox.slack import Outcome, SandboxSlack
 from deployments.sandbox.stack import EmbeddedStack
 from flows.domain.action_plan import Stage
 from flows.domain.decision import Choice, Decision
-from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.decision_record import RecordKind, chain_problems
 from flows.domain.verdict import VerdictKind
 from flows.start_ab_test import start_ab_test
 from flows.wiring import Systems
@@ -213,7 +213,7 @@ def test_the_confirmed_candidate_takes_all_traffic_and_everything_is_written_dow
     assert systems.archive.verify(test.baseline).files > 0
     kinds = [record.kind for record in systems.decision_log.records(f"{test.test_id}-1")]
     assert kinds == [RecordKind.DECIDED, RecordKind.PROMOTED]
-    assert first_broken_link(systems.decision_log.records()) is None
+    assert chain_problems([*systems.decision_log.records()]) == ()
     page = Path(systems.settings.lifecycle_repository) / "docs" / "model_lifecycle.md"
     assert "Promoted (Production)" in page.read_text(encoding="utf-8")
     assert [labels["model_name"] for labels, _ in story.scraped("fraud_ab_model_in_charge")] == [test.candidate.name]

@@ -40,7 +40,7 @@ from flows.domain.ab_test import ABTest, Arm, Model
 from flows.domain.action_plan import Stage, plan_model_in_charge
 from flows.domain.counts import Design, ModelCounts, Outcomes
 from flows.domain.decision import Choice, DecisionRequest, Links, Person
-from flows.domain.decision_record import RecordKind, first_broken_link
+from flows.domain.decision_record import RecordKind, chain_problems
 from flows.domain.evidence import Evidence
 from flows.domain.serving_state import ServingState
 from flows.domain.start_plan import plan_start
@@ -166,7 +166,7 @@ class World:
 
     def kinds(self) -> list[RecordKind]:
         records = list(self.systems.decision_log.records())
-        assert first_broken_link(records) is None
+        assert chain_problems(records) == ()
         return [record.kind for record in records if record.kind is not RecordKind.DECIDED]
 
     def page(self) -> dict[str, Any]:

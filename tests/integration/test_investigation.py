@@ -139,7 +139,7 @@ def test_without_evidently_the_report_says_so(lost: World, monkeypatch: pytest.M
     assert "evidently.html" not in stored(lost, decision_id)
 
 
-def test_without_s3_the_artifact_is_not_testable_and_the_rest_is(lost: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_archive_the_artifact_is_not_testable_and_the_rest_is(lost: World) -> None:
     s3 = boto3.client("s3")
     for key in [item["Key"] for item in s3.list_objects_v2(Bucket="archive")["Contents"]]:
         s3.delete_object(Bucket="archive", Key=key)

@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "k8s" / "monitoring"
 WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
 AUTUMN = ABTest("autumn", Model("fraud_v1", "3", "fraud-v1"), Model("fraud_v2", "7", "fraud-v2"), datetime.now(UTC), "run")
-SECONDS = 150.0  # on a busy machine; usually a few
+SECONDS = 150.0
 CONFIGURATION = """
 global: {{scrape_interval: 2s, scrape_timeout: 2s, evaluation_interval: 1s}}
 rule_files: [rules.yml]
