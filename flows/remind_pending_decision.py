@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from prefect import flow
 
 from flows.steps import step
 from flows.wiring import systems
-from slackbot.messages.wording import who_confirms
-
-if TYPE_CHECKING:
-    from flows.domain.decision import Decision
+from slackbot.messages import wording
 
 ESCALATE_FROM_SHARE = 0.8
 
@@ -34,7 +29,8 @@ def remind(decision_id: str, share: float) -> str:
     systems().publisher.publish_decision(decision_id)
     if not decision.is_pending:
         return "already decided"
-    systems().publisher.thread_line(decision_id, f"reminder-{share}", _sentence(decision, share))
+    people = systems().policy.escalation if share >= ESCALATE_FROM_SHARE else systems().policy.promoters
+    systems().publisher.thread_line(decision_id, f"reminder-{share}", wording.remind(decision, people))
     return "reminded"
 
 
@@ -44,12 +40,3 @@ def expire(decision_id: str) -> str:
     expired = [decision.decision_id for decision in log.claim_overdue()]
     systems().publisher.publish_decision(decision_id)
     return "expired" if decision_id in expired else "nothing to expire"
-
-
-def _sentence(decision: Decision, share: float) -> str:
-    people = systems().policy.escalation if share >= ESCALATE_FROM_SHARE else systems().policy.promoters
-    mentions = " ".join(f"<!subteam^{person}>" if person.startswith("S") else f"<@{person}>" for person in people)
-    seconds = int(decision.deadline.timestamp())
-    until = f"<!date^{seconds}^{{date_short_pretty}} at {{time}}|{decision.deadline:%Y-%m-%d %H:%M} UTC>"
-    state = f"this decision is still open. {who_confirms(decision)}".rstrip()
-    return f"{mentions} {state} Without an answer by {until} the baseline stays in charge.".strip()

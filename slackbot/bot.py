@@ -81,8 +81,8 @@ def _person(origin: Origin | Submission) -> Person:
 
 @dataclass(frozen=True, slots=True)
 class Bot:
-    """Everything that the listeners may touch. `nudge` asks the reconciler to deliver at once; `note` says what became of the
-    press that is being worked on."""
+    """Everything that the listeners may touch. `nudge` asks the reconciler to deliver at once; `read` reads a decision, once for
+    all who ask at the same time; `note` says what became of the press that is being worked on."""
 
     client: WebClient
     policy: Policy
@@ -93,6 +93,7 @@ class Bot:
     gateway: PrefectGateway
     nudge: Callable[[], None]
     redrawer: Redrawer
+    read: Callable[[str], Decision]
     metrics: PressMetrics = field(default_factory=PressMetrics)
     answers: Answers = field(default_factory=Answers)
     follow_ups: FollowUps = field(default_factory=FollowUps)
@@ -111,7 +112,7 @@ class Bot:
         Raises:
             AlreadyDecided, EvidenceChanged, UnknownDecision
         """
-        decision = self.decision_log.read(question.decision_id)
+        decision = self.read(question.decision_id)
         if decision.claim is not None:
             raise AlreadyDecided(f"{question.decision_id} is decided", decision)
         if decision.request.verdict.evidence_digest != question.evidence:
@@ -172,7 +173,7 @@ class Bot:
                 return str(error)  # its ids are shown as mentions
             case AlreadyDecided():
                 self.redrawer.redraw(decision_id)
-                return wording.already_decided(self.decision_log.read(decision_id))
+                return wording.already_decided(self.read(decision_id))
             case EvidenceChanged():
                 self.redrawer.redraw(decision_id, for_certain=True)
                 return wording.EVIDENCE_CHANGED

@@ -17,6 +17,7 @@ from slackbot.prefect_gateway import PrefectGateway
 from slackbot.publisher import Publisher, slack_client
 from slackbot.reconciler import Reconciler
 from slackbot.redrawing import Redrawer
+from slackbot.shared_reads import SharedReads
 
 if TYPE_CHECKING:
     from slackbot.settings import BotSettings
@@ -49,5 +50,6 @@ def build_bot(settings: BotSettings) -> tuple[Bot, tuple[PeriodicChecks, ...]]:
         gateway=PrefectGateway(ui_url=settings.prefect_ui_url, call_seconds=PERSON_SECONDS),
         nudge=reconciler.nudge,
         redrawer=Redrawer(publisher),
+        read=SharedReads(decision_log.read),
     )
     return bot, (reconciler, LateMessages(decision_log, publisher), settling)

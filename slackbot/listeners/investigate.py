@@ -34,7 +34,7 @@ def fraud_investigate_typed(bot: Bot, command: SlashCommand) -> None:
 
 def _asked_about(bot: Bot, named: str) -> Decision:
     if named:
-        return bot.decision_log.read(named)
+        return bot.read(named)
     answered = [decision for decision in bot.decision_log.decisions() if not decision.is_pending]
     if not answered:
         raise UnknownDecision("no question has been answered yet, so there is nothing to investigate")

@@ -95,7 +95,8 @@ def _reasons(verdict: Verdict) -> list[str]:
 
 
 def _if_confirmed(request: DecisionRequest) -> str:
-    lines = [wording.if_confirmed(request)]
+    is_broken = request.verdict.kind is VerdictKind.NOT_EVALUABLE
+    lines = [f"{wording.if_confirmed(request)} {wording.IF_POSTPONED_BROKEN}" if is_broken else wording.if_confirmed(request)]
     if request.verdict.kind is not VerdictKind.INCONCLUSIVE:
         lines += changes(request.plan)
     return "\n".join(lines)

@@ -79,6 +79,10 @@ def question(request: DecisionRequest) -> str:
     assert_never(request.verdict.kind)
 
 
+IF_POSTPONED_BROKEN = "*Postpone* means: it will be repaired, evaluate again then."
+"""Beside what Confirm means, where a test cannot be evaluated."""
+
+
 def if_confirmed(request: DecisionRequest) -> str:
     """What Confirm means for this verdict, before the exact changes."""
     test = request.test
@@ -92,10 +96,7 @@ def if_confirmed(request: DecisionRequest) -> str:
             when = f"on {local_time(request.next_look_at)}" if request.next_look_at else "at its next planned look"
             return f"*If you confirm:* the test goes on unchanged and is evaluated again {when}."
         case VerdictKind.NOT_EVALUABLE:
-            return (
-                f"*If you confirm:* the test ends and {baseline} stays in charge with all traffic. "
-                "*Postpone* means: it will be repaired, evaluate again then."
-            )
+            return f"*If you confirm:* the test ends and {baseline} stays in charge with all traffic."
     assert_never(request.verdict.kind)
 
 
@@ -127,6 +128,13 @@ def confirmed_first(decision: Decision) -> str:
 def ask_second_person(decision: Decision, people: Sequence[str]) -> str:
     """For those who can be the second; `people` are Slack ids."""
     return f"{who_confirms(decision)} {mention(people)}: please look, until {local_time(decision.deadline)}.".strip()
+
+
+def remind(decision: Decision, people: Sequence[str]) -> str:
+    """What nobody has answered yet, and what their silence means; `people` are Slack ids, and each of them is called."""
+    called = " ".join(mention([person]) for person in people)
+    state = f"this decision is still open. {who_confirms(decision)}".rstrip()
+    return f"{called} {state} Without an answer by {local_time(decision.deadline)} the baseline stays in charge.".strip()
 
 
 def _confirmed_first(first: Confirmation) -> str:
