@@ -20,8 +20,8 @@ from benchmarks.planted_world import BASELINE, CANDIDATE, HOLDOUT, TEST_DAYS, TR
 from deployments.sandbox.simulator.features import CARD_FEATURES, LOCATION_FEATURES
 from deployments.sandbox.simulator.timeline import Days
 from deployments.sandbox.simulator.training import Booster, Recipe, split_history
-from flows.diagnosis import Material
 from flows.domain.findings import Hypothesis
+from flows.material import Material
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

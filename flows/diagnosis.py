@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.domain.criteria import check_stability
+from flows.domain.criteria import CriterionName, check_stability
 from flows.domain.data_findings import (
-    Restoration,
     Suspects,
     find_feature_drift,
     find_label_drift,
@@ -20,8 +19,8 @@ from flows.domain.data_findings import (
     sort_suspects,
 )
 from flows.domain.drift import FeatureDrift, Severity, feature_drifts
-from flows.domain.errors import DataInvalid
-from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
+from flows.domain.errors import FraudABError
+from flows.domain.findings import Finding, Hypothesis, not_testable, rank_findings
 from flows.domain.holdout_findings import Ease, Likeness, find_holdout
 from flows.domain.model_findings import (
     ModelFacts,
@@ -35,75 +34,37 @@ from flows.domain.model_findings import (
     sum_scores,
 )
 from flows.domain.pipeline_findings import Answers, find_artifact, find_errors, find_latency, find_served_version
-from flows.domain.policy import Policy
-from flows.domain.recalls import Caught, Replayed, compare_replays
+from flows.domain.policy import LabelBasis
+from flows.domain.recalls import Caught, compare_replays
 from flows.domain.rescaling import Rescaling, find_rescaling
-from flows.replay import (
-    SEED,
-    do_the_same_damage,
-    find_mismatches,
-    is_fraud,
-    replay,
-    restore_distributions,
-    restore_from_reference,
-    rows_of,
-    same_rows,
-)
+from flows.material import DATA_HYPOTHESES, Material, with_reason
+from flows.replay import SEED, find_mismatches, is_fraud, rows_of, same_rows
+from flows.restoration import Restorer
 from flows.table_summaries import (
+    catches_by_week,
     column_pairs,
     compare_frauds,
     count_labels,
     count_outcomes,
     distance_between_weeks,
     find_bands,
+    is_from,
+    overlap_kinds,
+    overlap_of,
+    served_answers,
+    weeks_of,
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import pandas as pd
     from numpy.typing import NDArray
 
-    from flows.domain.counts import Outcomes, TelemetrySummary
+    from flows.domain.counts import Outcomes
     from flows.ports import FeatureTable
-    from flows.replay import Flags
 
     Column = NDArray[Any]
 
 SCORED_ROWS = 25_000
-DATA_HYPOTHESES = (Hypothesis.SCALING, Hypothesis.FEATURE_DRIFT, Hypothesis.SERVING_SKEW)
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """Everything that may tell why the candidate lost; what is None could not be had, and `missing` says why, by field.
-
-    `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
-    where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
-    candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as archived
-    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
-    `drifts`: of production, where it has been compared with training already.
-    """
-
-    training: FeatureTable | None = None
-    holdout: FeatureTable | None = None
-    production: FeatureTable | None = None
-    reference: FeatureTable | None = None
-    baseline: ModelFacts | None = None
-    candidate: ModelFacts | None = None
-    flags: Flags | None = None
-    baseline_flags: Flags | None = None
-    scores: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None
-    manifest: Mapping[str, str] | None = None
-    artifact: Mapping[str, str] | None = None
-    registered_version: str | None = None
-    served_version: str | None = None
-    outcomes: Outcomes | None = None
-    telemetry: TelemetrySummary | None = None
-    policy: Policy = field(default_factory=Policy)
-    at: datetime | None = None
-    drifts: tuple[FeatureDrift, ...] | None = None
-    missing: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def diagnose(material: Material) -> tuple[Finding, ...]:
@@ -116,33 +77,15 @@ def diagnose(material: Material) -> tuple[Finding, ...]:
     elsewhere = sum(finding.explained_recall or 0.0 for finding in data if finding.is_supported)
     otherwise = max((finding.explained_recall or 0.0 for finding in pipeline if finding.is_supported), default=0.0)
     found = [*data, *looked.model_findings(elsewhere, otherwise), *pipeline]
-    return rank_findings(_with_reason(finding, material) for finding in found)
+    return rank_findings(with_reason(finding, material) for finding in found)
 
 
-_NEEDED: Mapping[Hypothesis, tuple[str, ...]] = {
-    **dict.fromkeys(DATA_HYPOTHESES, ("training", "production")),
-    Hypothesis.HOLDOUT: ("training", "holdout", "production", "candidate"),
-    Hypothesis.OVERFITTING: ("training", "holdout", "production", "candidate"),
-    Hypothesis.LABEL_DRIFT: ("training", "production"),
-    Hypothesis.WEAKER_MODEL: ("production", "holdout", "candidate"),
-    Hypothesis.SEGMENTS: ("production",),
-    Hypothesis.CALIBRATION: ("holdout", "production", "scores"),
-    Hypothesis.PRECISION: ("production",),
-    Hypothesis.MODEL_CHANGES: ("baseline", "candidate"),
-    Hypothesis.ARTIFACT: ("manifest", "artifact"),
-    Hypothesis.SERVED_VERSION: ("registered_version", "served_version", "flags"),
-    Hypothesis.LATENCY: ("telemetry",),
-    Hypothesis.ERRORS: ("telemetry",),
-}
-
-
-def _with_reason(finding: Finding, material: Material) -> Finding:
-    """What could not be tested, with the words of who tried to get what is missing."""
-    if finding.status is not FindingStatus.NOT_TESTABLE:
-        return finding
-    lacking = [name for name in _NEEDED[finding.hypothesis] if getattr(material, name) is None]
-    reasons = dict.fromkeys(material.missing[name] for name in lacking if name in material.missing)
-    return replace(finding, said=" ".join([*reasons, finding.said]))
+def _guarded(hypothesis: Hypothesis, look: Callable[[], Finding]) -> Finding:
+    """What a system or the data do not let us look at costs its own finding only."""
+    try:
+        return look()
+    except FraudABError as error:
+        return not_testable(hypothesis, f"{error}.".replace("..", "."))
 
 
 class _Examination:
@@ -153,39 +96,112 @@ class _Examination:
 
     def data_findings(self) -> list[Finding]:
         """Of what may be restored: scaling, drift and serving skew."""
+        material, why = self.material, "Give the features of training and of production, with at least one in common."
         try:
-            suspects = self.suspects
-        except DataInvalid as error:
-            return [not_testable(hypothesis, str(error)) for hypothesis in DATA_HYPOTHESES]
-        if suspects is None:
-            why = "Give the features of training and of production, with at least one in common."
+            is_comparable = bool(self.drifts)
+        except FraudABError as error:
+            is_comparable, why = False, str(error)
+        if material.training is None or material.production is None or not is_comparable:
             return [not_testable(hypothesis, why) for hypothesis in DATA_HYPOTHESES]
-        broken = Suspects((), suspects.broken, (), suspects.mismatches)
-        rescaled = Suspects((), (), suspects.rescaled, {})
-        return [
-            find_scaling(rescaled, self._undamaged(rescaled)),
-            find_feature_drift(len(self.drifts), suspects, self._undrifted(suspects)),
-            find_serving_skew(broken, self._undamaged(broken), is_compared=self.places is not None),
-        ]
+        restorer = self._restorer(material.training, material.production)
+
+        def rescaled() -> Finding:
+            only = Suspects((), (), self.suspects.rescaled, {})
+            return find_scaling(only, restorer.undamaged(only))
+
+        def drifted() -> Finding:
+            restored = restorer.undrifted(self.suspects.drifted)
+            return find_feature_drift(len(self.drifts), self.suspects, restored)
+
+        def broken() -> Finding:
+            only = Suspects((), self.suspects.broken, (), self.suspects.mismatches)
+            return find_serving_skew(only, restorer.undamaged(only), is_compared=self.places is not None)
+
+        looks = {Hypothesis.SCALING: rescaled, Hypothesis.FEATURE_DRIFT: drifted, Hypothesis.SERVING_SKEW: broken}
+        return [_guarded(hypothesis, look) for hypothesis, look in looks.items()]
+
+    def _restorer(self, training: FeatureTable, production: FeatureTable) -> Restorer:
+        material = self.material
+        return Restorer(
+            flags=material.flags,
+            no_model=material.missing.get("flags", "the registered candidate, to be run again, is missing."),
+            features=(material.candidate.features if material.candidate else ()) or tuple(production.features),
+            training=training,
+            production=production,
+            holdout=material.holdout,
+            reference=material.reference,
+            places=self.places,
+            unlabelled=self.unlabelled,
+        )
+
+    @property
+    def unlabelled(self) -> str:
+        """Why production's frauds are not all known; empty where they are."""
+        if self.material.policy.labels is LabelBasis.ALL:
+            return ""
+        return "Not all transactions get a label (the policy's labels), so nobody knows which frauds production missed."
 
     def model_findings(self, elsewhere: float, otherwise: float) -> list[Finding]:
         """Of the model and its holdout; points of recall that the data explain, and that the answers of another model do."""
-        material = self.material
-        fitted = find_overfitting(
-            material.candidate, self._caught("training"), self._caught("holdout"), self.in_production, elsewhere
-        )
-        found = {
-            Hypothesis.HOLDOUT: self._holdout(elsewhere),
-            Hypothesis.WEAKER_MODEL: find_weaker_model(
-                self.outcomes, self.promised, self.in_production, elsewhere + otherwise, is_overfitted=fitted.is_supported
+        material, precision = self.material, float(self.material.policy.precision_band.absolute)
+        judged = {criterion.name: criterion for criterion in material.criteria}
+
+        def fitted() -> Finding:
+            seen, held = self._caught("training"), self._caught("holdout")
+            return find_overfitting(material.candidate, seen, held, self.in_production, elsewhere)
+
+        fit = _guarded(Hypothesis.OVERFITTING, fitted)
+        holdout = self._needing_labels(Hypothesis.HOLDOUT, lambda: self._holdout(elsewhere))
+        if fit.is_supported and holdout.explained_recall and fit.explained_recall:
+            fit = replace(fit, said=f"{fit.said} The recall that it costs is counted with the holdout.", explained_recall=None)
+        return [
+            fit,
+            holdout,
+            self._needing_labels(
+                Hypothesis.WEAKER_MODEL, lambda: self._weaker(elsewhere + otherwise, is_overfitted=fit.is_supported)
             ),
-            Hypothesis.LABEL_DRIFT: find_label_drift(count_labels(material.training), count_labels(material.production)),
-            Hypothesis.CALIBRATION: find_calibration(self._scored(material.holdout), self._scored(material.production)),
-            Hypothesis.SEGMENTS: find_segments(find_bands(material.production) if material.production else []),
-            Hypothesis.PRECISION: find_precision(self.outcomes, float(material.policy.precision_band.absolute)),
-            Hypothesis.MODEL_CHANGES: find_model_changes(material.baseline, material.candidate, material.at),
-        }
-        return [fitted, *found.values()]
+            self._needing_labels(
+                Hypothesis.LABEL_DRIFT,
+                lambda: find_label_drift(count_labels(material.training), count_labels(material.production)),
+            ),
+            self._needing_labels(
+                Hypothesis.CALIBRATION,
+                lambda: find_calibration(self._scored(material.holdout), self._scored(material.production)),
+            ),
+            self._needing_labels(Hypothesis.SEGMENTS, self._segments),
+            _guarded(
+                Hypothesis.PRECISION,
+                lambda: find_precision(self.outcomes, precision, judged.get(CriterionName.PRECISION_STABILITY)),
+            ),
+            find_model_changes(material.baseline, material.candidate, material.at),
+        ]
+
+    def _needing_labels(self, hypothesis: Hypothesis, look: Callable[[], Finding]) -> Finding:
+        return not_testable(hypothesis, self.unlabelled) if self.unlabelled else _guarded(hypothesis, look)
+
+    def _weaker(self, elsewhere: float, *, is_overfitted: bool) -> Finding:
+        both = self.answers_of_both
+        overlap = overlap_of(overlap_kinds(*both[1:])) if both else None
+        return find_weaker_model(
+            self.outcomes, self.promised, self.in_production, elsewhere, is_overfitted=is_overfitted, overlap=overlap
+        )
+
+    def _segments(self) -> Finding:
+        production, both = self.material.production, self.answers_of_both
+        return find_segments(find_bands(production, *both) if production and both else [])
+
+    @cached_property
+    def answers_of_both(self) -> tuple[Column, Column, Column] | None:
+        """Places of production's frauds (k,), and which baseline and candidate catch: as served, else replayed."""
+        production, flags, baseline_flags = self.material.production, self.material.flags, self.material.baseline_flags
+        if production is None or not production.has("is_fraud"):
+            return None
+        if (served := served_answers(production)) is not None:
+            return served
+        one, two = self._frauds(production, self.material.baseline), self._frauds(production)
+        if one is None or two is None or flags is None or baseline_flags is None:
+            return None
+        return np.flatnonzero(is_fraud(production)), np.asarray(baseline_flags(one), bool), np.asarray(flags(two), bool)
 
     def pipeline_findings(self) -> list[Finding]:
         material, answers = self.material, self._answers()
@@ -212,10 +228,11 @@ class _Examination:
         return None if production is None or reference is None else same_rows(production, reference)
 
     @cached_property
-    def suspects(self) -> Suspects | None:
+    def suspects(self) -> Suspects:
+        """Of training and production, which must be there."""
         training, production, reference = self.material.training, self.material.production, self.material.reference
-        if training is None or production is None or not self.drifts:
-            return None
+        if training is None or production is None:
+            return Suspects((), (), (), {})
         changed = [drift for drift in self.drifts if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
         natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
@@ -230,49 +247,22 @@ class _Examination:
         scaler = self.material.candidate.scalers.get(drift.feature) if self.material.candidate else None
         return find_rescaling(drift.feature, one.astype(np.float64), two.astype(np.float64), scaler)
 
-    def _undrifted(self, suspects: Suspects) -> Restoration:
-        training, production, flags = self.material.training, self.material.production, self.material.flags
-        if not suspects.drifted or training is None or production is None or flags is None:
-            return self._no_model()
-        frauds = self._frauds(production)
-        if frauds is None:
-            return Restoration(None, "production has no labels or lacks a feature of the candidate.")
-        restored = restore_distributions(frauds, suspects.drifted, training, production)
-        return Restoration(replay(flags, restored, frauds), "With training's distribution on production's frauds")
-
-    def _undamaged(self, suspects: Suspects) -> Restoration:
-        """The candidate on the reference's values; without a reference, on intact frauds with and without the same damage."""
-        flags = self.material.flags
-        if not suspects.features or flags is None:
-            return self._no_model()
-        if (beside := self._beside_reference(suspects, flags)) is not None:
-            return Restoration(beside, "With the offline pipeline's values")
-        for name in ("holdout", "training"):
-            table: FeatureTable | None = getattr(self.material, name)
-            frauds = None if table is None else self._frauds(table)
-            if frauds is not None:
-                damaged = do_the_same_damage(frauds, suspects.broken, suspects.rescaled)
-                return Restoration(replay(flags, frauds, damaged), f"Without the same damage on the {name}'s frauds")
-        return Restoration(None, "no table has labels and all features of the candidate.")
-
-    def _beside_reference(self, suspects: Suspects, flags: Flags) -> Replayed | None:
-        """The candidate on the reference's values of the suspected features; None without a reference that has such frauds."""
-        production, reference = self.material.production, self.material.reference
-        frauds = None if production is None else self._frauds(production)
-        if production is None or reference is None or self.places is None or frauds is None:
-            return None
-        places = self.places[is_fraud(production)]
-        served = frauds.loc[places >= 0]
-        return replay(flags, restore_from_reference(served, suspects.features, reference, places[places >= 0]), served)
-
     def _ease(self) -> Ease | None:
-        """The baseline on the frauds of holdout, training and production."""
-        material, flags = self.material, self.material.baseline_flags
-        tables = [table for table in (material.holdout, material.training, material.production) if table is not None]
-        frauds = [rows for table in tables if (rows := self._frauds(table, material.baseline)) is not None]
-        if flags is None or len(frauds) < 3:
+        """The baseline on the frauds of holdout, training and production; None where it cannot tell, or was trained on the
+        holdout's days."""
+        material = self.material
+        if material.baseline and material.holdout and is_from(material.holdout, material.baseline.trained_on):
             return None
-        return Ease(*(Caught(len(rows), int(flags(rows).sum())) for rows in frauds))
+        parts = [self._baseline_by_week(table) for table in (material.holdout, material.training, material.production)]
+        return Ease(*parts) if all(parts) else None
+
+    def _baseline_by_week(self, table: FeatureTable | None) -> tuple[Caught, ...]:
+        """What the baseline catches of a table's frauds in each week that has enough of them; empty where that cannot be told."""
+        flags = self.material.baseline_flags
+        frauds = None if table is None else self._frauds(table, self.material.baseline)
+        if table is None or frauds is None or flags is None:
+            return ()
+        return catches_by_week(np.asarray(flags(frauds), bool), weeks_of(table), is_fraud(table))
 
     def _frauds(self, table: FeatureTable, model: ModelFacts | None = None) -> pd.DataFrame | None:
         """A model's (else the candidate's) features of a table's frauds; None without labels or with a feature missing."""
@@ -309,6 +299,8 @@ class _Examination:
     @cached_property
     def in_production(self) -> Caught | None:
         """What the registered candidate catches of production's frauds; else what it caught as it was served."""
+        if self.unlabelled:
+            return None
         replayed = self._caught("production")
         if replayed is not None or self.outcomes is None or not self.outcomes.candidate.frauds:
             return replayed
@@ -322,23 +314,24 @@ class _Examination:
         return count_outcomes(production)
 
     def _answers(self) -> Answers | None:
-        """The registered model's answers on production's frauds, beside those that were served."""
+        """The registered model's answers on production's frauds, beside those that were served; None where nobody can tell."""
         production, flags = self.material.production, self.material.flags
         if production is None or flags is None or not production.has("candidate_prediction"):
             return None
-        frauds = self._frauds(production)
-        if frauds is None:
+        try:
+            frauds = self._frauds(production)
+            served = np.asarray(production.column("candidate_prediction"), np.float64)
+            if frauds is None:
+                return None
+            of_frauds = served[is_fraud(production)]
+            known = ~np.isnan(of_frauds)
+            replayed = compare_replays(flags(frauds.loc[known]), of_frauds[known] == 1) if known.any() else None
+        except FraudABError:
             return None
-        served = np.asarray(production.column("candidate_prediction"), np.float64)[is_fraud(production)]
-        known = ~np.isnan(served)
-        replayed = compare_replays(flags(frauds.loc[known]), served[known] == 1) if known.any() else None
         return Answers(replayed.frauds, replayed.gained + replayed.lost, replayed) if replayed else None
 
     def _holdout(self, elsewhere: float) -> Finding:
-        try:
-            return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere)
-        except DataInvalid as error:
-            return not_testable(Hypothesis.HOLDOUT, str(error))
+        return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere)
 
     def _likenesses(self) -> list[Likeness] | None:
         holdout, training, production = self.material.holdout, self.material.training, self.material.production
@@ -365,6 +358,3 @@ class _Examination:
         rows = table.sample(SCORED_ROWS, SEED, [*features, "is_fraud"])
         rows = rows.loc[rows["is_fraud"].notna()]
         return sum_scores(np.asarray(scores(rows[features]), np.float64), rows["is_fraud"].to_numpy(np.bool_))
-
-    def _no_model(self) -> Restoration:
-        return Restoration(None, self.material.missing.get("flags", "the registered candidate, to be run again, is missing."))

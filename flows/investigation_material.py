@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from pydantic import TypeAdapter
 
-from flows.diagnosis import Material
 from flows.domain.ab_test import Arm
 from flows.domain.errors import DataInvalid, FraudABError
 from flows.domain.model_findings import ModelFacts
 from flows.domain.serving_state import model_uri
+from flows.material import Material
 from flows.preflight import file_digests
 from flows.wiring import systems
 
@@ -118,6 +118,7 @@ class Gathering:
             telemetry=evidence.telemetry if evidence else None,
             policy=request.policy or systems().policy,
             at=self._decision.created_at,
+            criteria=request.verdict.criteria,
             missing=self._missing | {name: why for name, why in failed.items() if isinstance(why, str)},
         )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.domain.drift import FeatureKind, Shape
+from flows.domain.drift import FeatureKind, Shape, is_null
 from flows.domain.recalls import Replayed, compare_replays
 
 if TYPE_CHECKING:
@@ -31,8 +32,13 @@ def is_fraud(table: FeatureTable) -> NDArray[np.bool_]:
     return np.asarray(table.column("is_fraud"), np.float64) == 1
 
 
+def is_honest(table: FeatureTable) -> NDArray[np.bool_]:
+    """The rows (n,) that are known to be no fraud."""
+    return np.asarray(table.column("is_fraud"), np.float64) == 0
+
+
 def rows_of(table: FeatureTable, chosen: Column, features: Iterable[str]) -> pd.DataFrame:
-    """The chosen rows' features, read one column at a time."""
+    """The chosen rows' features (chosen by a mask or by place), read one column at a time."""
     import pandas as pd  # half a second of imports
 
     return pd.DataFrame({name: table.column(name)[chosen] for name in features})
@@ -62,18 +68,42 @@ def map_onto(values: Column, source: Column, target: Column) -> Column:
     return np.where(np.isnan(values), values, mapped)
 
 
+def move_categories(values: Column, source: Column, target: Column) -> Column:
+    """Give as many values of one distribution of categories another one as its shares differ from the target's.
+
+    Args:
+        values: (k,) categories of `source`; None stays.
+        source, target: all values of the two distributions; without any nothing is changed.
+
+    Example:
+        >>> move_categories(np.array(["b", None], object), np.array(["b"], object), np.array(["a"], object)).tolist()
+        ['a', None]
+    """
+    before, after = (Counter(str(value) for value in known if not is_null(value)) for known in (source, target))
+    if not before or not after:
+        return values
+    change = {name: after[name] / after.total() - before[name] / before.total() for name in sorted(before | after)}
+    rarer = {name: -rise * before.total() / before[name] for name, rise in change.items() if rise < 0}
+    wanted = {name: rise for name, rise in change.items() if rise > 0}
+    if not wanted:
+        return values
+    random = np.random.default_rng(SEED)
+    moved = random.random(len(values)) < [0.0 if is_null(value) else rarer.get(str(value), 0.0) for value in values]
+    names, rises = np.array(list(wanted), object), np.array(list(wanted.values()))
+    return np.where(moved, random.choice(names, len(values), p=rises / rises.sum()), values)
+
+
 def restore_distributions(
-    frauds: pd.DataFrame, drifted: Sequence[FeatureDrift], training: FeatureTable, production: FeatureTable
+    rows: pd.DataFrame, drifted: Sequence[FeatureDrift], training: FeatureTable, production: FeatureTable
 ) -> pd.DataFrame:
-    """Production's frauds with their drifted numbers mapped onto training's distributions; categories stay."""
-    restored = {
-        drift.feature: map_onto(
-            frauds[drift.feature].to_numpy(), production.column(drift.feature), training.column(drift.feature)
-        )
-        for drift in drifted
-        if drift.kind is FeatureKind.NUMBER and drift.feature in frauds
-    }
-    return frauds.assign(**restored)
+    """Production's rows with their drifted features brought back to training's distributions."""
+    restored: dict[str, Column] = {}
+    for drift in drifted:
+        if drift.feature in rows:
+            bring_back = map_onto if drift.kind is FeatureKind.NUMBER else move_categories
+            source, target = production.column(drift.feature), training.column(drift.feature)
+            restored[drift.feature] = bring_back(rows[drift.feature].to_numpy(), source, target)
+    return rows.assign(**restored)
 
 
 def do_the_same_damage(frauds: pd.DataFrame, broken: Sequence[FeatureDrift], rescaled: Sequence[Rescaling]) -> pd.DataFrame:

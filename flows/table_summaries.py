@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flows.domain.counts import Design, ModelCounts, Outcomes, Overlap
 from flows.domain.data_findings import Labels
-from flows.domain.distances import ks_distance
-from flows.domain.drift import FeatureDrift, Severity, feature_drifts
+from flows.domain.drift import MOST_CATEGORIES, FeatureDrift, Severity, feature_drifts, is_null
 from flows.domain.holdout_findings import Likeness
 from flows.domain.model_findings import Band
+from flows.domain.recalls import Caught
 from flows.replay import is_fraud
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from numpy.typing import NDArray
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 
     Column = NDArray[Any]
 
-WEEK_SECONDS = 7 * 86_400
+DAY_SECONDS = 86_400
+WEEK_SECONDS = 7 * DAY_SECONDS
 BANDS = 4
 LEAST_WEEK_ROWS = 20  # a smaller week tells nothing of what weeks differ by themselves
 ANSWERED = ("is_fraud", "baseline_prediction", "candidate_prediction")
@@ -38,9 +41,9 @@ def count_outcomes(production: FeatureTable) -> Outcomes | None:
     if not has_both.any():
         return Outcomes(Design.SPLIT, _counts(label, one), _counts(label, two))
     label, one, two = label[has_both], one[has_both], two[has_both]
-    return Outcomes(
-        Design.PAIRED, _counts(label, one), _counts(label, two), _overlap(label == 1, one, two), _overlap(label == 0, one, two)
-    )
+    kind = overlap_kinds(one == 1, two == 1)
+    frauds, false_alerts = overlap_of(kind[label == 1]), overlap_of(kind[label == 0])
+    return Outcomes(Design.PAIRED, _counts(label, one), _counts(label, two), frauds, false_alerts)
 
 
 def _counts(label: Column, prediction: Column) -> ModelCounts:
@@ -48,11 +51,6 @@ def _counts(label: Column, prediction: Column) -> ModelCounts:
     frauds, flagged = label[is_known] == 1, prediction[is_known] == 1
     caught = int((frauds & flagged).sum())
     return ModelCounts(int(frauds.sum()), caught, int(flagged.sum()), caught)
-
-
-def _overlap(chosen: Column, one: Column, two: Column) -> Overlap:
-    kind = (one[chosen] != 1) * 2 + (two[chosen] != 1)
-    return Overlap(*(int(count) for count in np.bincount(kind, minlength=4)))
 
 
 def column_pairs(one: FeatureTable, two: FeatureTable) -> Iterable[tuple[str, Column, Column]]:
@@ -64,8 +62,30 @@ def weeks_of(table: FeatureTable) -> Column | None:
     if not table.has("event_time"):
         return None
     seconds = np.asarray(table.column("event_time"), np.float64)
-    week = (seconds - np.fmin.reduce(seconds)) // WEEK_SECONDS
+    week = (seconds - np.fmin.reduce(seconds, initial=np.inf)) // WEEK_SECONDS
     return np.where(np.isnan(week), -1, week).astype(np.int64)
+
+
+def is_from(table: FeatureTable, period: tuple[datetime, datetime] | None) -> bool:
+    """Whether some rows of a table are known to be from a period (first moment and end)."""
+    if period is None or not table.has("event_time"):
+        return False
+    seconds = np.asarray(table.column("event_time"), np.float64)
+    start, end = (moment.timestamp() for moment in period)
+    return bool(((seconds >= start) & (seconds < end)).any())
+
+
+def catches_by_week(flags: Column, weeks: Column | None, chosen: Column) -> tuple[Caught, ...]:
+    """How many of the chosen rows (all of them frauds) a model flagged in each week that has enough of them.
+
+    Args:
+        flags: of the chosen rows (m,).
+        weeks: of all rows (n,); None: they are taken for one week.
+        chosen: which of all rows are meant (n,).
+    """
+    of_chosen = np.zeros(len(flags), np.int64) if weeks is None else weeks[chosen]
+    parts = [flags[of_chosen == week] for week in np.unique(of_chosen)]
+    return tuple(Caught(len(part), int(part.sum())) for part in parts if len(part) >= LEAST_WEEK_ROWS)
 
 
 def distance_between_weeks(table: FeatureTable, feature: str, chosen: Column | None = None) -> float:
@@ -74,9 +94,16 @@ def distance_between_weeks(table: FeatureTable, feature: str, chosen: Column | N
     if values.dtype == object or weeks is None:
         return 0.0
     is_known = ~np.isnan(values) if chosen is None else ~np.isnan(values) & chosen
-    values, weeks = values[is_known], weeks[is_known]
-    parts = [(np.sort(values[weeks == week]), np.sort(values[weeks != week])) for week in np.unique(weeks)]
-    return max((ks_distance(one, rest) for one, rest in parts if min(len(one), len(rest)) >= LEAST_WEEK_ROWS), default=0.0)
+    order = np.argsort(values[is_known])  # once for all weeks: there may be many
+    values, weeks = values[is_known][order], weeks[is_known][order]
+    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))  # of each run of equal values
+    distances = [0.0]
+    for week in np.unique(weeks):
+        own = np.cumsum(weeks == week)
+        rows, rest = int(own[-1]), len(own) - int(own[-1])
+        if min(rows, rest) >= LEAST_WEEK_ROWS:
+            distances.append(float(np.abs(own[ends] / rows - (ends + 1 - own[ends]) / rest).max()))
+    return max(distances)
 
 
 def compare_frauds(holdout: FeatureTable, training: FeatureTable, production: FeatureTable) -> list[Likeness]:
@@ -109,18 +136,52 @@ def count_labels(table: FeatureTable | None) -> Labels | None:
     return Labels(tuple((int(rows), int(frauds)) for rows, frauds in zip(*counts, strict=True) if rows)) if known.any() else None
 
 
-def find_bands(production: FeatureTable) -> list[Band]:
-    """Of every number the frauds by quarters, with both models' answers as served; empty without frauds that have both."""
+def served_answers(production: FeatureTable) -> tuple[Column, Column, Column] | None:
+    """Places of the frauds (k,) to which both models gave an answer, and both answers (k,); None without any."""
     if not all(production.has(name) for name in ANSWERED):
-        return []
+        return None
     label, one, two = (np.asarray(production.column(name), np.float64) for name in ANSWERED)
-    chosen = (label == 1) & ~np.isnan(one) & ~np.isnan(two)
-    kind = (one[chosen] != 1) * 2 + (two[chosen] != 1)  # both, baseline only, candidate only, neither
-    columns = ((name, production.column(name)) for name in production.features)
-    return [band for name, values in columns if values.dtype != object for band in _bands_of(name, values[chosen], kind)]
+    places = np.flatnonzero((label == 1) & ~np.isnan(one) & ~np.isnan(two))
+    return (places, one[places] == 1, two[places] == 1) if len(places) else None
+
+
+def find_bands(production: FeatureTable, places: Column, baseline: Column, candidate: Column) -> list[Band]:
+    """Some frauds in segments: of every number by quarters, of every category by its values, and by the hour of the day.
+
+    Args:
+        places: of the frauds among production's rows (k,).
+        baseline, candidate: whether each caught them (k,).
+    """
+    kind = overlap_kinds(baseline, candidate)
+    columns = {name: production.column(name)[places] for name in production.features}
+    if production.has("event_time"):
+        seconds = np.asarray(production.column("event_time"), np.float64)[places]
+        columns["hour of the day (UTC)"] = seconds % DAY_SECONDS // 3600
+    return [band for name, values in columns.items() for band in _bands_of(name, values, kind)]
+
+
+def overlap_kinds(baseline: Column, candidate: Column) -> Column:
+    """Of each fraud who caught it (k,): 0 both, 1 the baseline alone, 2 the candidate alone, 3 neither."""
+    return ~baseline * 2 + ~candidate
+
+
+def overlap_of(kind: Column) -> Overlap:
+    """How many there are of each of `overlap_kinds`."""
+    return Overlap(*(int(count) for count in np.bincount(kind, minlength=4)))
 
 
 def _bands_of(feature: str, values: Column, kind: Column) -> Iterable[Band]:
+    return (_bands_of_category if values.dtype == object else _bands_of_number)(feature, values, kind)
+
+
+def _bands_of_category(feature: str, values: Column, kind: Column) -> Iterable[Band]:
+    names = np.array(["" if is_null(value) else str(value) for value in values], object)
+    known = [(name, count) for name, count in Counter(names.tolist()).most_common() if name]
+    for name, _ in known[:MOST_CATEGORIES] if len(known) > 1 else ():
+        yield Band(feature, f"{feature} {name}", overlap_of(kind[names == name]))
+
+
+def _bands_of_number(feature: str, values: Column, kind: Column) -> Iterable[Band]:
     """Quarters of the frauds, tied values together; a feature of few values by its values."""
     is_known = ~np.isnan(values)
     values, kind = values[is_known], kind[is_known]
@@ -130,5 +191,5 @@ def _bands_of(feature: str, values: Column, kind: Column) -> Iterable[Band]:
     place = np.searchsorted(edges, values)  # the band that ends at the edge
     for number in range(len(edges) if len(edges) > 1 else 0):  # all frauds in one band are no segment
         inside = place == number
-        counts = (int(count) for count in np.bincount(kind[inside], minlength=4))
-        yield Band(feature, float(values[inside].min()), float(values[inside].max()), Overlap(*counts))
+        low, high = values[inside].min(), values[inside].max()
+        yield Band(feature, f"{feature} from {low:.4g} to {high:.4g}", overlap_of(kind[inside]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from math import log, sqrt
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from flows.domain.drift import FeatureDrift, Severity, Shape
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
 from flows.domain.metrics import two_sided_p
-from flows.domain.recalls import CHANCE_P
+from flows.domain.recalls import CHANCE_P, WORTH_TALKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 NATURAL_TIMES = 2.0
 """So many times the largest distance between two weeks of training must a change have to be no natural variation."""
-BROKEN = frozenset({Shape.EMPTY, Shape.CONSTANT, Shape.NULLS, Shape.ZEROS})
+REPEATABLE = frozenset({Shape.EMPTY, Shape.CONSTANT, Shape.NULLS, Shape.ZEROS})
+"""Damages that can be done to intact rows as well, so that their cost can be told without a reference."""
+BROKEN = REPEATABLE | {Shape.TYPE}
 LEAST_MISMATCH = 0.01  # of the rows whose served value is not the offline one
 OTHER_FRAUD_SHARE = 1.25  # as a factor, in either direction
 
@@ -49,11 +51,33 @@ class Suspects:
 class Restoration:
     """The candidate without a suspected cause: what it catches then (None: nobody can tell), and `how` that was found out.
 
-    Where nobody can tell, `how` says what is missing.
+    Where nobody can tell, `how` says what is missing. `alarms`: the same of transactions that are no fraud, a sample of the
+    `honest` ones that came with these frauds.
     """
 
     replayed: Replayed | None
     how: str
+    alarms: Replayed | None = None
+    honest: int = 0
+
+    @property
+    def lost_precision(self) -> float:
+        """Points of precision (0..1) that the cause costs; 0 where it costs none, or nobody can tell."""
+        if self.replayed is None or self.alarms is None:
+            return 0.0
+        precision = []
+        for only in ("gained", "lost"):
+            right = self.replayed.both + getattr(self.replayed, only)
+            wrong = (self.alarms.both + getattr(self.alarms, only)) * self.honest / self.alarms.frauds
+            precision.append(right / (right + wrong) if right + wrong else 0.0)
+        return precision[0] - precision[1]
+
+    @property
+    def is_precision_worth_talking(self) -> bool:
+        """Whether the cause makes false alerts beyond chance, and so many that they are worth talking about."""
+        if self.alarms is None or self.alarms.lost <= self.alarms.gained:
+            return False
+        return self.lost_precision >= WORTH_TALKING and self.alarms.p_value < CHANCE_P
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +135,7 @@ def _is_unnatural(drift: FeatureDrift, natural: float) -> bool:
 
 
 def find_feature_drift(features: int, suspects: Suspects, restored: Restoration) -> Finding:
-    """Whether shifted distributions cost recall.
+    """Whether shifted distributions cost recall or precision.
 
     Args:
         features: how many were compared.
@@ -218,26 +242,19 @@ def find_label_drift(training: Labels | None, production: Labels | None) -> Find
 
 
 def _judge_restored(found: Finding, restored: Restoration) -> Finding:
-    """A suspicion with what the replay says of it: a change that costs no recall is no cause of its loss."""
+    """A suspicion with what the replay says of it: a change that costs neither recall nor precision is no cause of a loss."""
     replayed = restored.replayed
-    numbers = dict(found.numbers)
     if replayed is None:
-        said, explained, is_cause = f"{found.said}. What it costs cannot be told: {restored.how}", None, True
-    else:
-        change = points((replayed.gained - replayed.lost) / replayed.frauds)
-        said = f"{found.said}. {restored.how} the candidate's recall changes by {change}."
-        explained, is_cause = replayed.explained, replayed.is_worth_talking
-        numbers |= {"gained": replayed.gained, "lost": replayed.lost, "frauds": replayed.frauds, "p_value": replayed.p_value}
-    return Finding(
-        found.hypothesis,
-        FindingStatus.SUPPORTED if is_cause else FindingStatus.NOT_SUPPORTED,
-        said,
-        found.effect,
-        explained,
-        found.severity,
-        found.next_step,
-        numbers,
-    )
+        return replace(found, said=f"{found.said}. What it costs cannot be told: {restored.how}")
+    change = points((replayed.gained - replayed.lost) / replayed.frauds)
+    said = f"{found.said}. {restored.how} the candidate's recall changes by {change}"
+    numbers = dict(found.numbers) | asdict(replayed) | {"p_value": replayed.p_value}
+    if restored.alarms is not None:
+        said += f" and its precision by {points(restored.lost_precision)}"
+        numbers |= {"lost_precision": restored.lost_precision, "alarms": asdict(restored.alarms)}
+    if replayed.is_worth_talking or restored.is_precision_worth_talking:
+        return replace(found, said=f"{said}.", explained_recall=replayed.explained, numbers=numbers)
+    return Finding(found.hypothesis, FindingStatus.NOT_SUPPORTED, f"{said}.", found.effect, replayed.explained, numbers=numbers)
 
 
 def _medians(drift: FeatureDrift) -> str:
@@ -250,6 +267,7 @@ _SHAPE_WORDS = {
     Shape.CONSTANT: "is always the same",
     Shape.NULLS: "has many more nulls",
     Shape.ZEROS: "has many more zeros",
+    Shape.TYPE: "comes as text instead of numbers, or the other way round",
 }
 
 

@@ -61,6 +61,7 @@ class Shape(StrEnum):
     NULLS = "nulls"
     ZEROS = "zeros"
     SCALE = "scale"
+    TYPE = "type"
 
 
 class Severity(StrEnum):
@@ -113,7 +114,7 @@ def feature_drifts(columns: Iterable[tuple[str, Column, Column]]) -> tuple[Featu
             arrays of floats (n,) with NaN for null; categories as arrays of objects (n,) with None for null. Each with rows.
 
     Raises:
-        DataInvalid: a feature has no rows, or is a number in one table and a category in the other.
+        DataInvalid: a feature has no rows.
 
     Source:
         Benjamini & Hochberg 1995, J. R. Statist. Soc. B 57:289-300, for the q-values.
@@ -140,7 +141,10 @@ def compare_feature(feature: str, training: Column, production: Column) -> Featu
     """
     if not len(training) or not len(production):
         raise DataInvalid(f"The feature {feature} has no rows in {'production' if len(training) else 'training'}.")
-    before, after = _one_kind(feature, training, production)
+    before, after = _one_kind(training, production)
+    if (before.dtype == object) != (after.dtype == object):
+        kind = FeatureKind.CATEGORY if before.dtype == object else FeatureKind.NUMBER
+        return FeatureDrift(feature, kind, _summary(before), _summary(after), shapes=(Shape.TYPE,))
     if before.dtype == object:
         return _compare_categories(feature, before, after)
     return _compare_numbers(feature, *_alike(before, after))
@@ -153,14 +157,17 @@ def distances_by_week(feature: str, training: Column, production: Column, weeks:
         weeks: the week of each row of production, (m,), counted from 0; below 0 where it is not known.
 
     Returns:
-        by week, in order; without weeks of fewer than `LEAST_VALUES` values.
+        by week, in order; without weeks of fewer than `LEAST_VALUES` values, and of what is a number on one side and text on
+        the other, without any.
 
     Example:
         >>> hours = np.arange(2400) % 24.0
         >>> distances_by_week("hour", hours, np.where(np.arange(2400) < 1200, hours, hours + 6), np.arange(2400) // 1200)
         {0: 0.0, 1: 0.25}
     """
-    before, after = _one_kind(feature, training, production)
+    before, after = _one_kind(training, production)
+    if (before.dtype == object) != (after.dtype == object):
+        return {}
     if before.dtype != object:
         before, after = _alike(before, after)
         before = _sorted_values(before)
@@ -262,7 +269,7 @@ def _hardly_all(share: float, values: int) -> bool:
     return values >= LEAST_VALUES and share ** (values - 1) < CHANCE
 
 
-def _one_kind(feature: str, training: Column, production: Column) -> tuple[Column, Column]:
+def _one_kind(training: Column, production: Column) -> tuple[Column, Column]:
     """A column without any value has whatever type its file gives it: it takes that of the other side."""
     if (training.dtype == object) == (production.dtype == object):
         return training, production
@@ -270,16 +277,23 @@ def _one_kind(feature: str, training: Column, production: Column) -> tuple[Colum
         return _nulls_like(production, len(training)), production
     if _is_all_null(production):
         return training, _nulls_like(training, len(production))
-    raise DataInvalid(f"The feature {feature} holds numbers in one table and text in the other; give it one type in both.")
+    return training, production
+
+
+def _summary(column: Column) -> ColumnSummary:
+    if column.dtype == object:
+        return summarise_categories(len(column), Counter(str(value) for value in column if not is_null(value)))
+    return summarise_numbers(len(column), _sorted_values(column))
 
 
 def _is_all_null(column: Column) -> bool:
     if column.dtype == object:
-        return all(_is_null(value) for value in column)
+        return all(is_null(value) for value in column)
     return column.dtype.kind == "f" and bool(np.isnan(column).all())
 
 
-def _is_null(value: object) -> bool:
+def is_null(value: object) -> bool:
+    """Whether a category is missing: None, or NaN as pandas has it."""
     return value is None or (isinstance(value, float) and isnan(value))
 
 
@@ -288,7 +302,7 @@ def _nulls_like(other: Column, rows: int) -> Column:
 
 
 def _compare_categories(feature: str, training: Column, production: Column) -> FeatureDrift:
-    before, after = (Counter(str(value) for value in column if not _is_null(value)) for column in (training, production))
+    before, after = (Counter(str(value) for value in column if not is_null(value)) for column in (training, production))
     summaries = summarise_categories(len(training), before), summarise_categories(len(production), after)
     if not before or not after:
         return FeatureDrift(feature, FeatureKind.CATEGORY, *summaries, shapes=_null_shapes(*summaries))

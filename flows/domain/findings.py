@@ -61,10 +61,13 @@ class Finding:
     def is_supported(self) -> bool:
         return self.status is FindingStatus.SUPPORTED
 
+    @property
+    def is_undermining(self) -> bool:
+        """Whether another model than the one on trial was measured, so that nothing else says anything about it."""
+        return self.is_supported and self.hypothesis in _UNDERMINING and self.severity is Severity.SEVERE
 
-UNDERMINING = (Hypothesis.ARTIFACT, Hypothesis.SERVED_VERSION)
-"""While one of these is true, another model than the one on trial was measured: nothing else says anything about it."""
 
+_UNDERMINING = (Hypothesis.ARTIFACT, Hypothesis.SERVED_VERSION)
 _SEVERITY = {Severity.SEVERE: 0, Severity.MILD: 1, Severity.NONE: 2}
 
 
@@ -94,7 +97,7 @@ def is_ranked_by_recall(ranked: Iterable[Finding]) -> bool:
 
 def _rank(finding: Finding) -> tuple[int, float, int, int]:
     group = {
-        FindingStatus.SUPPORTED: 0 if finding.hypothesis in UNDERMINING else 1,
+        FindingStatus.SUPPORTED: 0 if finding.is_undermining else 1,
         FindingStatus.NOT_TESTABLE: 3,
         FindingStatus.NOT_SUPPORTED: 4,
     }[finding.status]

@@ -9,13 +9,12 @@ from flows.domain.data_findings import NATURAL_TIMES, drift_numbers
 from flows.domain.drift import FeatureDrift, Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
-from flows.domain.recalls import WORTH_TALKING, Caught
+from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught, together, weekly_p
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FLATTERING = 2 * WORTH_TALKING
-EASIER = 5 * WORTH_TALKING  # weeks differ by three points by themselves
 _ADVICE = "Choose the holdout from the last matured weeks before the test, and evaluate the candidate anew."
 
 
@@ -44,23 +43,26 @@ class Likeness:
 
 @dataclass(frozen=True, slots=True)
 class Ease:
-    """What the baseline, which nobody fitted or tuned to this holdout, catches of each part's frauds."""
+    """What the baseline, which nobody fitted or tuned to this holdout, catches of each part's frauds, by week (at least one)."""
 
-    holdout: Caught
-    training: Caught
-    production: Caught
+    holdout: tuple[Caught, ...]
+    training: tuple[Caught, ...]
+    production: tuple[Caught, ...]
 
     @property
     def is_flattering(self) -> bool:
-        """Whether the holdout's frauds are easier than production's, and training's are not, or much less so."""
-        more = self.holdout.recall - self.production.recall
-        return self.holdout.is_above(self.production, EASIER) and (
-            self.training.recall - self.production.recall <= more / NATURAL_TIMES
+        """Whether the holdout's frauds are easier than production's by more than weeks differ anyway, and training's are not."""
+        holdout, training, production = (together(weeks).recall for weeks in (self.holdout, self.training, self.production))
+        more = holdout - production
+        return (
+            more >= FLATTERING
+            and abs(training - production) <= more / NATURAL_TIMES
+            and weekly_p(self.holdout, self.production, self.training) < CHANCE_P
         )
 
     @property
     def said(self) -> str:
-        shares = [percent(part.recall) for part in (self.holdout, self.production, self.training)]
+        shares = [percent(together(weeks).recall) for weeks in (self.holdout, self.production, self.training)]
         return f"The baseline too catches {shares[0]} of its frauds, {shares[1]} of production's and {shares[2]} of training's."
 
 

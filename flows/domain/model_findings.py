@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from math import log, sqrt
+from math import inf, isfinite, log, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
 
-from flows.domain.criteria import points
+from flows.domain.criteria import CriterionStatus, points
 from flows.domain.drift import Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flows.domain.counts import Outcomes, Overlap
+    from flows.domain.criteria import Criterion
 
 PROMISE_KEPT = 2 * WORTH_TALKING
 FITTED_GAP = 0.05  # points of recall from training to unseen data, beyond chance
@@ -55,16 +56,11 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A segment: the frauds whose `feature` is from `low` to `high`, and which model caught them."""
+    """A segment: some of the frauds that have a value of `feature`, which they are (`said`), and which model caught them."""
 
     feature: str
-    low: float
-    high: float
+    said: str
     frauds: Overlap
-
-    @property
-    def said(self) -> str:
-        return f"{self.feature} from {self.low:.4g} to {self.high:.4g}"
 
     @property
     def total(self) -> int:
@@ -100,14 +96,22 @@ def sum_scores(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_]) -> Scor
 def divergence_point(validation_loss: Sequence[float]) -> tuple[int, float]:
     """The step from 0 after which the validation loss only rises above its minimum, and by which share it has risen at the end.
 
+    A loss that is no number any more has risen without end.
+
     Example:
         >>> step, rise = divergence_point([0.5, 0.3, 0.2, 0.25, 0.3])
         >>> step, round(rise, 2)
         (2, 0.5)
     """
-    best = int(np.argmin(validation_loss))
-    least = validation_loss[best]
-    return best, validation_loss[-1] / least - 1 if least > 0 else 0.0
+    losses = np.asarray(validation_loss, np.float64)
+    is_number = np.isfinite(losses)
+    if not is_number.any():
+        return 0, inf
+    best = int(np.nanargmin(np.where(is_number, losses, np.nan)))
+    if not is_number[best:].all():
+        return best, inf
+    least = abs(float(losses[best]))
+    return best, (float(losses[-1]) - float(losses[best])) / least if least > 0 else 0.0
 
 
 def find_overfitting(
@@ -138,9 +142,12 @@ def find_overfitting(
     said = f"Training recall {percent(training.recall)}" + "".join(
         f", {name} {percent(part.recall)}" for name, part in (("holdout", holdout), ("production", production)) if part
     )
-    said += f"; {_curve_words(curves, step, rise)}."
+    said += f"; {_curve_words(making, step, rise)}."
     gap = max(gap for gap, _ in unseen.values())
-    effect, numbers = ("gap of recall", gap), {"gaps": {name: gap for name, (gap, _) in unseen.items()}, "loss_rise": rise}
+    effect, numbers = (
+        ("gap of recall", gap),
+        {"gaps": {name: gap for name, (gap, _) in unseen.items()}, "loss_rise": rise if isfinite(rise) else None},
+    )
     if not is_supported:
         return Finding(Hypothesis.OVERFITTING, FindingStatus.NOT_SUPPORTED, said, effect, numbers=numbers)
     return Finding(
@@ -157,21 +164,32 @@ def find_overfitting(
 
 def _broken_promise(holdout: Caught | None, production: Caught | None, elsewhere: float) -> float | None:
     """Points of recall that the holdout promised in vain, beyond chance and other causes; None where it kept its promise."""
-    if holdout is None or production is None or not holdout.is_above(production, WORTH_TALKING + elsewhere):
+    if holdout is None or production is None:
         return None
-    return holdout.recall - production.recall - elsewhere
+    difference, low, _ = holdout.above(production)
+    return difference - elsewhere if low > elsewhere and difference - elsewhere >= WORTH_TALKING else None
 
 
-def _curve_words(curves: Sequence[float], step: int, rise: float) -> str:
-    if not curves:
+def _curve_words(making: ModelFacts | None, step: int, rise: float) -> str:
+    if making is None or not making.validation_loss:
         return "no validation loss is logged"
     if rise < LOSS_RISE:
         return "the validation loss does not diverge"
-    return f"the validation loss rises after step {step}, by {rise:.0%} to the end"
+    if rise == inf:
+        return f"the validation loss is no number after step {step}"
+    falls = len(making.training_loss) > step and making.training_loss[-1] < making.training_loss[step]
+    still = ", while the training loss still falls" if falls else ""
+    return f"the validation loss rises after step {step}, by {rise:.0%} to the end{still}"
 
 
 def find_weaker_model(
-    outcomes: Outcomes | None, promised: Caught | None, production: Caught | None, elsewhere: float, *, is_overfitted: bool
+    outcomes: Outcomes | None,
+    promised: Caught | None,
+    production: Caught | None,
+    elsewhere: float,
+    *,
+    is_overfitted: bool,
+    overlap: Overlap | None = None,
 ) -> Finding:
     """Whether the candidate is simply weaker: it does as well as it promised, and that is less than the baseline does.
 
@@ -180,6 +198,7 @@ def find_weaker_model(
         promised, production: the candidate on its holdout and in production.
         elsewhere: points of recall (0..1) that other causes explain.
         is_overfitted: then its weakness has a name already.
+        overlap: which model catches which of the same frauds, where that is known otherwise than from `outcomes`.
     """
     if outcomes is None or not (outcomes.baseline.frauds and outcomes.candidate.frauds):
         return not_testable(Hypothesis.WEAKER_MODEL, "Give production's labels with the predictions of both models.")
@@ -192,11 +211,11 @@ def find_weaker_model(
     else:
         _, high = score_difference(two.caught, two.frauds, one.caught, one.frauds)
     said = (
-        f"Recall {percent(two.recall)} against the baseline's {percent(one.recall)}{_overlap_words(outcomes.frauds)};"
+        f"Recall {percent(two.recall)} against the baseline's {percent(one.recall)}{_overlap_words(outcomes.frauds or overlap)};"
         f" the holdout promised {percent(promised.recall)}."
     )
     is_kept = not promised.is_above(production, PROMISE_KEPT)
-    is_weaker = high < 0 and deficit - elsewhere >= WORTH_TALKING
+    is_weaker = high < -elsewhere and deficit - elsewhere >= WORTH_TALKING
     effect, numbers = ("difference of recall", -deficit), {"deficit": deficit, "is_promise_kept": is_kept}
     if not (is_weaker and is_kept) or is_overfitted:
         return Finding(Hypothesis.WEAKER_MODEL, FindingStatus.NOT_SUPPORTED, said, effect, numbers=numbers)
@@ -224,6 +243,8 @@ def find_calibration(offline: Scored | None, production: Scored | None) -> Findi
         return not_testable(Hypothesis.CALIBRATION, "Give labelled rows of holdout and production, and a model with scores.")
     wanted = production.expected * offline.ratio
     variance = production.variance * offline.ratio**2 + offline.variance * (wanted / offline.frauds) ** 2
+    if variance <= 0:
+        return not_testable(Hypothesis.CALIBRATION, "All scores are exactly 0 or 1, so they are no probabilities.")
     z = (production.frauds - wanted) / sqrt(variance)
     change, p_value = production.ratio / offline.ratio, two_sided_p(z)
     is_off = p_value < CHANCE_P and abs(log(max(change, 1e-9))) >= log(OFF_CALIBRATION)
@@ -240,19 +261,21 @@ def find_calibration(offline: Scored | None, production: Scored | None) -> Findi
 
 
 def find_segments(bands: Sequence[Band]) -> Finding:
-    """Where the candidate loses frauds that the baseline catches, if it loses on the whole.
+    """Where the candidate loses frauds that the baseline catches, and more than elsewhere, if it loses on the whole.
 
     Args:
         bands: of every feature all its bands, which hold the frauds that have a value of it. Bands with few frauds are left out.
 
     Source:
-        Sign test on the frauds that one model caught alone; Benjamini & Hochberg 1995 over all bands.
+        Fisher's exact test of a band against the feature's other ones, on the share of frauds that the baseline alone caught;
+        Benjamini & Hochberg 1995 over all bands.
     """
     tested = [band for band in bands if band.total >= LEAST_BAND_FRAUDS]
     if not tested:
-        return not_testable(Hypothesis.SEGMENTS, "Give both models' predictions on the same frauds, at least 50 in a segment.")
-    total, whole = max(_sums(bands, feature) for feature in {band.feature for band in bands})
-    p_values = [_lost_p(band.frauds) for band in tested]
+        return not_testable(Hypothesis.SEGMENTS, "Give both models, or their predictions, on the same 50 frauds in a segment.")
+    of_feature = {feature: _sums(bands, feature) for feature in {band.feature for band in bands}}
+    total, whole = max((frauds, gained - lost) for frauds, lost, gained in of_feature.values())
+    p_values = [_lost_here_p(band, *of_feature[band.feature][:2]) for band in tested]
     q_values = scipy.stats.false_discovery_control(p_values, method="bh")
     lost = {
         index: (band.frauds.baseline_only - band.frauds.candidate_only) / total
@@ -261,7 +284,7 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     }
     worst = max(lost, key=lambda index: lost[index], default=None)
     if whole >= 0 or worst is None or lost[worst] < WORTH_TALKING:
-        said = f"In none of {len(tested)} segments the candidate loses to the baseline what a loss on the whole could come from."
+        said = f"In none of {len(tested)} segments the candidate loses more to the baseline than elsewhere."
         return Finding(Hypothesis.SEGMENTS, FindingStatus.NOT_SUPPORTED, said)
     band = tested[worst]
     where = band.said
@@ -269,7 +292,8 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     return Finding(
         Hypothesis.SEGMENTS,
         FindingStatus.SUPPORTED,
-        f"{said} {band.frauds.candidate_only:,} more: {points(-lost[worst])} of recall on the whole (q = {q_values[worst]:.2g}).",
+        f"{said} {band.frauds.candidate_only:,} more: {points(-lost[worst])} of recall on the whole, and worse than elsewhere"
+        f" (q = {q_values[worst]:.2g}).",
         (f"recall lost with {where}", lost[worst]),
         severity=Severity.MILD,
         next_step=f"Look at missed frauds with {where}: what do they have in common?",
@@ -277,31 +301,40 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     )
 
 
-def _sums(bands: Sequence[Band], feature: str) -> tuple[int, int]:
-    """All frauds of a feature's bands, and how many more of them the candidate caught."""
+def _sums(bands: Sequence[Band], feature: str) -> tuple[int, int, int]:
+    """All frauds of a feature's bands, those that the baseline caught alone, and those that the candidate caught alone."""
     own = [band for band in bands if band.feature == feature]
-    return sum(band.total for band in own), sum(band.frauds.candidate_only - band.frauds.baseline_only for band in own)
+    lost, gained = (sum(getattr(band.frauds, which) for band in own) for which in ("baseline_only", "candidate_only"))
+    return sum(band.total for band in own), lost, gained
 
 
-def _lost_p(frauds: Overlap) -> float:
-    disagreements = frauds.baseline_only + frauds.candidate_only
-    return float(scipy.stats.binom.sf(frauds.baseline_only - 1, disagreements, 0.5))
+def _lost_here_p(band: Band, total: int, lost: int) -> float:
+    """p of so many lost frauds in a band, if those that the feature's bands lost were spread over all their frauds by chance."""
+    return float(scipy.stats.hypergeom.sf(band.frauds.baseline_only - 1, total, lost, band.total))
 
 
-def find_precision(outcomes: Outcomes | None, band: float) -> Finding:
-    """Whether the candidate's alerts are less often right, by more than the policy's band (0..1)."""
+def find_precision(outcomes: Outcomes | None, band: float, criterion: Criterion | None = None) -> Finding:
+    """Whether the candidate's alerts are right less often, by more than the policy's band (0..1), or as the verdict judged it.
+
+    Args:
+        criterion: the verdict's own, which decides where it was judged.
+    """
     change = precision_change(outcomes) if outcomes else None
     if change is None or change.high is None:
         return not_testable(Hypothesis.PRECISION, "Give production's labels with alerts of both models.")
-    is_lost = change.high < -band
+    is_lost, middle = change.high < -band, (change.low + change.high) / 2
     said = f"The precisions differ by {points(change.low)} to {points(change.high)} (95 %); ±{band * 100:g} points are allowed."
+    if criterion is not None and criterion.status in (CriterionStatus.PASSED, CriterionStatus.FAILED):
+        is_lost = criterion.status is CriterionStatus.FAILED
+        said = f"{said} The verdict: {criterion.reason}."
+    threshold = "a higher threshold" if middle < 0 else "a lower threshold"
     return Finding(
         Hypothesis.PRECISION,
         FindingStatus.SUPPORTED if is_lost else FindingStatus.NOT_SUPPORTED,
         said,
-        ("difference of precision", (change.low + change.high) / 2),
+        ("difference of precision", middle),
         severity=Severity.SEVERE if is_lost else Severity.NONE,
-        next_step="Choose a higher threshold on recent weeks, and see what recall is left." if is_lost else "",
+        next_step=f"Choose {threshold} on recent weeks, and see what recall it gives." if is_lost else "",
         numbers={"low": change.low, "high": change.high},
     )
 

@@ -44,6 +44,8 @@ def find_artifact(manifest: Mapping[str, str] | None, artifact: Mapping[str, str
     if not wrong:
         said = f"All {len(manifest)} files of the artifact are as the manifest has them."
         return Finding(Hypothesis.ARTIFACT, FindingStatus.NOT_SUPPORTED, said)
+    # what lies beside the archived files, and changes no answer, has changed no measurement
+    is_harmless = manifest.keys() <= artifact.keys() - wrong.keys() and answers is not None and not answers.different
     said = "; ".join(f"{path} {what}" for path, what in wrong.items()) + f".{_answer_words(answers)}"
     return Finding(
         Hypothesis.ARTIFACT,
@@ -51,8 +53,10 @@ def find_artifact(manifest: Mapping[str, str] | None, artifact: Mapping[str, str
         said,
         ("files that differ", len(wrong)),
         answers.replayed.explained if answers else None,
-        Severity.SEVERE,
-        "Restore the archived artifact and repeat the test: another model than the candidate was measured.",
+        Severity.MILD if is_harmless else Severity.SEVERE,
+        "Find out who added files, and restore the archived artifact."
+        if is_harmless
+        else "Restore the archived artifact and repeat the test: another model than the candidate was measured.",
         {"files": wrong},
     )
 
@@ -68,28 +72,31 @@ def _difference(wanted: str | None, found: str | None) -> str:
 def _answer_words(answers: Answers | None) -> str:
     if answers is None:
         return ""
+    if not answers.different:
+        return " The registered model answers on all frauds as was served."
     change = points((answers.replayed.gained - answers.replayed.lost) / answers.replayed.frauds)
     share = percent(answers.different / answers.frauds)
-    return f" The archived model answers otherwise on {share} of the frauds, and its recall is {change} from what was served."
+    return f" The registered model answers otherwise on {share} of the frauds, and its recall is {change} from what was served."
 
 
 def find_served_version(
     registered: str | None, served: str | None, answers: Answers | None, *, is_artifact_intact: bool
 ) -> Finding:
-    """Whether production serves what the registry names, by its version and by its answers.
+    """Whether the served answers are those of the model that the registry names.
 
     Args:
-        registered, served: the version (or address) in the registry and in the serving containers.
+        registered, served: the version (or address) in the registry and in the serving containers. Another one is harmless where
+            the answers are known to be the same.
         answers: the registered model's answers beside the served ones.
         is_artifact_intact: whether the digests agree or are unknown; else other answers have their reason already.
     """
     if (registered is None or served is None) and answers is None:
         return not_testable(Hypothesis.SERVED_VERSION, "Neither the served version nor served answers to compare are known.")
     is_other = registered is not None and served is not None and registered != served
-    answers_differ = answers is not None and answers.different >= OTHER_ANSWERS * answers.frauds and is_artifact_intact
+    is_same = answers is not None and answers.different < OTHER_ANSWERS * answers.frauds
     names = [version or "an unknown version" for version in (registered, served)]
     said = f"The registry names {names[0]}, served is {names[1]}.{_answer_words(answers)}"
-    if not is_other and not answers_differ:
+    if is_same or not (is_other or (answers is not None and is_artifact_intact)):
         return Finding(Hypothesis.SERVED_VERSION, FindingStatus.NOT_SUPPORTED, said)
     return Finding(
         Hypothesis.SERVED_VERSION,
@@ -98,7 +105,9 @@ def find_served_version(
         ("share of other answers", answers.different / answers.frauds) if answers else None,
         answers.replayed.explained if answers else None,
         Severity.SEVERE,
-        "Serve the registered version and repeat the test: another model than the candidate was measured.",
+        "Serve the registered version and repeat the test: another model than the candidate was measured."
+        if is_other
+        else "Find out what answered: other files, another threshold, or other features than those that were logged.",
         {"registered": registered, "served": served},
     )
 

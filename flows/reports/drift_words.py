@@ -56,6 +56,8 @@ def _shape(shape: Shape, drift: FeatureDrift) -> str:
             return f"more zeros: {percent(before.zero_share or 0)} → {percent(after.zero_share or 0)}"
         case Shape.SCALE:
             return f"another scale: its spread is {_number(drift.scale_ratio)} times that in training"
+        case Shape.TYPE:
+            return "text, and numbers in training" if drift.kind is FeatureKind.NUMBER else "numbers, and text in training"
 
 
 def _shares(drift: FeatureDrift) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flows.domain.criteria import CriterionStatus
-from flows.domain.findings import UNDERMINING, Finding, FindingStatus, Hypothesis, is_ranked_by_recall
+from flows.domain.findings import Finding, FindingStatus, Hypothesis, is_ranked_by_recall
 from flows.reports.markdown import address, bullets, harmless, section, table, words
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ PICTURES_IN_WORDS: Mapping[str, str] = {
 _NAMED_IN_SUMMARY = 3
 _TITLES: Mapping[Hypothesis, str] = {
     Hypothesis.ARTIFACT: "The model's files are not what was archived",
-    Hypothesis.SERVED_VERSION: "Another model was served than the registry names",
+    Hypothesis.SERVED_VERSION: "The served answers are not the registered model's",
     Hypothesis.SERVING_SKEW: "Features arrive broken at the candidate",
     Hypothesis.SCALING: "Features arrive in another scale than in training",
     Hypothesis.FEATURE_DRIFT: "The data have drifted since training",
@@ -33,7 +33,7 @@ _TITLES: Mapping[Hypothesis, str] = {
     Hypothesis.WEAKER_MODEL: "The candidate is the weaker model",
     Hypothesis.SEGMENTS: "The candidate loses in certain segments",
     Hypothesis.CALIBRATION: "The candidate's scores no longer mean what they did",
-    Hypothesis.PRECISION: "The candidate raises more false alerts",
+    Hypothesis.PRECISION: "The candidate's precision is not what the rule allows",
     Hypothesis.LATENCY: "The candidate answers too slowly",
     Hypothesis.ERRORS: "The candidate fails too often",
     Hypothesis.MODEL_CHANGES: "What changed between the models",
@@ -151,7 +151,7 @@ def _order(findings: Sequence[Finding]) -> str:
     """By what they are ranked, said, since the two orders mean different things."""
     if not any(finding.is_supported for finding in findings):
         return "None of the causes is supported by what could be tested."
-    if findings[0].hypothesis in UNDERMINING:
+    if findings[0].is_undermining:
         return "The first one undermines the test itself: another model than the candidate was measured. Mend that first."
     if is_ranked_by_recall(findings):
         return "Ranked by the points of recall that each explains; those of which nobody can tell it follow by severity."

@@ -132,11 +132,6 @@ def test_the_report_is_evidentlys_and_a_picture(tmp_path: Path) -> None:
             [],
             "have no feature in common; their columns must have the same names.",
         ),
-        (
-            lambda rows: rows.assign(velocity="fast"),
-            [],
-            "The feature velocity holds numbers in one table and text in the other; give it one type in both.",
-        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(
@@ -146,6 +141,12 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.strip().endswith(said)
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_numbers_that_come_as_text_are_told_beside_the_other_features(tmp_path: Path) -> None:
+    result = investigated(tmp_path, frame(1, "2024-01-01"), frame(2, "2024-06-01").assign(velocity="fast"))
+    assert result.exit_code == 0, result.output
+    assert "text, and numbers in training" in " ".join(result.stdout.split())
 
 
 def test_a_report_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ import pandas as pd
 import pytest
 
 from benchmarks.frame_table import FrameTable
-from flows.diagnosis import Material, diagnose
+from flows.diagnosis import diagnose
 from flows.domain.drift import feature_drifts
+from flows.domain.errors import OutsideSystemError
 from flows.domain.findings import Finding, FindingStatus, Hypothesis
 from flows.domain.model_findings import ModelFacts
+from flows.domain.policy import LabelBasis, Policy
+from flows.material import Material
 
 EDGE, RISKY = 30.0, 0.5
 
@@ -169,17 +173,110 @@ def test_text_that_drifts_has_no_scale_and_a_holdout_that_is_easier_for_the_base
     assert "The baseline too catches" in by_name[Hypothesis.HOLDOUT].said
 
 
-@pytest.mark.parametrize("factor", [100.0, 0.01])
-def test_another_unit_is_scaling(factor: float) -> None:
-    cents = served(RIGHT, risk=RIGHT["risk"] * factor)
-    found = supported(replace(HEALTHY, production=FrameTable(cents)))
-    if factor < 1:
-        assert next(iter(found)) is Hypothesis.SCALING
-        assert (found[Hypothesis.SCALING].explained_recall or 0) > 0.7
-    else:
-        assert Hypothesis.FEATURE_DRIFT not in found
-        assert Hypothesis.SCALING not in found, "it costs no recall, only precision"
-        assert Hypothesis.PRECISION in found
+def test_another_unit_that_costs_recall_is_scaling() -> None:
+    found = supported(replace(HEALTHY, production=FrameTable(served(RIGHT, risk=RIGHT["risk"] * 0.01))))
+    assert next(iter(found)) is Hypothesis.SCALING
+    assert (found[Hypothesis.SCALING].explained_recall or 0) > 0.7
+
+
+@pytest.mark.parametrize("reference", [None, REFERENCE])
+def test_another_unit_that_makes_false_alerts_is_scaling_too(reference: FrameTable | None) -> None:
+    large = FrameTable(served(RIGHT, risk=RIGHT["risk"] * 100))
+    found = supported(replace(HEALTHY, production=large, reference=reference))
+    assert Hypothesis.FEATURE_DRIFT not in found
+    assert found[Hypothesis.SCALING].explained_recall == 0
+    assert "and its precision by +" in found[Hypothesis.SCALING].said
+    assert Hypothesis.PRECISION in found
+
+
+def test_drifted_categories_are_brought_back_as_well() -> None:
+    names = np.array(["card", "cash"], dtype=object)
+
+    def with_kind(table: pd.DataFrame, cash: float) -> pd.DataFrame:
+        kinds = names[(np.random.default_rng(6).random(len(table)) < cash).astype(int)]
+        return table.assign(kind=kinds)
+
+    def flags_of_cards(table: pd.DataFrame) -> np.ndarray:
+        return flags(table) & (table["kind"] == "card").to_numpy()
+
+    production = with_kind(RIGHT, 0.6)
+    production = production.assign(baseline_prediction=flags(production), candidate_prediction=flags_of_cards(production))
+    material = replace(
+        HEALTHY,
+        training=FrameTable(with_kind(rows(1), 0.1)),
+        holdout=FrameTable(with_kind(rows(2), 0.1)),
+        production=FrameTable(production),
+        candidate=replace(FACTS, features=(*FACTS.features, "kind")),
+        flags=flags_of_cards,
+        scores=None,
+    )
+    found = supported(material)[Hypothesis.FEATURE_DRIFT]
+    assert found.said.startswith("kind drifted")
+    assert (found.explained_recall or 0) > 0.3
+
+
+def test_where_only_some_transactions_get_labels_no_recall_in_production_is_told() -> None:
+    drifted = FrameTable(served(RIGHT, amount=RIGHT["amount"] / 2))
+    flagged = replace(HEALTHY, policy=Policy(labels=LabelBasis.FLAGGED), production=drifted)
+    found = {finding.hypothesis: finding for finding in diagnose(flagged)}
+    assert "nobody knows which frauds production missed" in found[Hypothesis.FEATURE_DRIFT].said
+    blind = (Hypothesis.HOLDOUT, Hypothesis.WEAKER_MODEL, Hypothesis.LABEL_DRIFT, Hypothesis.CALIBRATION, Hypothesis.SEGMENTS)
+    for hypothesis in blind:
+        assert found[hypothesis].status is FindingStatus.NOT_TESTABLE
+        assert "Not all transactions get a label" in found[hypothesis].said
+    assert found[Hypothesis.OVERFITTING].status is FindingStatus.NOT_SUPPORTED
+
+
+def test_a_model_that_fails_on_the_rows_costs_only_what_needs_it() -> None:
+    def fail(_: pd.DataFrame) -> np.ndarray:
+        raise OutsideSystemError("the candidate", "predicting", retryable=False)
+
+    few = RIGHT["risk"].mask(np.arange(len(RIGHT)) % 10 > 0, 0.0)
+    broken = FrameTable(served(RIGHT, risk=few))
+    found = {one.hypothesis: one for one in diagnose(replace(HEALTHY, production=broken, flags=fail, scores=fail))}
+    assert found[Hypothesis.SERVING_SKEW].is_supported
+    assert "What it costs cannot be told" in found[Hypothesis.SERVING_SKEW].said
+    for hypothesis in (Hypothesis.OVERFITTING, Hypothesis.CALIBRATION):
+        assert found[hypothesis].status is FindingStatus.NOT_TESTABLE
+        assert "predicting" in found[hypothesis].said
+    assert found[Hypothesis.PRECISION].status is not FindingStatus.NOT_TESTABLE
+
+
+def test_tables_without_rows_stop_nothing() -> None:
+    found = said(replace(HEALTHY, training=FrameTable(rows(1).head(0))), Hypothesis.FEATURE_DRIFT)
+    assert found.status is FindingStatus.NOT_TESTABLE
+    assert "has no rows in training" in found.said
+
+
+def test_in_a_split_both_models_are_replayed_for_the_segments() -> None:
+    half = np.arange(len(RIGHT)) % 2 == 0
+    split = served(RIGHT).assign(hour=RIGHT["hour"])
+    split["baseline_prediction"] = split["baseline_prediction"].where(half)
+    split["candidate_prediction"] = split["candidate_prediction"].where(~half)
+    by_day = lambda table: flags(table) & (table["hour"] < 12).to_numpy()  # noqa: E731
+    material = replace(HEALTHY, production=FrameTable(split), flags=by_day, baseline_flags=flags)
+    material = replace(material, candidate=replace(FACTS, features=(*FACTS.features, "hour")))
+    found = said(material, Hypothesis.SEGMENTS)
+    assert found.is_supported
+    assert found.said.startswith("With hour from ")
+    assert said(replace(material, baseline_flags=None), Hypothesis.SEGMENTS).status is FindingStatus.NOT_TESTABLE
+
+
+def test_a_baseline_that_was_trained_on_the_holdouts_days_tells_nothing_of_it() -> None:
+    easy = rows(2)
+    easy = FrameTable(easy.loc[~easy["is_fraud"] | (easy["amount"] > 40)])
+    easier = replace(HEALTHY, holdout=easy, baseline_flags=lambda table: (table["amount"] > 48).to_numpy())
+    assert "The baseline too" in said(easier, Hypothesis.HOLDOUT).said
+    seen = (datetime(2025, 6, 1, tzinfo=UTC), datetime(2025, 6, 10, tzinfo=UTC))
+    assert "The baseline too" not in said(replace(easier, baseline=replace(FACTS, trained_on=seen)), Hypothesis.HOLDOUT).said
+
+
+def test_broken_values_without_a_shape_and_without_labels_beside_the_reference_are_not_ruled_out() -> None:
+    other = served(RIGHT, risk=RIGHT["risk"].sample(frac=1, random_state=1).to_numpy()).drop(columns="is_fraud")
+    found = said(replace(HEALTHY, production=FrameTable(other), reference=REFERENCE), Hypothesis.SERVING_SKEW)
+    assert found.is_supported
+    assert found.explained_recall is None
+    assert found.said.endswith("no labelled row is among those of the reference.")
 
 
 def test_the_training_rows_stand_in_for_a_missing_holdout() -> None:
@@ -243,13 +340,12 @@ def test_what_is_missing_is_said_in_the_words_of_who_looked_for_it() -> None:
     assert by_name[Hypothesis.ARTIFACT].startswith("There is no archive. ")
 
 
-def test_a_feature_of_another_kind_makes_its_parts_not_testable() -> None:
-    text = served(RIGHT).assign(hour=np.array(["noon"] * len(RIGHT), dtype=object))
-    found = {finding.hypothesis: finding for finding in diagnose(replace(HEALTHY, production=FrameTable(text)))}
-    for hypothesis in (Hypothesis.FEATURE_DRIFT, Hypothesis.SCALING, Hypothesis.SERVING_SKEW, Hypothesis.HOLDOUT):
-        assert found[hypothesis].status is FindingStatus.NOT_TESTABLE
-        assert "hour" in found[hypothesis].said
-    assert found[Hypothesis.OVERFITTING].status is FindingStatus.NOT_SUPPORTED
+def test_a_feature_that_comes_as_text_is_broken_where_the_candidate_needs_it() -> None:
+    text = replace(HEALTHY, production=FrameTable(served(RIGHT).assign(hour=np.array(["noon"] * len(RIGHT), dtype=object))))
+    assert not supported(text), "it does not use the hour"
+    using = replace(text, candidate=replace(FACTS, features=(*FACTS.features, "hour")))
+    assert list(supported(using)) == [Hypothesis.SERVING_SKEW]
+    assert "hour comes as text" in supported(using)[Hypothesis.SERVING_SKEW].said
 
 
 def test_a_table_without_the_models_features_cannot_be_replayed_or_scored() -> None:

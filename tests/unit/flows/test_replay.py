@@ -14,7 +14,9 @@ from flows.replay import (
     do_the_same_damage,
     find_mismatches,
     is_fraud,
+    is_honest,
     map_onto,
+    move_categories,
     replay,
     restore_distributions,
     restore_from_reference,
@@ -34,6 +36,10 @@ def table(**columns: object) -> FrameTable:
 def test_only_labelled_frauds_are_frauds() -> None:
     assert is_fraud(table(is_fraud=[True, False])).tolist() == [True, False]
     assert is_fraud(table(is_fraud=[1.0, np.nan, 0.0])).tolist() == [True, False, False]
+
+
+def test_what_has_no_label_is_not_honest_either() -> None:
+    assert is_honest(table(is_fraud=[1.0, np.nan, 0.0])).tolist() == [False, False, True]
 
 
 def test_rows_are_chosen_with_their_features() -> None:
@@ -64,14 +70,30 @@ def test_without_values_nothing_is_mapped(source: list[float], target: list[floa
     assert map_onto(np.array([7.0]), np.array(source), np.array(target)).tolist() == [7.0]
 
 
-def test_drifted_numbers_of_the_model_are_restored_and_categories_stay() -> None:
+def test_drifted_numbers_and_categories_of_the_model_are_restored() -> None:
     training, production = table(a=VALUES, kind=KINDS[[0] * 4000 + [1] * 1000]), table(a=VALUES * 2, kind=KINDS[[1] * 5000])
     drifts = feature_drifts((name, training.column(name), production.column(name)) for name in ("a", "kind"))
-    frauds = production.frame.head(10)
-    restored = restore_distributions(frauds, drifts, training, production)
-    assert restored["a"].to_numpy() == pytest.approx(VALUES[:10])
-    assert (restored["kind"] == "b").all()
-    assert restore_distributions(frauds[["kind"]], drifts, training, production).columns.tolist() == ["kind"]
+    restored = restore_distributions(production.frame, drifts, training, production)
+    assert restored["a"].to_numpy() == pytest.approx(VALUES)
+    assert (restored["kind"] == "a").mean() == pytest.approx(0.8, abs=0.02)
+    assert restore_distributions(production.frame[["kind"]], drifts, training, production).columns.tolist() == ["kind"]
+
+
+def test_categories_that_became_rarer_take_the_place_of_those_that_became_more_frequent() -> None:
+    source, target = (
+        np.array(["a"] * 10 + ["b"] * 60 + ["c"] * 30, object),
+        np.array(["a"] * 40 + ["b"] * 20 + ["c"] * 40, object),
+    )
+    moved = move_categories(np.tile(source, 100), source, target)
+    shares = {name: float((moved == name).mean()) for name in "abc"}
+    assert shares == pytest.approx({"a": 0.4, "b": 0.2, "c": 0.4}, abs=0.02)
+    assert (moved[np.tile(source, 100) != "b"] == np.tile(source, 100)[np.tile(source, 100) != "b"]).all()
+
+
+@pytest.mark.parametrize(("source", "target"), [([None], ["a"]), (["a"], [None]), (["a", "b"], ["b", "a"])])
+def test_without_another_distribution_no_category_moves(source: list[str | None], target: list[str | None]) -> None:
+    values = np.array(["a", None, "b"], object)
+    assert move_categories(values, np.array(source, object), np.array(target, object)).tolist() == ["a", None, "b"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,17 @@ import pytest
 from benchmarks.frame_table import FrameTable
 from flows.domain.counts import Design, ModelCounts, Overlap
 from flows.domain.data_findings import Labels
-from flows.table_summaries import compare_frauds, count_labels, count_outcomes, distance_between_weeks, find_bands
+from flows.domain.recalls import Caught
+from flows.table_summaries import (
+    catches_by_week,
+    compare_frauds,
+    count_labels,
+    count_outcomes,
+    distance_between_weeks,
+    find_bands,
+    is_from,
+    served_answers,
+)
 
 RANDOM = np.random.default_rng(11)
 ANSWERS = {
@@ -41,33 +53,46 @@ def test_rows_that_one_model_answered_are_a_split() -> None:
 
 
 @pytest.mark.parametrize("column", list(ANSWERS))
-def test_without_labels_or_answers_there_are_no_outcomes_and_no_segments(column: str) -> None:
+def test_without_labels_or_answers_there_are_no_outcomes(column: str) -> None:
     lacking = table(**{name: values for name, values in ANSWERS.items() if name != column}, amount=np.arange(6.0))
     assert count_outcomes(lacking) is None
-    assert find_bands(lacking) == []
+    assert served_answers(lacking) is None
+
+
+def test_the_answers_of_both_to_the_same_frauds_are_those_that_were_served() -> None:
+    found = served_answers(table(**ANSWERS | {"candidate_prediction": [1.0, np.nan, 0.0, 1.0, 1.0, 1.0]}))
+    assert found is not None
+    assert [part.tolist() for part in found] == [[0, 2], [True, False], [True, False]]
+    assert served_answers(table(**ANSWERS | {"is_fraud": [0.0] * 6})) is None
 
 
 def test_segments_hold_each_fraud_once_and_a_feature_of_few_values_by_its_values() -> None:
     frauds = 400
-    answers = RANDOM.random((2, frauds)) < 0.7
-    found = find_bands(
-        table(
-            is_fraud=np.ones(frauds),
-            baseline_prediction=answers[0],
-            candidate_prediction=answers[1],
-            amount=RANDOM.random(frauds),
-            is_weekend=np.arange(frauds) % 4 == 0,
-            same=np.ones(frauds),
-            kind=np.array(["a"] * frauds, dtype=object),
-            gaps=np.where(np.arange(frauds) < 100, np.nan, np.arange(frauds)),
-        )
+    baseline, candidate = RANDOM.random((2, frauds)) < 0.7
+    production = table(
+        event_time=pd.date_range("2025-06-02", periods=frauds, freq="h", tz="UTC"),
+        amount=RANDOM.random(frauds),
+        is_weekend=np.arange(frauds) % 4 == 0,
+        same=np.ones(frauds),
+        kind=np.array(["a"] * frauds, dtype=object),
+        channel=np.array(["web", "web", "shop", None] * 100, dtype=object),
+        gaps=np.where(np.arange(frauds) < 100, np.nan, np.arange(frauds)),
     )
-    by_feature = {name: [band for band in found if band.feature == name] for name in ("amount", "is_weekend", "gaps")}
-    assert [len(bands) for bands in by_feature.values()] == [4, 2, 4]
-    assert {band.feature for band in found} == set(by_feature), "one value or text makes no segments"
-    assert [sum(band.total for band in bands) for bands in by_feature.values()] == [400, 400, 300]
-    assert [(band.low, band.high, band.total) for band in by_feature["is_weekend"]] == [(0.0, 0.0, 300), (1.0, 1.0, 100)]
+    found = find_bands(production, np.arange(frauds), baseline, candidate)
+    names = ("amount", "is_weekend", "channel", "gaps", "hour of the day (UTC)")
+    by_feature = {name: [band for band in found if band.feature == name] for name in names}
+    assert [len(bands) for bands in by_feature.values()] == [4, 2, 2, 4, 4]
+    assert {band.feature for band in found} == set(by_feature), "one value makes no segments"
+    assert [sum(band.total for band in bands) for bands in by_feature.values()] == [400, 400, 300, 300, 400]
+    whole = [(band.said, band.total) for name in ("is_weekend", "channel") for band in by_feature[name]]
+    assert whole == [
+        ("is_weekend from 0 to 0", 300),
+        ("is_weekend from 1 to 1", 100),
+        ("channel web", 200),
+        ("channel shop", 100),
+    ]
     assert [band.total for band in by_feature["amount"]] == [100] * 4
+    assert by_feature["hour of the day (UTC)"][0].said == "hour of the day (UTC) from 0 to 5"
 
 
 TIMES = pd.date_range("2025-06-02", periods=28 * 24, freq="h", tz="UTC")
@@ -115,3 +140,20 @@ def test_frauds_are_compared_beside_training_and_its_weeks() -> None:
     assert a.training_distance < 0.1
     assert 0 < a.natural_distance < 0.2
     assert (only.training_distance, only.natural_distance) == (1.0, 0.0), "what training lacks tells nothing"
+
+
+def test_catches_are_counted_by_week_and_weeks_with_few_frauds_are_left_out() -> None:
+    weeks, is_fraud = np.repeat([0, 1, 2], [40, 30, 10]), np.tile([True, True, True, False], 20)
+    flags = np.arange(60) % 3 == 0
+    assert catches_by_week(flags, weeks, is_fraud) == (Caught(30, 10), Caught(23, 8))
+    assert catches_by_week(flags, None, is_fraud) == (Caught(60, 20),)
+
+
+def test_a_period_is_known_by_its_first_moment_and_its_end() -> None:
+    rows = table(event_time=TIMES)
+    start, end = TIMES[0].to_pydatetime(), TIMES[-1].to_pydatetime()
+    assert is_from(rows, (start - timedelta(days=1), start + timedelta(seconds=1)))
+    assert not is_from(rows, (start - timedelta(days=1), start))
+    assert is_from(rows, (end, end + timedelta(days=1)))
+    assert not is_from(rows, None)
+    assert not is_from(table(a=[1.0]), (start, end))

@@ -72,6 +72,40 @@ def test_drift_that_costs_recall_is_a_cause_with_its_points() -> None:
     assert found.said.endswith("With the values as they were the candidate's recall changes by +8.0 points.")
 
 
+def test_a_damage_that_makes_false_alerts_is_a_cause_without_points_of_recall() -> None:
+    caught, alarms = Replayed(1000, gained=0, lost=5, both=800), Replayed(20_000, gained=10, lost=90, both=300)
+    restored = Restoration(caught, "With the values as they were", alarms, honest=40_000)
+    assert restored.lost_precision == pytest.approx(800 / (800 + 620) - 805 / (805 + 780))
+    found = find_scaling(Suspects((), (), (CENTS,), {}), restored)
+    assert found.is_supported
+    assert found.explained_recall == 0
+    assert found.said.endswith("the candidate's recall changes by -0.5 points and its precision by +5.5 points.")
+    assert found.numbers["lost_precision"] == pytest.approx(restored.lost_precision)
+
+
+@pytest.mark.parametrize(
+    "alarms",
+    [
+        Replayed(20_000, gained=90, lost=10, both=300),  # fewer of them
+        Replayed(20_000, gained=10, lost=14, both=300),  # chance
+        Replayed(20_000, gained=0, lost=20, both=9000),  # hardly any change
+    ],
+)
+def test_false_alerts_that_hardly_change_are_none(alarms: Replayed) -> None:
+    restored = Restoration(Replayed(1000, gained=3, lost=2, both=800), "As it was", alarms, honest=40_000)
+    found = find_scaling(Suspects((), (), (CENTS,), {}), restored)
+    assert found.status is FindingStatus.NOT_SUPPORTED
+    assert (found.severity, found.next_step) == (Severity.NONE, "")
+
+
+def test_a_model_that_flags_nothing_has_no_precision_to_lose() -> None:
+    silent = Restoration(Replayed(1000, gained=0, lost=0), "", Replayed(1000, gained=0, lost=0), honest=1000)
+    assert silent.lost_precision == 0
+    assert Restoration(Replayed(1000, gained=0, lost=0), "").lost_precision == 0
+    assert UNKNOWN.lost_precision == 0
+    assert not UNKNOWN.is_precision_worth_talking
+
+
 def test_drift_that_costs_no_recall_is_said_and_is_no_cause() -> None:
     found = find_feature_drift(5, sort_suspects(drifts(amount=SHIFTED), [], {}, None), CHEAP)
     assert found.status is FindingStatus.NOT_SUPPORTED
@@ -124,6 +158,13 @@ def test_every_shape_that_serving_breaks_is_named(served: np.ndarray, words: str
     assert found.said.startswith(f"In production risk {words}. ")
     assert found.effect is not None
     assert found.effect[0] == "KS distance of risk"
+
+
+def test_text_instead_of_numbers_is_broken_in_serving() -> None:
+    texts = feature_drifts([("risk", VALUES, np.array(["low", "high"] * 2000, object))])
+    found = find_serving_skew(sort_suspects(texts, [], {}, None), UNKNOWN, is_compared=False)
+    assert found.is_supported
+    assert found.said.startswith("In production risk comes as text instead of numbers, or the other way round. What it costs")
 
 
 def test_served_rows_that_differ_from_the_offline_ones_are_counted() -> None:

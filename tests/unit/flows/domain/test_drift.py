@@ -380,10 +380,14 @@ def test_what_cannot_be_compared_is_refused_by_name() -> None:
     for one, two, side in ((np.empty(0), np.ones(1), "training"), (np.ones(1), np.empty(0), "production")):
         with pytest.raises(DataInvalid, match=f"feature amount has no rows in {side}"):
             compare_feature("amount", one, two)
-    with pytest.raises(DataInvalid, match="feature amount holds numbers in one table and text in the other"):
-        compare_feature("amount", np.ones(3), spread_over(a=3))
-    with pytest.raises(DataInvalid, match="feature amount holds numbers in one table and text in the other"):
-        compare_feature("amount", spread_over(a=3), np.ones(3, int))
+
+
+def test_numbers_that_come_as_text_are_a_shape_and_do_not_stop_the_others() -> None:
+    texts, numbers = spread_over(a=3), np.ones(3)
+    for one, two, kind in ((numbers, texts, FeatureKind.NUMBER), (texts, np.ones(3, int), FeatureKind.CATEGORY)):
+        drift = compare_feature("amount", one, two)
+        assert (drift.kind, drift.shapes, drift.severity, drift.distance) == (kind, (Shape.TYPE,), Severity.SEVERE, None)
+        assert (drift.training.rows, drift.production.rows) == (3, 3)
 
 
 def test_no_natural_variation_is_called_drift() -> None:

@@ -48,16 +48,35 @@ def test_an_unlike_holdout_that_did_not_flatter_is_none(production: Caught, else
     assert found.said.endswith("So it did not flatter.")
 
 
+STEADY, UNSTEADY = (1570, 1580, 1575, 1575), (1450, 1700, 1500, 1650)
+"""What the baseline catches of 2,000 frauds a week, 78.8 % of all in either case."""
+
+
+def weekly(*caught: int) -> tuple[Caught, ...]:
+    return tuple(Caught(2000, number) for number in caught)
+
+
 def test_frauds_that_are_easier_for_the_baseline_too_make_a_holdout_flatter() -> None:
-    easier = Ease(Caught(4000, 3500), Caught(4000, 3150), Caught(8000, 6300))
+    easier = Ease(weekly(1745, 1755), weekly(*STEADY[:3]), weekly(*STEADY))
     found = find_holdout(PROMISED, PRODUCTION, [], easier, 0.0)
     assert found.is_supported
     assert "The baseline too catches 87.5 % of its frauds, 78.8 % of production's and 78.8 % of training's." in found.said
 
 
-@pytest.mark.parametrize(("holdout", "training"), [(3500, 3400), (3200, 3150)])
-def test_frauds_as_easy_as_trainings_or_productions_flatter_nobody(holdout: int, training: int) -> None:
-    alike = Ease(Caught(4000, holdout), Caught(4000, training), Caught(8000, 6300))
+@pytest.mark.parametrize(
+    ("holdout", "training", "production"),
+    [
+        ((1745, 1755), (1700, 1700, 1700), STEADY),  # as easy as training's
+        ((1745, 1755), (1450, 1450, 1450), STEADY),  # training differs as much, so that is what such periods do
+        ((1595, 1605), STEADY[:3], STEADY),  # too little to speak of
+        ((1700, 1650), UNSTEADY[:3], UNSTEADY),  # weeks differ as much within production
+        ((1750,), (1575,), (1575,)),  # nobody knows how much weeks differ
+    ],
+)
+def test_frauds_that_are_no_easier_than_weeks_differ_anyway_flatter_nobody(
+    holdout: tuple[int, ...], training: tuple[int, ...], production: tuple[int, ...]
+) -> None:
+    alike = Ease(weekly(*holdout), weekly(*training), weekly(*production))
     assert find_holdout(PROMISED, PRODUCTION, [], alike, 0.0).status is FindingStatus.NOT_SUPPORTED
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from flows.domain.counts import Design, ModelCounts, Outcomes, Overlap
+from flows.domain.criteria import Criterion, CriterionName, CriterionStatus
 from flows.domain.drift import Severity
 from flows.domain.findings import FindingStatus
 from flows.domain.model_findings import (
@@ -70,6 +71,24 @@ def test_a_loss_that_reaches_zero_has_risen_by_nothing() -> None:
     assert divergence_point([0.5, 0.0, 0.1]) == (1, 0.0)
 
 
+@pytest.mark.parametrize(("losses", "step"), [([0.5, 0.2, float("nan"), 0.3], 1), ([float("nan")] * 2, 0)])
+def test_a_loss_that_is_no_number_any_more_has_diverged(losses: list[float], step: int) -> None:
+    assert divergence_point(losses) == (step, float("inf"))
+    found = find_overfitting(ModelFacts("fraud_v2", validation_loss=tuple(losses)), KNOWN, SEEN, None, 0.0)
+    assert found.said.endswith(f"the validation loss is no number after step {step}.")
+    assert found.numbers["loss_rise"] is None
+
+
+def test_losses_below_zero_rise_too() -> None:
+    step, rise = divergence_point([-1.0, -2.0, -1.5])
+    assert (step, rise) == (1, pytest.approx(0.25))
+
+
+def test_a_training_loss_that_still_falls_is_told() -> None:
+    found = find_overfitting(replace(CURVES, training_loss=(0.5, 0.3, 0.2, 0.1, 0.05)), KNOWN, SEEN, None, 0.0)
+    assert found.said.endswith("by 25% to the end, while the training loss still falls.")
+
+
 def paired(both: int, baseline: int, candidate: int, neither: int) -> Outcomes:
     frauds, false = Overlap(both, baseline, candidate, neither), Overlap(60, 10, 10)
     total = both + baseline + candidate + neither
@@ -96,6 +115,8 @@ def test_a_split_tells_a_weaker_candidate_by_separate_groups() -> None:
     found = find_weaker_model(split, PROMISED, Caught(1000, 720), 0.0, is_overfitted=False)
     assert found.is_supported
     assert "alone" not in found.said
+    replayed = find_weaker_model(split, PROMISED, Caught(1000, 720), 0.0, is_overfitted=False, overlap=Overlap(700, 100, 20, 180))
+    assert "(caught by the candidate alone 20, by the baseline alone 100)" in replayed.said
 
 
 @pytest.mark.parametrize(
@@ -145,6 +166,7 @@ def test_scores_off_by_little_or_by_chance_are_calibrated(production: Scored) ->
         (replace(EXPECTED, frauds=0), EXPECTED),
         (replace(EXPECTED, expected=0.0), EXPECTED),
         (EXPECTED, replace(EXPECTED, expected=0.0)),
+        (replace(EXPECTED, variance=0.0), replace(EXPECTED, variance=0.0)),
     ],
 )
 def test_without_scores_calibration_cannot_be_tested(offline: Scored | None, production: Scored | None) -> None:
@@ -157,11 +179,14 @@ def test_scores_are_summed_with_their_variance() -> None:
     assert (found.expected, found.variance) == (pytest.approx(0.6), pytest.approx(0.34))
 
 
-NIGHT, DAY = Band("hour", 0, 6, Overlap(100, 80, 10, 10)), Band("hour", 6, 24, Overlap(300, 20, 25, 55))
+NIGHT, DAY = (
+    Band("hour", "hour from 0 to 6", Overlap(100, 80, 10, 10)),
+    Band("hour", "hour from 6 to 24", Overlap(300, 20, 25, 55)),
+)
 
 
 def test_the_segment_where_the_candidate_loses_is_named() -> None:
-    found = find_segments([NIGHT, DAY, Band("amount", 0, 10, Overlap(0, 0, 0, 3))])
+    found = find_segments([NIGHT, DAY, Band("amount", "small", Overlap(0, 0, 0, 3))])
     assert found.is_supported
     assert found.said.startswith("With hour from 0 to 6 the candidate misses 80 frauds that the baseline catches, and catches 10")
     assert found.effect == ("recall lost with hour from 0 to 6", pytest.approx(70 / 600))
@@ -170,16 +195,20 @@ def test_the_segment_where_the_candidate_loses_is_named() -> None:
 @pytest.mark.parametrize(
     "bands",
     [
-        [NIGHT, Band("hour", 6, 24, Overlap(300, 20, 95, 55))],  # it wins on the whole
-        [Band("hour", 0, 6, Overlap(100, 12, 10, 10)), DAY],  # chance
-        [Band("hour", 0, 6, Overlap(100, 30, 2, 10)), Band("hour", 6, 24, Overlap(9000, 20, 25, 55))],  # too little of the whole
+        [NIGHT, Band("hour", "day", Overlap(300, 20, 95, 55))],  # it wins on the whole
+        [Band("hour", "night", Overlap(100, 12, 10, 10)), DAY],  # chance
+        [
+            Band("hour", "night", Overlap(100, 30, 2, 10)),
+            Band("hour", "day", Overlap(9000, 20, 25, 55)),
+        ],  # too little
+        [Band("hour", "night", Overlap(300, 80, 20, 100)), Band("hour", "day", Overlap(600, 160, 40, 200))],  # the same elsewhere
     ],
 )
 def test_without_a_segment_worth_talking_about_there_is_none(bands: list[Band]) -> None:
     assert find_segments(bands).status is FindingStatus.NOT_SUPPORTED
 
 
-@pytest.mark.parametrize("bands", [[], [Band("hour", 0, 6, Overlap(10, 9, 0, 0))]])
+@pytest.mark.parametrize("bands", [[], [Band("hour", "night", Overlap(10, 9, 0, 0))]])
 def test_without_enough_frauds_segments_are_not_testable(bands: list[Band]) -> None:
     assert find_segments(bands).status is FindingStatus.NOT_TESTABLE
 
@@ -190,6 +219,18 @@ def test_a_precision_lost_beyond_the_band_and_chance_is_found() -> None:
     assert found.is_supported
     assert found.severity is Severity.SEVERE
     assert not find_precision(paired(700, 20, 20, 260), 0.01).is_supported
+
+
+def test_a_verdict_on_precision_is_not_contradicted() -> None:
+    same = paired(700, 20, 20, 260)
+    judged = Criterion(CriterionName.PRECISION_STABILITY, CriterionStatus.FAILED, 0.02, 0.01, "absolute", "precision rises")
+    failed = find_precision(same, 0.01, judged)
+    assert failed.is_supported
+    assert failed.said.endswith("The verdict: precision rises.")
+    assert not find_precision(same, 0.01, replace(judged, status=CriterionStatus.UNDECIDED)).is_supported
+    bad = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3500, 3200), ModelCounts(1000, 800, 1100, 800))
+    assert find_precision(bad, 0.01).next_step.startswith("Choose a higher threshold")
+    assert not find_precision(bad, 0.01, replace(judged, status=CriterionStatus.PASSED)).is_supported
 
 
 def test_without_alerts_precision_is_not_testable() -> None:

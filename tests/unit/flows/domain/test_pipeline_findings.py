@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flows.domain.criteria import Criterion, CriterionName, CriterionStatus
+from flows.domain.drift import Severity
 from flows.domain.findings import FindingStatus
 from flows.domain.pipeline_findings import Answers, find_artifact, find_errors, find_latency, find_served_version
 from flows.domain.recalls import Replayed
@@ -44,6 +45,15 @@ def test_what_a_corrupted_artifact_cost_is_told_by_the_archived_model() -> None:
     assert "answers otherwise on 9.0 % of the frauds, and its recall is +7.0 points from what was served" in found.said
 
 
+def test_a_file_too_many_undermines_nothing_where_the_answers_are_the_same() -> None:
+    more, same = FILES | {"more": "cc"}, Answers(1000, 0, Replayed(1000, gained=0, lost=0, both=800))
+    harmless = find_artifact(FILES, more, same)
+    assert (harmless.is_supported, harmless.severity, harmless.is_undermining) == (True, Severity.MILD, False)
+    assert harmless.said == "more is not in the manifest. The registered model answers on all frauds as was served."
+    for served, answers in ((more, OTHERWISE), (more, None), (FILES | {"MLmodel": "cc"}, same), ({"MLmodel": "bb"}, same)):
+        assert find_artifact(FILES, served, answers).is_undermining
+
+
 @pytest.mark.parametrize(("manifest", "served"), [(None, FILES), (FILES, None)])
 def test_without_both_lists_of_digests_an_artifact_cannot_be_tested(
     manifest: dict[str, str] | None, served: dict[str, str] | None
@@ -63,6 +73,15 @@ def test_other_answers_than_the_registered_models_are_found_unless_the_artifact_
     assert found.is_supported
     assert found.effect == ("share of other answers", 0.09)
     assert not find_served_version("2", "2", OTHERWISE, is_artifact_intact=False).is_supported
+
+
+def test_another_address_with_the_same_answers_serves_the_same_model() -> None:
+    assert find_served_version("s3://a", "s3://b", ALIKE, is_artifact_intact=True).status is FindingStatus.NOT_SUPPORTED
+    other = find_served_version("s3://a", "s3://b", OTHERWISE, is_artifact_intact=True)
+    assert other.is_undermining
+    assert other.next_step.startswith("Serve the registered version")
+    same = find_served_version("2", "2", OTHERWISE, is_artifact_intact=True)
+    assert same.next_step.startswith("Find out what answered")
 
 
 def test_the_registered_version_with_its_own_answers_is_served() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from flows.domain.recalls import Caught, Replayed, compare_replays
+from flows.domain.recalls import Caught, Replayed, compare_replays, weekly_p
 
 
 def test_a_recall_is_above_another_one_only_beyond_chance_and_by_enough() -> None:
@@ -20,10 +21,35 @@ def test_the_interval_of_a_recall_holds_it() -> None:
     assert low < Caught(1000, 850).recall < high
 
 
+def weeks(*caught: int, frauds: int = 1000) -> list[Caught]:
+    return [Caught(frauds, number) for number in caught]
+
+
+def test_weeks_that_differ_by_more_than_chance_are_compared_by_students_t() -> None:
+    higher, lower = weeks(850, 880), weeks(780, 850, 800, 830)
+    expected = scipy.stats.ttest_ind([0.85, 0.88], [0.78, 0.85, 0.8, 0.83], alternative="greater")
+    assert weekly_p(higher, lower) == pytest.approx(expected.pvalue)
+
+
+def test_more_weeks_tell_more_of_how_much_weeks_differ() -> None:
+    higher, lower = weeks(880, 890), weeks(800, 830, 810, 820)
+    assert weekly_p(higher, lower, weeks(810, 820, 815)) < weekly_p(higher, lower)
+    assert weekly_p(higher, lower, weeks(600, 900, 700)) > weekly_p(higher, lower)
+
+
+def test_weeks_that_happen_to_be_alike_still_differ_by_chance() -> None:
+    assert weekly_p(weeks(16, 16, frauds=20), weeks(14, 14, 14, frauds=20)) > 0.1
+
+
+@pytest.mark.parametrize(("higher", "lower"), [(weeks(900), weeks(800)), (weeks(1000, 1000), weeks(1000, 1000))])
+def test_where_nobody_knows_how_much_weeks_differ_nothing_is_higher(higher: list[Caught], lower: list[Caught]) -> None:
+    assert weekly_p(higher, lower) == 1
+
+
 def test_a_cause_costs_what_is_caught_only_without_it() -> None:
     without = np.array([True] * 60 + [False] * 40)
     found = compare_replays(without, np.array([False] * 20 + [True] * 42 + [False] * 38))
-    assert found == Replayed(100, gained=20, lost=2)
+    assert found == Replayed(100, gained=20, lost=2, both=40)
     assert found.explained == pytest.approx(0.18)
     assert found.is_worth_talking
 
