@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from deployments.sandbox.simulator.training import TrainedModel
 
-HARM, DRAWS = 0.02, 20
+HARM, DRAWS = 0.02, 100
 AS_GOOD = 0.01  # a candidate that is weaker by more than that is weaker, though nobody planted it
 ZEROED_SHARE, RESCALED_SHARE = (0.6, 1.0), (0.4, 1.0)
 DEFLATION = (1.25, 2.6)
