@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 START_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 90  # a client that reuses a connection while it is closed here would read an error that production has not
 
 
 class Startable(ABC):
@@ -40,7 +41,13 @@ class ThreadedServer(Startable):
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         config = uvicorn.Config(
-            app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1, access_log=False, ws="websockets-sansio"
+            app,
+            log_level="critical",
+            lifespan="on",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            access_log=False,
+            ws="websockets-sansio",
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -88,16 +89,25 @@ class Interactions:
 
     def submit(self, user: str, entered: Mapping[str, Any] | None = None) -> Outcome:
         """Fill and submit the person's open modal; the app may close it, show errors at fields, or change it."""
+        return self._submit(user, entered or {}, taps=1)[0]
+
+    def submit_twice(self, user: str, entered: Mapping[str, Any] | None = None) -> list[Outcome]:
+        """A double tap: both go out before either is answered."""
+        return self._submit(user, entered or {}, taps=2)
+
+    def _submit(self, user: str, entered: Mapping[str, Any], *, taps: int) -> list[Outcome]:
         with self._space.lock:
             view = self._modal(user)
-            values = state_values(view["blocks"], entered or {})
+            values = state_values(view["blocks"], entered)
             missing = unfilled_inputs(view["blocks"], values)
             if missing:  # Slack's client does not even send it
-                return Outcome(False, 0.0, 0, "incomplete", field_errors=missing)
+                return [Outcome(False, 0.0, 0, "incomplete", field_errors=missing)]
             payload = self._payload("view_submission", user)
             payload |= {"view": {**view, "state": {"values": values}}, "response_urls": []}
-        outcome = self._deliveries.deliver("interactive", payload)
-        return self._follow(user, view, outcome) if outcome.acked else outcome
+        with ThreadPoolExecutor(taps) as pool:
+            sent = [pool.submit(self._deliveries.deliver, "interactive", payload) for _ in range(taps)]
+            outcomes = [one.result() for one in sent]
+        return [self._follow(user, view, outcome) if outcome.acked else outcome for outcome in outcomes]
 
     def _follow(self, user: str, view: Json, outcome: Outcome) -> Outcome:
         answer = outcome.answer if isinstance(outcome.answer, dict) else {}
