@@ -140,8 +140,7 @@ def _with_reason(finding: Finding, material: Material) -> Finding:
     """What could not be tested, with the words of who tried to get what is missing."""
     if finding.status is not FindingStatus.NOT_TESTABLE:
         return finding
-    lacking = [name for name in _NEEDED[finding.hypothesis] if getattr(material, name) is None]
-    reasons = dict.fromkeys(material.missing[name] for name in lacking if name in material.missing)
+    reasons = dict.fromkeys(material.missing[name] for name in _NEEDED[finding.hypothesis] if name in material.missing)
     return replace(finding, said=" ".join([*reasons, finding.said]))
 
 
