@@ -80,8 +80,8 @@ class Material:
 
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
-    candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as archived
-    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
+    candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as the test
+    began and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
     `drifts`: of production, where it has been compared with training already.
     """
 
