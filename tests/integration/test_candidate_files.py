@@ -56,8 +56,12 @@ def differing(found: dict[str, Any]) -> set[str]:
 
 
 def load_from(world: World, address: str) -> None:
-    graph = {"name": "fraud-v2", "implementation": "MLFLOW_SERVER", "modelUri": address}
-    world.patch([{"op": "replace", "path": "/spec/predictors/1/graph", "value": graph}])
+    """Without an address from an image of its own."""
+    parts: dict[str, object] = {"graph": {"name": "fraud-v2", "implementation": "MLFLOW_SERVER", "modelUri": address}}
+    if not address:
+        containers = [{"name": "fraud-v2", "image": "models/fraud:2"}]
+        parts = {"graph": {"name": "fraud-v2"}, "componentSpecs": [{"spec": {"containers": containers}}]}
+    world.patch([{"op": "add", "path": f"/spec/predictors/1/{part}", "value": value} for part, value in parts.items()])
 
 
 def test_damage_since_the_start_is_found_though_the_archive_has_it_too(in_s3: World, tmp_path: Path) -> None:
