@@ -32,8 +32,8 @@ class Material:
 
     `training`, `holdout`, `production` (the features as the candidate got them online, with labels and both models' predictions
     where known) and `reference` (production's rows as the offline pipeline computes them). `flags` and `scores`: the registered
-    candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as archived
-    and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
+    candidate on a frame of its features; `baseline_flags`: the baseline. `manifest` and `artifact`: SHA-256 by path, as the test
+    began and as served. `outcomes`: of the verdict; None: counted from production. `at`: the moment for the models' ages.
     `drifts`: of production, where it has been compared with training already. `criteria`: as the verdict judged them.
     """
 
@@ -80,6 +80,5 @@ def with_reason(finding: Finding, material: Material) -> Finding:
     """What could not be tested, with the words of who tried to get what is missing."""
     if finding.status is not FindingStatus.NOT_TESTABLE:
         return finding
-    lacking = [name for name in _NEEDED[finding.hypothesis] if getattr(material, name) is None]
-    reasons = dict.fromkeys(material.missing[name] for name in lacking if name in material.missing)
+    reasons = dict.fromkeys(material.missing[name] for name in _NEEDED[finding.hypothesis] if name in material.missing)
     return replace(finding, said=" ".join([*reasons, finding.said]))

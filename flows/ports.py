@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -178,12 +178,13 @@ class Serving(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """A model version as registered: the run that logged it, where its files are, and the digest noted when its test began
-    (each empty when unknown)."""
+    """A model version as registered: the run that logged it, where its files are, and the digest of all of them and the SHA-256
+    of each by path, noted when its test began (each empty when unknown)."""
 
     run_id: str
     source: str
     noted_sha256: str
+    noted_files: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +198,8 @@ class StoredDocument:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A registered model that can be asked: `flags` gives booleans (n,) for a frame of its `features`, `scores` 0..1 where it has
-    them."""
+    """A registered model that can be asked: `flags` gives booleans (n,) for a frame of its `features` (empty: it does not tell
+    them), `scores` 0..1 where it has them. Whatever its own code raises comes as `OutsideSystemError`."""
 
     features: tuple[str, ...]
     flags: Callable[[pd.DataFrame], NDArray[np.bool_]]
@@ -228,8 +229,9 @@ class Registry(Protocol):
         """Where the registry says that this version comes from."""
         ...
 
-    def note_artifacts(self, model: Model, sha256: str) -> None:
-        """Keep the digest of the artifacts that a test begins with, as a tag of the version."""
+    def note_artifacts(self, model: Model, sha256: str, files: Mapping[str, str]) -> None:
+        """Keep the digest of the artifacts that a test begins with, and the SHA-256 of each by path unless they are too many, as
+        tags of the version."""
         ...
 
     def try_out(self, model: Model, files: Path) -> int:

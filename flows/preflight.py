@@ -18,6 +18,8 @@ from flows.telling import tell
 from flows.wiring import systems
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flows.domain.ab_test import ABTest, Model
     from flows.domain.serving_state import ServingState
     from flows.ports import Archive, Provenance
@@ -86,7 +88,7 @@ def mistaken_identity(model: Model, state: ServingState, files: Path, provenance
         files: the downloaded artifacts.
     """
     found: list[str] = []
-    if provenance.noted_sha256 and provenance.noted_sha256 != artifacts_sha256(files):
+    if provenance.noted_sha256 and provenance.noted_sha256 != digest_of(file_digests(files)):
         found.append(f"the artifacts of {model} are not those that the test began with: somebody changed them")
     logged_by = _logged_by(files)
     if logged_by and provenance.run_id and logged_by != provenance.run_id:
@@ -139,10 +141,10 @@ def compare_loaded(model: Model, state: ServingState, files: Path, source: str, 
     return Loaded(doing, (f"{doing} {'is' if len(others) == 1 else 'are'} not what {model} has in the registry",))
 
 
-def artifacts_sha256(folder: Path) -> str:
-    """One digest of all files below a folder: their paths and contents."""
+def digest_of(files: Mapping[str, str]) -> str:
+    """One digest of all files, by their SHA-256 by path."""
     digest = hashlib.sha256()
-    for path, sha256 in file_digests(folder).items():
+    for path, sha256 in sorted(files.items(), key=lambda file: file[0].split("/")):  # folder by folder
         digest.update(f"{path}\0{sha256}\n".encode())
     return digest.hexdigest()
 
@@ -159,11 +161,12 @@ def _sha256(path: Path) -> str:
 
 
 def note_artifacts(test: ABTest) -> None:
-    """When a test starts: keep the digest of both models' artifacts, so that a promotion is of what was tested."""
+    """When a test starts: keep the digests of both models' artifacts, so that a promotion is of what was tested, and damage is
+    found."""
     for model in test.models:
         with tempfile.TemporaryDirectory(prefix="model-") as folder:
-            digest = artifacts_sha256(systems().registry.artifact_files(model, Path(folder)))
-        systems().registry.note_artifacts(model, digest)
+            files = file_digests(systems().registry.artifact_files(model, Path(folder)))
+        systems().registry.note_artifacts(model, digest_of(files), files)
 
 
 def _logged_by(files: Path) -> str:

@@ -147,11 +147,17 @@ def restore_from_reference(
 
 
 def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | None:
-    """Where production's rows are in the reference (-1: not there): by their ids, else by order; None without common rows."""
+    """Where production's rows are in the reference (-1: not there): by their ids, else by order; None without common rows.
+
+    An id that the reference has more than once, as after a retried request, means its first row; a row without an id is nowhere.
+    """
     if production.has("transaction_id") and reference.has("transaction_id"):
         import pandas as pd  # half a second of imports
 
-        found = pd.Index(reference.column("transaction_id")).get_indexer(pd.Index(production.column("transaction_id")))
+        ids = pd.Index(reference.column("transaction_id"))
+        first = np.flatnonzero(ids.notna() & ~ids.duplicated())
+        known = ids[first].get_indexer(pd.Index(production.column("transaction_id")))
+        found = np.append(first, -1)[known]  # what is not known, at -1, is the last one
         return found if (found >= 0).any() else None
     return np.arange(production.rows) if production.rows == reference.rows else None
 

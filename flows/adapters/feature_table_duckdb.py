@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,8 @@ _POSTGRES_TYPES = {
     "bool": "BOOLEAN", "int2": "SMALLINT", "int4": "INTEGER", "int8": "BIGINT", "float4": "FLOAT", "float8": "DOUBLE",
     "numeric": "DOUBLE", "timestamptz": "TIMESTAMPTZ", "timestamp": "TIMESTAMP", "date": "DATE",
 }  # fmt: skip
+_POSTGRES_TIMES = ("TIMESTAMPTZ", "TIMESTAMP", "DATE")
+_CLOCKS_DIFFER = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,10 @@ class DuckDBFeatures:
         if not self.has(name):
             raise DataInvalid(f"{self.name} lacks the column {name}.")
         query = f"SELECT {self._read(name)} AS found FROM features"  # noqa: S608 - quoted; an identifier is no parameter
-        found = self.connection.execute(query).fetchnumpy()["found"]
+        try:
+            found = self.connection.execute(query).fetchnumpy()["found"]
+        except duckdb.Error as error:
+            raise _unreadable(self.name, error) from error
         if not isinstance(found, np.ma.MaskedArray):
             return np.asarray(found)
         return np.where(found.mask, np.array(None, object), found.data)
@@ -101,6 +107,15 @@ class Labels:
     columns: FeedbackColumns
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is wanted of a table: these columns, and where it has the column `time`, the rows of a span; None: all."""
+
+    columns: Sequence[str] | None = None
+    time: str = "event_time"
+    span: tuple[datetime, datetime] | None = None
+
+
 @contextmanager
 def open_features(
     source: str, *, labels: Labels | None = None, window: ExposureWindow | None = None
@@ -108,7 +123,8 @@ def open_features(
     """Open a file or a database table of features and check it against the contract.
 
     Args:
-        labels: where to look up, by `transaction_id`, what the table itself lacks of labels and predictions.
+        labels: where to look up, by `transaction_id`, what the table itself lacks of labels and predictions; what is told
+            more than once is fraud or flagged if any row says so.
         window: only rows whose `event_time` is within it; None: all.
 
     Raises:
@@ -128,7 +144,8 @@ def open_features(
                 "enable_progress_bar = false",
             ):
                 connection.execute(f"SET {setting}")
-            file = _as_parquet(source, name, Path(spill), connection)
+            part = _Part(span=(window.start, window.end) if window else None)
+            file = _as_parquet(source, name, part, Path(spill), connection)
             if labels is not None or window is not None:
                 file = _judged(file, name, labels, window, Path(spill), connection)
             connection.execute(f"CREATE VIEW features AS FROM read_parquet({_quoted_text(file)})")
@@ -136,20 +153,37 @@ def open_features(
     except psycopg.OperationalError as error:
         raise OutsideSystemError(f"the database {name}", "reading features", retryable=True) from error
     except (duckdb.Error, psycopg.Error) as error:
-        raise DataInvalid(f"{name} cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
+        raise _unreadable(name, error) from error
 
 
-def _as_parquet(source: str, name: str, folder: Path, connection: duckdb.DuckDBPyConnection, *, table: str = FEATURES) -> Path:
-    if is_database(source):
-        folder.mkdir(exist_ok=True)
-        options = _copied_from_postgres(*split_table(source, table), folder / "table.csv")
-        return _parquet_of(folder / "table.csv", f", {options}", folder, connection)
+def _unreadable(name: str, error: Exception) -> DataInvalid:
+    return DataInvalid(f"{name} cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
+
+
+def _as_parquet(source: str, name: str, part: _Part, folder: Path, connection: duckdb.DuckDBPyConnection) -> Path:
+    """A file as it lies if it is Parquet, else one that is written here: of a database only the wanted part."""
+    if not is_database(source) and Path(source).suffix.lower() in {".parquet", ".pq"}:
+        return _file_of(source, name)
+    made, rows = folder / "table.parquet", _rows_of(source, FEATURES, name, part, folder / "table.csv")
+    connection.execute(f"COPY (FROM {rows}) TO {_quoted_text(made)} (FORMAT parquet)")
+    return made
+
+
+def _file_of(source: str, name: str) -> Path:
     path = Path(source.removeprefix("file://"))
     if path.suffix.lower() not in {".parquet", ".pq", ".csv"}:
         raise DataInvalid(f"{name}: features must be a .parquet or .csv file or a postgresql:// URL.")
     if not path.is_file():
         raise DataInvalid(f"{name}: there is no such file.")
-    return _parquet_of(path, "", folder, connection) if path.suffix.lower() == ".csv" else path
+    return path
+
+
+def _rows_of(source: str, table: str, name: str, part: _Part, copy: Path) -> str:
+    """A file as SQL, whole; or the wanted part of a database's table, which is copied to a CSV file first."""
+    if is_database(source):
+        return f"read_csv({_quoted_text(copy)}, {_copied_from_postgres(*split_table(source, table), part, copy)})"
+    path = _file_of(source, name)
+    return f"read_{'csv' if path.suffix.lower() == '.csv' else 'parquet'}({_quoted_text(path)})"
 
 
 def _judged(
@@ -167,44 +201,56 @@ def _judged(
     if labels is not None and lacking:
         if "transaction_id" not in known:
             raise DataInvalid(f"{name} has neither {lacking[0]} nor the transaction_id by which the feedback could tell it.")
-        called_so = shown_source(labels.source, FEEDBACK)
-        feedback = _as_parquet(labels.source, called_so, folder / "labels", connection, table=FEEDBACK)
-        called = labels.columns.model_dump()
-        found = ", ".join(f"{quoted_name(called[column])} AS {column}" for column in ("transaction_id", *lacking))
         query = (
-            f"SELECT rows.*, {', '.join(lacking)} FROM read_parquet({_quoted_text(file)}) rows LEFT JOIN "  # noqa: S608
-            f"(SELECT {found} FROM read_parquet({_quoted_text(feedback)})) labels "
-            "ON labels.transaction_id::VARCHAR = rows.transaction_id::VARCHAR"
+            f"SELECT rows.*, {', '.join(lacking)} FROM read_parquet({_quoted_text(file)}) rows "  # noqa: S608
+            f"LEFT JOIN ({_told(labels, lacking, window, folder, connection)}) labels "
+            "ON labels.transaction_id = rows.transaction_id::VARCHAR"
         )
     if window is not None and "event_time" in known:
-        begin, end = (_quoted_text(moment.isoformat()) for moment in (window.start, window.end))
-        query += (
-            f" WHERE rows.event_time::TIMESTAMPTZ >= {begin}::TIMESTAMPTZ AND rows.event_time::TIMESTAMPTZ < {end}::TIMESTAMPTZ"
-        )
+        query += f" WHERE {_is_within('rows.event_time', window.start, window.end)}"
     made = folder / "judged.parquet"
     connection.execute(f"COPY ({query}) TO {_quoted_text(made)} (FORMAT parquet)")
     return made
 
 
-def _parquet_of(file: Path, options: str, folder: Path, connection: duckdb.DuckDBPyConnection) -> Path:
-    folder.mkdir(exist_ok=True)
-    made = folder / "table.parquet"
-    connection.execute(f"COPY (FROM read_csv({_quoted_text(file)}{options})) TO {_quoted_text(made)} (FORMAT parquet)")
-    return made
+def _told(
+    labels: Labels, lacking: Sequence[str], window: ExposureWindow | None, folder: Path, connection: duckdb.DuckDBPyConnection
+) -> str:
+    """What the feedback says, as SQL with one row a transaction, however often it is told."""
+    called = labels.columns.model_dump()
+    number, time = called["transaction_id"], called["event_time"]
+    # which rows count, the features' own times decide; the two tables' clocks need not agree
+    span = (window.start - _CLOCKS_DIFFER, window.end + _CLOCKS_DIFFER) if window else None
+    part = _Part([number, *(called[column] for column in lacking)], time, span)
+    rows = _rows_of(labels.source, FEEDBACK, shown_source(labels.source, FEEDBACK), part, folder / "feedback.csv")
+    known = {column for column, *_ in connection.execute(f"DESCRIBE FROM {rows}").fetchall()}
+    chosen = f" WHERE {_is_within(quoted_name(time), *span)}" if span and time in known else ""
+    found = ", ".join(f"max({quoted_name(called[column])}) AS {column}" for column in lacking)
+    return f"SELECT {quoted_name(number)}::VARCHAR AS transaction_id, {found} FROM {rows}{chosen} GROUP BY 1"  # noqa: S608
 
 
-def _copied_from_postgres(url: str, table: str, file: Path) -> str:
-    """Write the table to a CSV file; returns how DuckDB has to read it, with PostgreSQL's own types."""
-    rows = sql.SQL("SELECT * FROM {}").format(sql.Identifier(*table.split(".")))
+def _is_within(column: str, begin: datetime, end: datetime) -> str:
+    first, last = (f"{_quoted_text(moment.isoformat())}::TIMESTAMPTZ" for moment in (begin, end))
+    return f"{column}::TIMESTAMPTZ >= {first} AND {column}::TIMESTAMPTZ < {last}"
+
+
+def _copied_from_postgres(url: str, table: str, part: _Part, file: Path) -> str:
+    """Write what is wanted to a CSV file; returns how DuckDB has to read it, with PostgreSQL's own types."""
+    whole = sql.Identifier(*table.split("."))
     with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS, options=_SESSION) as connection, connection.cursor() as cursor:
-        cursor.execute(sql.SQL("{} LIMIT 0").format(rows))
+        cursor.execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(whole))
         found = {column.name: connection.adapters.types.get(column.type_code) for column in cursor.description or ()}
+        kinds = {name: _POSTGRES_TYPES.get(kind.name if kind else "", "VARCHAR") for name, kind in found.items()}
+        names = list(kinds) if part.columns is None else part.columns
+        rows = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(map(sql.Identifier, names)), whole)
+        if part.span and kinds.get(part.time) in _POSTGRES_TIMES:
+            within = sql.SQL(" WHERE {0} >= {1} AND {0} < {2}")
+            rows += within.format(sql.Identifier(part.time), *map(sql.Literal, part.span))
         copying = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(rows)
         with cursor.copy(copying) as copy, file.open("wb") as lines:
             for block in copy:
                 lines.write(block)
-    kinds = {name: _POSTGRES_TYPES.get(kind.name if kind else "", "VARCHAR") for name, kind in found.items()}
-    columns = ", ".join(f"{_quoted_text(name)}: '{kind}'" for name, kind in kinds.items())
+    columns = ", ".join(f"{_quoted_text(name)}: '{kinds[name]}'" for name in names)
     return f"header = true, auto_detect = false, quote = '\"', escape = '\"', allow_quoted_nulls = false, columns = {{{columns}}}"
 
 

@@ -13,7 +13,7 @@ from flows.domain.rescaling import Scaler
 from flows.ports import LoadedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from mlflow import MlflowClient
@@ -29,6 +29,8 @@ PREPROCESSING = "preprocessing.json"
 """`{"scaling": {feature: {"log1p": bool, "mean": number, "scale": number}}}`."""
 WINDOW = ("training_start", "training_end")
 """Parameters: ISO 8601 times."""
+THRESHOLD = "threshold"
+"""Parameter: from which score on (0..1) a transaction is flagged, where `predict` returns scores."""
 
 
 def read_making(client: MlflowClient, name: str, run_id: str, tracking_uri: str) -> ModelFacts:
@@ -53,25 +55,84 @@ def read_making(client: MlflowClient, name: str, run_id: str, tracking_uri: str)
     )
 
 
-def load_model(files: Path) -> LoadedModel:
-    """Load it; whatever its own code raises comes out."""
+def read_threshold(parameters: Mapping[str, str]) -> float | None:
+    """The logged threshold; None where none from 0 to 1 is logged."""
+    try:
+        found = float(parameters[THRESHOLD])
+    except (KeyError, ValueError):
+        return None
+    return found if 0 <= found <= 1 else None
+
+
+def load_model(files: Path, threshold: Callable[[], float | None]) -> LoadedModel:
+    """Load it, and ask it for flags on the rows that were logged as its input example, if any were; whatever its own code raises
+    comes out.
+
+    Args:
+        threshold: the one of its run; only looked for when `predict` returns scores.
+
+    Raises:
+        ValueError: its answers on the example tell no flags.
+    """
     import mlflow.pyfunc
     import numpy as np
+    import pandas as pd
 
     loaded: Any = mlflow.pyfunc.load_model(str(files), suppress_warnings=True)
     schema = loaded.metadata.get_input_schema()
-    types = {column.name: column.type.to_pandas() for column in schema.inputs} if schema and schema.has_input_names() else {}
+    is_table = schema and schema.has_input_names() and not schema.is_tensor_spec()
+    types = {column.name: column.type.to_pandas() for column in schema.inputs} if is_table else {}
 
     def shaped(frame: DataFrame) -> DataFrame:
         return frame.loc[:, list(types)].astype(types) if types else frame
 
     def flags(frame: DataFrame) -> NDArray[np.bool_]:
-        return np.asarray(loaded.predict(shaped(frame)), dtype=bool)
+        return as_flags(loaded.predict(shaped(frame)), threshold)
 
-    raw: Any = loaded.get_raw_model()
+    example = loaded.metadata.load_input_example(str(files))
+    if isinstance(example, pd.DataFrame):
+        flags(example)
+    raw = _model_inside(loaded)
     if not hasattr(raw, "predict_proba"):
         return LoadedModel(tuple(types), flags)
     return LoadedModel(tuple(types), flags, lambda frame: np.asarray(raw.predict_proba(shaped(frame)))[:, 1])
+
+
+def as_flags(answers: Any, threshold: Callable[[], float | None]) -> NDArray[np.bool_]:
+    """What a model's `predict` returns, (n,) or (n, 1), as flags: true or false, 1 or 0, or scores from the threshold on.
+
+    Raises:
+        ValueError: it is none of these.
+
+    Example:
+        >>> as_flags([[0.2], [0.7]], lambda: 0.5).tolist()
+        [False, True]
+    """
+    import numpy as np
+
+    values = np.asarray(answers)
+    if values.dtype == object:  # such as pandas' booleans that may be null
+        values = np.array(values.tolist())
+    if values.ndim > 1 and values.shape[1:] == (1,):
+        values = values[:, 0]
+    if values.ndim != 1 or values.dtype.kind not in "biuf" or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("its predict has to return true or false (1 or 0) for each row, or a score from 0 to 1")
+    if np.isin(values, (0, 1)).all():
+        return values == 1
+    least = threshold()
+    if least is None:
+        raise ValueError(
+            f"its predict returns scores: log from which on it flags (0..1), as the parameter {THRESHOLD} of its run"
+        )
+    return values >= least
+
+
+def _model_inside(loaded: Any) -> Any:
+    """None where MLflow does not give it out, as of a Python function."""
+    try:
+        return loaded.get_raw_model()
+    except NotImplementedError:
+        return None
 
 
 def _curve(client: MlflowClient, run_id: str, metric: str) -> tuple[float, ...]:

@@ -7,13 +7,15 @@ model is always archived by a call of its own, and every change is read back wit
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 import warnings
 from contextlib import contextmanager
+from functools import cache, partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from flows.domain.action_plan import RegistryEntry, Stage
 from flows.domain.errors import OutsideSystemError
@@ -21,7 +23,7 @@ from flows.ports import LoadedModel, Provenance, StoredDocument
 from flows.settings import RegistryMode
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
@@ -29,10 +31,13 @@ if TYPE_CHECKING:
     from flows.domain.ab_test import ABTest, Model
     from flows.domain.model_findings import ModelFacts
 
+P = ParamSpec("P")
+R = TypeVar("R")
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 ALIAS_OF = {Stage.PRODUCTION: CHAMPION, Stage.STAGING: CHALLENGER}
 STAGE_TAG, TEST_TAG = "fraud-ab.stage", "fraud-ab.test"
-ARTIFACTS_TAG, DIGEST_TAG = "fraud-ab.artifacts_sha256", "sha256"
+ARTIFACTS_TAG, FILES_TAG, DIGEST_TAG = "fraud-ab.artifacts_sha256", "fraud-ab.artifacts", "sha256"
+TAG_CHARACTERS = 5_000  # older registries take no longer value; some forty files
 REQUEST_SECONDS, REQUEST_RETRIES, DOWNLOAD_SECONDS = "20", "2", "300"
 
 
@@ -76,11 +81,16 @@ class MlflowRegistry:
         version = self._version(model)
         with _talking(f"looking for the files of {model}"):
             source = str(self._client.get_model_version_download_uri(model.name, model.version))
-        return Provenance(version.run_id or "", source, version.tags.get(ARTIFACTS_TAG, ""))
+        return Provenance(
+            version.run_id or "", source, version.tags.get(ARTIFACTS_TAG, ""), _noted_files(version.tags.get(FILES_TAG, ""))
+        )
 
-    def note_artifacts(self, model: Model, sha256: str) -> None:
+    def note_artifacts(self, model: Model, sha256: str, files: Mapping[str, str]) -> None:
+        text = json.dumps(files)
+        noted = {ARTIFACTS_TAG: sha256, FILES_TAG: text if len(text) <= TAG_CHARACTERS else ""}
         with _talking(f"tagging {model}"):
-            self._client.set_model_version_tag(model.name, model.version, ARTIFACTS_TAG, sha256)
+            for tag, value in noted.items():
+                self._client.set_model_version_tag(model.name, model.version, tag, value)
 
     def try_out(self, model: Model, files: Path) -> int:
         """Load downloaded artifacts and predict on the input example that was logged with them; returns the rows predicted."""
@@ -115,11 +125,11 @@ class MlflowRegistry:
     def load(self, model: Model, files: Path) -> LoadedModel:
         from flows.adapters.model_mlflow import load_model
 
-        try:
-            return load_model(files)
-        except Exception as error:
-            # a model's own code may raise anything when it is loaded
-            raise OutsideSystemError("MLflow", f"loading {model}: {_first_line(error)}", retryable=False) from error
+        threshold = cache(lambda: self._threshold(model))
+        loaded = _guarded(f"loading {model}", partial(load_model, files, threshold))()
+        asking = f"asking {model}"
+        scores = _guarded(asking, loaded.scores) if loaded.scores else None
+        return LoadedModel(loaded.features, _guarded(asking, loaded.flags), scores)
 
     def log_document(self, test: ABTest, name: str, text: str) -> str:
         run, tag, digest = test.experiment_run_id, f"{DIGEST_TAG}.{name}", hashlib.sha256(text.encode()).hexdigest()
@@ -175,6 +185,15 @@ class MlflowRegistry:
         run = f"{self._uri.rstrip('/')}/#/experiments/{experiment}/runs/{test.experiment_run_id}"
         return f"{run}/artifacts/{document}" if document else run
 
+    def _threshold(self, model: Model) -> float | None:
+        from flows.adapters.model_mlflow import read_threshold
+
+        run = self._version(model).run_id
+        if not run:
+            return None
+        with _talking(f"reading the threshold of {model}"):
+            return read_threshold(self._client.get_run(run).data.params)
+
     def _version(self, model: Model) -> ModelVersion:
         with _talking(f"reading {model}"):
             return self._client.get_model_version(model.name, model.version)
@@ -226,6 +245,29 @@ class MlflowRegistry:
         for other in others:
             self._client.delete_registered_model_alias(name, other)
         return bool(others) or not (is_tagged and has_alias)
+
+
+def _noted_files(text: str) -> dict[str, str]:
+    """What a tag tells; empty where nobody can read it."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _guarded(doing: str, ask: Callable[P, R]) -> Callable[P, R]:
+    """A model's own code may raise anything."""
+
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return ask(*args, **kwargs)
+        except OutsideSystemError:
+            raise
+        except Exception as error:
+            raise OutsideSystemError("MLflow", f"{doing}: {_first_line(error)}", retryable=False) from error
+
+    return guarded
 
 
 def _first_line(error: Exception) -> str:

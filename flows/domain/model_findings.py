@@ -53,6 +53,11 @@ class ModelFacts:
     scalers: Mapping[str, Scaler] = field(default_factory=dict[str, Scaler])
     trained_on: tuple[datetime, datetime] | None = None
 
+    @property
+    def is_logged(self) -> bool:
+        """Whether anything is known besides the features, which the model itself may tell."""
+        return any((self.parameters, self.offline, self.training_loss, self.validation_loss, self.scalers, self.trained_on))
+
 
 @dataclass(frozen=True, slots=True)
 class Band:
@@ -346,7 +351,7 @@ def find_model_changes(baseline: ModelFacts | None, candidate: ModelFacts | None
         baseline, candidate: as they were made.
         at: the moment (UTC) for the models' ages; None: no ages.
     """
-    if baseline is None or candidate is None:
+    if baseline is None or candidate is None or not (baseline.is_logged and candidate.is_logged):
         return not_testable(Hypothesis.MODEL_CHANGES, "Both models' training runs are needed to lay them side by side.")
     one, two = _facts(baseline, at), _facts(candidate, at)
     changes = {name: [one.get(name), two.get(name)] for name in sorted(one | two) if one.get(name) != two.get(name)}

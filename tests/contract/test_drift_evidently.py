@@ -71,6 +71,22 @@ def test_evidentlys_own_failure_is_one_error_with_its_reason(tmp_path: Path, mon
         assert before.column("amount").size == ROWS
 
 
+def test_whatever_evidently_raises_is_its_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from evidently import Report
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(Report, "run", refuse)
+    files = written(tmp_path, one=frame(1), two=frame(2))
+    with (
+        open_features(files[0]) as before,
+        open_features(files[1]) as after,
+        pytest.raises(OutsideSystemError, match=r"drawing its drift report \(AssertionError\)"),
+    ):
+        draw_evidently_report(before, after)
+
+
 def test_evidently_is_imported_only_to_draw_and_never_reports_home() -> None:
     code = (
         "import sys, flows.adapters.drift_evidently as drift;"

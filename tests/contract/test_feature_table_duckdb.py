@@ -195,6 +195,15 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         table.column("score")
 
 
+def test_a_file_that_goes_while_it_is_read_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "t.parquet"
+    frame().to_parquet(file)
+    with open_features(str(file)) as table:
+        file.unlink()
+        with pytest.raises(DataInvalid, match=r"t\.parquet cannot be read"):
+            table.column("amount")
+
+
 def test_a_database_that_lacks_the_table_or_is_away_is_said_without_its_password(postgres: str) -> None:
     with (
         pytest.raises(DataInvalid, match="table nowhere cannot be read"),
@@ -219,20 +228,21 @@ WINDOW = ExposureWindow(datetime(2026, 1, 5, tzinfo=UTC), 14, datetime(2026, 3, 
 CALLED = FeedbackColumns(transaction_id="id")
 
 
-@pytest.mark.parametrize("where", ["file", "database"])
+@pytest.mark.parametrize("where", ["parquet", "csv", "database"])
 def test_what_a_table_lacks_of_labels_comes_from_the_feedback_within_the_window(
     tmp_path: Path, postgres: str, where: str
 ) -> None:
     told = TOLD.assign(baseline_prediction=[False, False, True])
     SEEN.to_parquet(tmp_path / "seen.parquet")
     told.to_parquet(tmp_path / "told.parquet")
+    told.to_csv(tmp_path / "told.csv", index=False)
     if where == "database":
         with psycopg.connect(postgres, autocommit=True) as connection:
             columns = "id text, is_fraud bool, candidate_prediction bool, baseline_prediction bool"
             connection.execute(f"CREATE TABLE feedback ({columns})")  # type: ignore[arg-type]
             rows = "('d', false, true, false), ('c', null, true, false), ('b', true, false, true)"
             connection.execute(f"INSERT INTO feedback VALUES {rows}")  # type: ignore[arg-type]
-    labels = Labels(postgres if where == "database" else str(tmp_path / "told.parquet"), CALLED)
+    labels = Labels(postgres if where == "database" else str(tmp_path / f"told.{where}"), CALLED)
     with open_features(str(tmp_path / "seen.parquet"), labels=labels, window=WINDOW) as table:
         ids = list(table.column("transaction_id"))
         assert sorted(ids) == ["b", "c"]
@@ -241,6 +251,39 @@ def test_what_a_table_lacks_of_labels_comes_from_the_feedback_within_the_window(
         assert np.isnan(found["c"])
         assert dict(zip(ids, table.column("baseline_prediction"), strict=True)) == {"b": 1, "c": 0}
         assert list(table.features) == ["amount"]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_a_transaction_that_is_told_again_is_one_row_with_all_that_was_told(tmp_path: Path, kind: str) -> None:
+    again = TOLD.assign(is_fraud=[False, True, None], candidate_prediction=None)
+    before = TOLD.assign(is_fraud=True, candidate_prediction=True)
+    moments = pd.to_datetime(["2026-01-06"] * 6 + ["2025-01-06"] * 3, utc=True)
+    told = pd.concat([TOLD, again, before]).assign(baseline_prediction=False, event_time=moments)
+    SEEN.to_parquet(tmp_path / "seen.parquet")
+    told.to_parquet(tmp_path / "told.parquet")
+    told.to_csv(tmp_path / "told.csv", index=False)
+    labels = Labels(str(tmp_path / f"told.{kind}"), CALLED)
+    with open_features(str(tmp_path / "seen.parquet"), labels=labels, window=WINDOW) as table:
+        columns = (table.column(name) for name in ("transaction_id", "is_fraud", "candidate_prediction"))
+        assert sorted(zip(*columns, strict=True)) == [("b", 1, 0), ("c", 1, 1)]
+
+
+def test_of_a_database_only_the_windows_rows_and_the_wanted_columns_are_read(tmp_path: Path, postgres: str) -> None:
+    """Whatever else would be read divides by zero."""
+    SEEN.to_parquet(tmp_path / "seen.parquet")
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute("CREATE TABLE answers (id text, event_time timestamptz, flag int)")
+        connection.execute("INSERT INTO answers VALUES ('b', '2026-01-05', 1), ('c', '2026-01-18', 1), ('d', '2025-01-19', 0)")
+        told = "1 / flag = 1 AS is_fraud, true AS baseline_prediction, false AS candidate_prediction, 1 / (flag - flag) AS note"
+        connection.execute(f"CREATE VIEW told AS SELECT id, event_time, {told} FROM answers")  # type: ignore[arg-type]
+        seen = "id AS transaction_id, event_time, 1.0 / flag AS amount"
+        connection.execute(f"CREATE VIEW seen AS SELECT {seen} FROM answers")  # type: ignore[arg-type]
+    mark = "&" if "?" in postgres else "?"
+    labels = Labels(f"{postgres}{mark}table=told", CALLED)
+    for source in (str(tmp_path / "seen.parquet"), f"{postgres}{mark}table=seen"):
+        with open_features(source, labels=labels, window=WINDOW) as table:
+            assert sorted(table.column("transaction_id")) == ["b", "c"]
+            assert table.column("is_fraud").tolist() == [1, 1]
 
 
 def test_labels_of_its_own_are_kept_and_without_an_id_none_can_be_found(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from flows.domain.ab_test import Model
 from flows.domain.errors import PreflightFailed
 from flows.domain.serving_state import GITOPS
 from flows.ports import Provenance
-from flows.preflight import Loaded, artifacts_sha256, compare_loaded, mistaken_identity, note_artifacts
+from flows.preflight import Loaded, compare_loaded, digest_of, file_digests, mistaken_identity, note_artifacts
 from flows.promote_candidate import promote_candidate
 from tests.integration.production_world import World, lines, run
 
@@ -47,7 +47,7 @@ def flux(world: World) -> None:
 
 def changed_artifacts(world: World) -> None:
     note_artifacts(world.test)
-    world.systems.registry.note_artifacts(world.test.candidate, "0" * 64)
+    world.systems.registry.note_artifacts(world.test.candidate, "0" * 64, {})
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,15 @@ def test_the_digest_of_artifacts_is_of_their_names_and_contents(tmp_path: Path) 
     for name in ("a", "b"):
         (tmp_path / name / "data").mkdir(parents=True)
         (tmp_path / name / "data" / "model.bin").write_bytes(b"weights")
-    assert artifacts_sha256(tmp_path / "a") == artifacts_sha256(tmp_path / "b")
+        (tmp_path / name / "data.txt").write_bytes(b"sorts before data/ as text, and after it as a path")
+    one, two = file_digests(tmp_path / "a"), file_digests(tmp_path / "b")
+    assert digest_of(one) == digest_of(two) == digest_of(dict(reversed(two.items())))
+    noted_before = "e2f3839e6d8114e58eb417bc464ba9bf4c111f3d48fc03bfe31f010862cae310"  # by tests that still run
+    assert digest_of(one) == noted_before
     (tmp_path / "b" / "data" / "model.bin").write_bytes(b"weighty")
-    assert artifacts_sha256(tmp_path / "a") != artifacts_sha256(tmp_path / "b")
+    assert digest_of(one) != digest_of(file_digests(tmp_path / "b"))
     shutil.move(tmp_path / "a" / "data", tmp_path / "a" / "moved")
-    assert artifacts_sha256(tmp_path / "a") != artifacts_sha256(tmp_path / "b")
+    assert digest_of(one) != digest_of(file_digests(tmp_path / "a"))
 
 
 def test_another_obstacle_is_told_and_the_same_one_not_again(world: World) -> None:

@@ -144,6 +144,14 @@ def test_rows_are_found_by_their_ids_else_by_their_order() -> None:
     assert same_rows(table(transaction_id=ids), table(transaction_id=np.array(["w"], dtype=object))) is None
 
 
+def test_an_id_that_comes_twice_means_its_first_row_and_a_row_without_one_is_nowhere() -> None:
+    ids, others = (np.array(found, dtype=object) for found in (["x", None, "y", "x"], [None, "y", "x", "y", None]))
+    found = same_rows(table(transaction_id=ids), table(transaction_id=others))
+    assert found is not None
+    assert found.tolist() == [2, -1, 1, 2]
+    assert same_rows(table(transaction_id=ids), table(transaction_id=np.array([None, None], dtype=object))) is None
+
+
 def test_mismatches_are_shares_of_the_common_rows() -> None:
     served = table(a=[1.0, 2.0, np.nan, 9.0], kind=KINDS[[0, 0, 1, 1]], only=[1.0] * 4)
     offline = table(a=[1.00001, 3.0, np.nan], kind=KINDS[[0, 1, 1]])
