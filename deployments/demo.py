@@ -207,9 +207,8 @@ class _Story:
                 raise PromiseBroken("the second evaluation saw no later look than the first")
         elif follows is not NextStep.EVALUATE_AGAIN:
             self._until(world.flow_ended, STORY_SECONDS, "the end of the flow")
-        is_investigated = follows is NextStep.KEEP_BASELINE and is_lost(
-            RecordKind.BASELINE_KEPT, decision.request.verdict.kind, claim.choice
-        )
+        verdict, stays = decision.request.verdict.kind, follows is NextStep.KEEP_BASELINE
+        is_investigated = stays and is_lost(RecordKind.BASELINE_KEPT, verdict, claim.choice)
         if is_investigated and self.stack.features is not None:
             found = self._until(lambda: self._investigated(systems, decision), STORY_SECONDS, "the investigation")
             print_investigation(self.console, found, self._elapsed())

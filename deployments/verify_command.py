@@ -121,7 +121,7 @@ def _recorded(body: dict[str, Any], log: DecisionLog) -> dict[str, str]:
     from flows.verification import recorded_digest
 
     folder = document_folder(body["decision_id"])
-    return recorded_digest(folder, JSON_NAME, log.records(folder))
+    return recorded_digest(folder, JSON_NAME, list(log.records(folder)))
 
 
 def _of_log(

@@ -74,7 +74,7 @@ def note_files(log: DecisionLog, folder: str, files: Mapping[str, str | bytes]) 
     """Record the SHA-256 of each, unless that is what was recorded of it last."""
     contents = {name: content.encode() if isinstance(content, str) else content for name, content in files.items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    known = log.records(folder)
+    known = list(log.records(folder))
     if digests.items() <= {name: sha256 for name, (_, sha256) in noted_files(known, folder).items()}.items():
         return
     kept = log.append_record(RecordKind.DOCUMENTED, folder, {"files": digests}, occurrence=len(known))

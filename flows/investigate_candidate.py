@@ -119,11 +119,9 @@ def draw_drift_report(decision_id: str) -> Json:
     decision = _decision(decision_id)
     with Gathering(decision) as gathering:
         page = draw_evidently_report(gathering.table("training"), gathering.table("production")).html
-    uris = keep_files(decision.request.test, investigation_folder(decision_id), {"evidently.html": page})
-    return {
-        "uri": uris["evidently.html"],
-        "address": systems().registry.run_url(decision.request.test, _name(decision_id, "evidently.html")),
-    }
+    test, name = decision.request.test, "evidently.html"
+    uri = keep_files(test, investigation_folder(decision_id), {name: page})[name]
+    return {"uri": uri, "address": systems().registry.run_url(test, _name(decision_id, name))}
 
 
 @step("Look for the causes")

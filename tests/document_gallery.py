@@ -139,6 +139,7 @@ def _dossier(decided: Decision, *told: tuple[RecordKind, Mapping[str, Any]]) -> 
 def _emergency(decided: Decision, reverted: Mapping[str, Any]) -> Dossier:
     *before, last = chain(decided, (RecordKind.PROMOTED, _PROMOTED), (RecordKind.EMERGENCY_REVERT, reverted))
     revert = replace(last, decision_id="revert-7")
+    revert = replace(revert, hash=revert.recomputed_hash)
     return Dossier(decided.request.test, decided, revert, (*before, revert))
 
 
