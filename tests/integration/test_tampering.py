@@ -42,10 +42,9 @@ def test_a_tampered_record_whose_hash_was_made_to_fit_is_detected_and_named(prom
     stored = json.dumps(payload, sort_keys=True, ensure_ascii=False).replace("'", "''")
     promoted.in_the_log(f"UPDATE decision_records SET payload = '{stored}', hash = '{forged.recomputed_hash}' WHERE sequence = 2")
     after, line = promoted.found_out()
-    assert after.startswith(
-        f"record 2 ({promoted.decision_id}, promoted) was replaced: {promoted.documented()} was written after"
-    )
-    assert line.startswith(f"record 2 ({promoted.decision_id}, promoted) was written")
+    named = f"record 2 ({promoted.decision_id}, promoted)"
+    assert after.startswith(f"{named} was replaced: {promoted.documented()} was written after another one")
+    assert line.startswith(f"{named} was written")
     assert line.endswith("is not in the log: it was removed or replaced.")
 
 

@@ -132,28 +132,23 @@ def _asked_otherwise(made: Decision) -> Decision:
     return replace(made, request=replace(made.request, verdict=replace(verdict, metrics=metrics)))
 
 
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        (_asked_otherwise, "request.verdict.metrics.candidate.recall is 0.99"),
-        (lambda made: replace(made, deadline=NOW), "deadline"),
-        (lambda made: replace(made, created_at=NOW), "asked_at"),
-        (lambda made: replace(made, claim=replace(_claim(made), actor=CHIARA)), "actor.id"),
-        (lambda made: replace(made, claim=replace(_claim(made), first=None)), "first_confirmation"),
-        (
-            lambda made: replace(made, claim=replace(_claim(made), first=Confirmation(ANA, "holds", NOW))),
-            "first_confirmation.actor.id",
-        ),
-        (lambda made: replace(made, claim=None), "it is not answered"),
-    ],
-)
-def test_each_part_of_the_table_that_the_record_tells_otherwise_is_named(
-    change: Callable[[Decision], Decision], field: str
-) -> None:
+IN_THE_TABLE: dict[str, Callable[[Decision], Decision]] = {
+    "request.verdict.metrics.candidate.recall is 0.99": _asked_otherwise,
+    "deadline": lambda made: replace(made, deadline=NOW),
+    "asked_at": lambda made: replace(made, created_at=NOW),
+    "actor.id": lambda made: replace(made, claim=replace(_claim(made), actor=CHIARA)),
+    "first_confirmation": lambda made: replace(made, claim=replace(_claim(made), first=None)),
+    "first_confirmation.actor.id": lambda made: replace(made, claim=replace(_claim(made), first=Confirmation(ANA, "holds", NOW))),
+    "it is not answered": lambda made: replace(made, claim=None),
+}
+
+
+@pytest.mark.parametrize("field", IN_THE_TABLE)
+def test_each_part_of_the_table_that_the_record_tells_otherwise_is_named(field: str) -> None:
     made = two_people()
     record = recorded(made)
     assert answer_problems(made.decision_id, made, [record]) == []
-    said = answer_problems(made.decision_id, change(made), [record])
+    said = answer_problems(made.decision_id, IN_THE_TABLE[field](made), [record])
     assert any(line.startswith(f"The table decisions says of {made.decision_id} that {field}") for line in said), said
     assert all(str(record) in line for line in said)
 
