@@ -24,13 +24,12 @@ from flows.deployment_names import INVESTIGATE
 from flows.diagnosis import diagnose
 from flows.documents import document_investigation, keep_files
 from flows.domain.decision_record import Investigation, RecordKind
-from flows.domain.drift import compare_feature
 from flows.domain.errors import FraudABError
 from flows.domain.findings import Finding, Hypothesis
 from flows.investigation_material import FACTS, Gathering, compare_files, read_making
 from flows.production_steps import append_record
 from flows.reports.dossier import investigation_folder
-from flows.reports.drift_chart import drift_chart
+from flows.reports.drift_chart import suspect_chart
 from flows.reports.findings_chart import findings_chart
 from flows.reports.root_cause_report import (
     DRIFT_CHART,
@@ -262,7 +261,7 @@ def _drift_picture(decision: Decision, cause: RootCause) -> bytes | None:
     [feature, *_] = cast("dict[str, object]", next(iter(finding.numbers.values())))
     with Gathering(decision) as gathering:
         one, two = (gathering.table(name).column(feature) for name in ("training", "production"))
-        return drift_chart(compare_feature(feature, one, two), one, two)
+        return suspect_chart(feature, one, two)
 
 
 def _name(decision_id: str, name: str) -> str:

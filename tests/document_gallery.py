@@ -16,14 +16,14 @@ import numpy as np
 from flows.decision_json import claim_to_json
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import GENESIS, DecisionRecord, Investigation, RecordKind, record_hash
-from flows.domain.drift import Severity, compare_feature
+from flows.domain.drift import Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
 from flows.domain.lifecycle import model_lives
 from flows.domain.verdict import VerdictKind
 from flows.reports.charts import recall_and_precision_chart
 from flows.reports.decision_document import CHART_NAME, decision_document
 from flows.reports.dossier import Dossier
-from flows.reports.drift_chart import drift_chart
+from flows.reports.drift_chart import suspect_chart
 from flows.reports.findings_chart import findings_chart
 from flows.reports.lifecycle_page import lifecycle_page
 from flows.reports.production_model import production_model_page
@@ -207,8 +207,7 @@ def _root_cause(lost: Dossier) -> Written:
     run = {"Prefect run": links.prefect_run, "MLflow run": links.mlflow_run, "dashboard of the window": links.dashboard}
     random = np.random.default_rng(7)
     before, after = random.lognormal(3.718, 0.96, 20_000), random.lognormal(4.485, 0.96, 20_000)
-    drift = compare_feature("amount", before, after)
-    charts = {FINDINGS_CHART: findings_chart(FINDINGS, 0.082), DRIFT_CHART: drift_chart(drift, before, after)}
+    charts = {FINDINGS_CHART: findings_chart(FINDINGS, 0.082), DRIFT_CHART: suspect_chart("amount", before, after)}
     pictures = {name: png for name, png in charts.items() if png is not None}
     cause = RootCause(lost.decision, FINDINGS, offline, frozenset(pictures), links=run)
     return Written(root_cause_report(cause), pictures, f"Root cause {lost.decision.decision_id}")
