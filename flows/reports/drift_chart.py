@@ -51,7 +51,7 @@ def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> by
 
 
 def suspect_chart(feature: str, training: Column, production: Column) -> bytes:
-    """The same of one feature by itself, which a finding has named: without the others its own p-value says how far it drifted."""
+    """The same of one feature that a finding has named; by itself its own p-value is what counts."""
     [drift] = feature_drifts([(feature, training, production)])
     return drift_chart(drift, training, production)
 
