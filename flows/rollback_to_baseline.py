@@ -131,9 +131,9 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     page_after_revert(revert_id)
     document_reverts(revert_id, recorded)
     update_manifest(revert_id, is_decision=False)
-    acknowledge(revert_id, recorded)
     for decision_id in find_decisions(revert_id, recorded):
         start_investigation(decision_id)
+    acknowledge(revert_id, recorded)
     return registry
 
 
