@@ -128,6 +128,8 @@ def actions(dossier: Dossier) -> list[tuple[str, str, str]]:
             rows.append((what, str(change.get("before", "")), str(change.get("after", ""))))
     if dossier.ending.kind is RecordKind.EMERGENCY_REVERT:
         rows.append(("traffic", str(told.get("before") or "not known"), f"{dossier.test.baseline.predictor} 100 %"))
+    if dossier.ending.kind is RecordKind.SUPERSEDED:
+        rows.append(("traffic", str(told.get("now") or "not known"), "left as it is"))
     if isinstance(told.get("archive"), dict):
         rows.append(("archive", "", _archived(told["archive"])))
     rows += [("monitoring", "both models", monitoring) for monitoring in [_monitoring(dossier)] if monitoring]

@@ -62,4 +62,4 @@ def test_each_document_reads_as_it_is_meant(page: Any, name: str) -> None:
     for mark in ("**", "##", "](", "| ---", "&lt;", "\\"):
         assert mark not in text, f"{mark} is shown instead of what it means"
     assert len(page.locator("img").all()) == len(ALL[name].pictures)
-    keep(name, article.screenshot(), ALL[name].digest)
+    keep(name, page.screenshot(full_page=True) if ALL[name].title else article.screenshot(), ALL[name].digest)

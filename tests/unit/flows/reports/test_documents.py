@@ -272,6 +272,11 @@ def test_an_undecided_document_and_one_without_actions_say_so() -> None:
     assert "## Actions taken\n\nNone." in text
 
 
+def test_what_came_first_is_in_a_document_of_what_was_overtaken() -> None:
+    text = document(decision(), RecordKind.SUPERSEDED, {"why": "changed since", "now": "fraud-v1 80 %, fraud-v2 20 %"})
+    assert "| traffic | fraud-v1 80 %, fraud-v2 20 % | left as it is |\n| why |  | changed since |" in text
+
+
 def test_an_archive_that_failed_is_an_action_too() -> None:
     text = document(decision(), RecordKind.BASELINE_KEPT, {"archive": {"failed": "downloading fraud_v2"}})
     assert "| archive |  | failed: downloading fraud_v2 |" in text
