@@ -295,7 +295,8 @@ class World:
     def recorded(self) -> list[RecordKind]:
         """What the records tell, in their order."""
         self.enter()
-        return [record.kind for record in systems().decision_log.records() if record.kind is not RecordKind.DECIDED]
+        kinds = (record.kind for record in systems().decision_log.records())
+        return [kind for kind in kinds if kind not in (RecordKind.DECIDED, RecordKind.DOCUMENTED)]
 
     def _wrong_rest(self, state: ServingState) -> list[str]:
         stages = {model.predictor: systems().registry.entry(model).stage for model in self.test.models}
@@ -314,7 +315,7 @@ class World:
     def _wrong_records(self, versions: list[Json]) -> list[str]:
         """The chain is whole, and what the records claim is what the deployment's versions show."""
         records = list(systems().decision_log.records())
-        kinds = Counter(record.kind for record in records)
+        kinds = Counter(record.kind for record in records if record.kind is not RecordKind.DOCUMENTED)  # one for each content
         outcomes = {_annotation(version, "outcome").partition("@")[0] for version in versions} - {""}
         said = {one.rpartition(":")[2] for one in outcomes}
         claims = {RecordKind.PROMOTED, RecordKind.BASELINE_KEPT, RecordKind.COMPENSATED, RecordKind.SUPERSEDED} & set(kinds)

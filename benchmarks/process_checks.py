@@ -52,7 +52,8 @@ def _records(world: ProcessWorld, story: Story) -> Iterator[str]:
     yield from chain_problems([*world.systems.decision_log.records()])
     if world.decision(story).consumed_at is None:
         yield "the decision is not marked as carried out"
-    records = list(world.systems.decision_log.records(story.decision_id))
+    told = world.systems.decision_log.records(story.decision_id)
+    records = [record for record in told if record.kind is not RecordKind.INVESTIGATED]  # whenever that is done
     kinds = [record.kind for record in records if record.kind is not RecordKind.COMPENSATED]
     if len(kinds) > 2 or kinds.count(RecordKind.DECIDED) != 1 or records[-1].kind not in SERVES_AFTER:
         yield f"one decision and how it ended should be recorded, not {[str(record.kind) for record in records]}"
@@ -60,9 +61,9 @@ def _records(world: ProcessWorld, story: Story) -> Iterator[str]:
     ending, traffic = records[-1], world.state().traffic
     if not world.state().serves_alone(story.test.model(SERVES_AFTER[ending.kind]).predictor):
         yield f"{ending.kind} is recorded, but {describe_traffic(traffic)} is served"
-    told = ending.payload.get("traffic")
-    if isinstance(told, dict) and told["after"] != describe_traffic(traffic):
-        yield f"the record says that {told['after']} is served, but it is {describe_traffic(traffic)}"
+    change = ending.payload.get("traffic")
+    if isinstance(change, dict) and change["after"] != describe_traffic(traffic):
+        yield f"the record says that {change['after']} is served, but it is {describe_traffic(traffic)}"
     if ending.kind is not RecordKind.COMPENSATED:  # after which the candidate is on trial again
         yield from _archive(world, story, SERVES_AFTER[ending.kind].other)
 

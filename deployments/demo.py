@@ -19,8 +19,8 @@ from deployments.demo_command import Decide, Scenario
 from deployments.demo_report import final_state, print_ending, print_investigation, print_parts, print_verdict
 from deployments.sandbox.processes import ROOT, ChildFailed
 from deployments.sandbox.stack import EmbeddedStack
-from flows.domain.decision import Choice, Decision, NextStep, is_lost, next_step
-from flows.domain.decision_record import Investigation, latest_investigation
+from flows.domain.decision import Choice, Decision, NextStep, next_step
+from flows.domain.decision_record import Investigation, RecordKind, is_lost, latest_investigation
 from flows.domain.errors import FraudABError, SettingsInvalid
 from flows.domain.verdict import VerdictKind
 from slackbot.publisher import message_key
@@ -207,7 +207,9 @@ class _Story:
                 raise PromiseBroken("the second evaluation saw no later look than the first")
         elif follows is not NextStep.EVALUATE_AGAIN:
             self._until(world.flow_ended, STORY_SECONDS, "the end of the flow")
-        if is_lost(decision.request.verdict.kind, claim.choice) and self.stack.features is not None:
+        verdict, stays = decision.request.verdict.kind, follows is NextStep.KEEP_BASELINE
+        is_investigated = stays and is_lost(RecordKind.BASELINE_KEPT, verdict, claim.choice)
+        if is_investigated and self.stack.features is not None:
             found = self._until(lambda: self._investigated(systems, decision), STORY_SECONDS, "the investigation")
             print_investigation(self.console, found, self._elapsed())
         after = final_state(systems, world.test)

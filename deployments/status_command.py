@@ -83,6 +83,7 @@ def _predictors(state: ServingState) -> list[JSON]:
 def _decisions(log_url: str, tests: list[ABTest]) -> JSON:
     """Adds the test of the latest decision to `tests`, for a deployment that cannot be read."""
     from flows.adapters.decision_log_sql import SqlDecisionLog
+    from flows.domain.decision_record import RecordKind
 
     log: DecisionLog = SqlDecisionLog(_given("FRAUD_AB_DECISION_LOG_URL", log_url))
     decisions = log.decisions()
@@ -99,6 +100,8 @@ def _decisions(log_url: str, tests: list[ABTest]) -> JSON:
     ]
     last = None
     for record in log.records():
+        if record.kind is RecordKind.DOCUMENTED:
+            continue  # it tells of papers, not of production
         last = {"kind": record.kind, "decision": record.decision_id, "at": record.at}
     return {"pending": pending, "last record": last}
 

@@ -15,17 +15,22 @@ from flows.domain.errors import FraudABError, UnknownDecision
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flows.domain.ab_test import ABTest
     from flows.domain.decision import Decision
     from flows.domain.decision_record import DecisionRecord
     from flows.ports import Archive, DecisionLog, Registry
 
 _NOT_VERIFIED = 1
+_NO_DOCUMENTS = "the stored documents (MLFLOW_TRACKING_URI)"
 LogUrl = Annotated[str | None, typer.Option(envvar="FRAUD_AB_DECISION_LOG_URL", help="the decision log, for a decision's id")]
 
 
 def verify_record(
     which: Annotated[
-        str, typer.Argument(help="a decision's id in the decision log, a decision_document.json, or a file of export-records")
+        str,
+        typer.Argument(
+            help="the id of a decision or emergency in the decision log, a decision_document.json, or a file of export-records"
+        ),
     ],
     log_url: LogUrl = None,
     tracking_uri: Annotated[
@@ -41,7 +46,7 @@ def verify_record(
     """Recompute a recorded verdict from its recorded counts and policy, and every hash. Exit 1 if anything differs."""
     try:
         if which.endswith(".json"):
-            problems, skipped = _of_file(Path(which), tracking_uri)
+            problems, skipped = _of_file(Path(which), log_url, _registry(tracking_uri))
         else:
             problems, skipped = _of_log(which, log_url, _registry(tracking_uri), _archive(archive_bucket), against)
     except OSError as error:
@@ -75,72 +80,134 @@ def export_records(
     typer.echo(f"{file}: {len(records)} records{latest}.")
 
 
-def _of_file(file: Path, tracking_uri: str | None) -> tuple[list[str], list[str]]:
+def _of_file(file: Path, log_url: str | None, registry: Registry | None) -> tuple[list[str], list[str]]:
     """What differs, and what could not be compared."""
     from flows.reports.record_json import read_records
-    from flows.verification import document_problems, log_problems
+    from flows.verification import document_problems, log_problems, noted_problems
 
     content = file.read_bytes()
     body: dict[str, Any] = json.loads(content)
     if "outcome" not in body:
         return log_problems(read_records(body)), ["records that were removed at the end (--against, on the log itself)"]
-    registry = _registry(tracking_uri)
-    if registry is None:
-        return document_problems(str(file), body), ["the digest in MLflow's tags (MLFLOW_TRACKING_URI)"]
-    return document_problems(str(file), body) + _noted(file, content, body, registry), []
+    noted, problems, skipped = dict[str, str](), list[str](), list[str]()
+    if registry is not None:
+        noted |= _tags(body, registry)
+    else:
+        skipped.append("the digest in MLflow's tags (MLFLOW_TRACKING_URI)")
+    if log_url:
+        recorded = _recorded(body, _log(log_url))
+        noted |= recorded
+        problems += [] if recorded else [f"{file} is in no record of the log: its SHA-256 is not known there."]
+    else:
+        skipped.append("the digest in the log's records (FRAUD_AB_DECISION_LOG_URL)")
+    told = document_problems(str(file), body, is_noted=bool(noted))
+    return [*told, *noted_problems(str(file), hashlib.sha256(content).hexdigest(), noted), *problems], skipped
 
 
-def _noted(file: Path, content: bytes, body: dict[str, Any], registry: Registry) -> list[str]:
-    """Against the tags of the run and the model versions that the document itself names."""
+def _tags(body: dict[str, Any], registry: Registry) -> dict[str, str]:
+    """The digests at the run and the model versions that a document itself names."""
     from flows.domain.ab_test import ABTest
     from flows.domain.evidence import rebuilt
     from flows.reports.dossier import document_folder
     from flows.reports.record_json import JSON_NAME
-    from flows.verification import noted_problems
 
     test = rebuilt(ABTest, body["test"])
-    stored = registry.stored_document(test, f"{document_folder(body['decision_id'])}/{JSON_NAME}")
-    return noted_problems(str(file), hashlib.sha256(content).hexdigest(), stored.noted)
+    return dict(registry.stored_document(test, f"{document_folder(body['decision_id'])}/{JSON_NAME}").noted)
+
+
+def _recorded(body: dict[str, Any], log: DecisionLog) -> dict[str, str]:
+    from flows.reports.dossier import document_folder
+    from flows.reports.record_json import JSON_NAME
+    from flows.verification import recorded_digest
+
+    folder = document_folder(body["decision_id"])
+    return recorded_digest(folder, JSON_NAME, list(log.records(folder)))
 
 
 def _of_log(
-    decision_id: str, log_url: str | None, registry: Registry | None, archive: Archive | None, against: Path | None
+    which: str, log_url: str | None, registry: Registry | None, archive: Archive | None, against: Path | None
 ) -> tuple[list[str], list[str]]:
     from flows.domain.decision_record import chain_problems, lost_records
     from flows.reports.record_json import read_records
-    from flows.verification import answer_problems, archive_problems, documented, stored_problems
 
     log = _log(log_url)
     records = list(log.records())
-    of_it = [record for record in records if record.decision_id == decision_id]
-    decision = _decision(log, decision_id, of_it)
-    problems, skipped = [*chain_problems(records), *answer_problems(decision_id, decision, of_it)], list[str]()
-    if decision is None:
-        return problems, skipped
-    test = decision.request.test
-    if registry is not None:
-        for one, must_exist in documented(decision, records).items():
-            problems += stored_problems(test, one, records, registry, must_exist=must_exist)
+    of_it = [record for record in records if record.decision_id == which]
+    if of_it and all(record.kind.has_own_id for record in of_it):
+        found, skipped = _of_others(of_it, log, records, registry)
     else:
-        skipped.append("the stored documents (MLFLOW_TRACKING_URI)")
-    if archive is not None:
-        problems += archive_problems(test, of_it, archive)
-    else:
-        skipped.append("the archived artifacts (FRAUD_AB_ARCHIVE_BUCKET)")
+        found, skipped = _of_decision(which, log, records, registry, archive)
+    problems = [*chain_problems(records), *found]
     if against is not None:
         problems += lost_records(records, read_records(json.loads(against.read_text(encoding="utf-8"))))
     return problems, skipped
 
 
+def _of_decision(
+    decision_id: str, log: DecisionLog, records: Sequence[DecisionRecord], registry: Registry | None, archive: Archive | None
+) -> tuple[list[str], list[str]]:
+    from flows.reports.dossier import investigation_folder
+    from flows.verification import answer_problems, archive_problems, documented, stored_problems
+
+    of_it = [record for record in records if record.decision_id == decision_id]
+    decision = _decision(log, decision_id, of_it)
+    problems, skipped = answer_problems(decision_id, decision, of_it), list[str]()
+    if decision is None:
+        return problems, skipped
+    test = decision.request.test
+    if registry is not None:
+        for one, must_exist in documented(decision, records).items():
+            problems += _documents(test, one, records, registry, must_exist=must_exist)
+        problems += stored_problems(test, investigation_folder(decision_id), records, registry)
+    else:
+        skipped.append(_NO_DOCUMENTS)
+    if archive is not None:
+        problems += archive_problems(test, of_it, archive)
+    else:
+        skipped.append("the archived artifacts (FRAUD_AB_ARCHIVE_BUCKET)")
+    return problems, skipped
+
+
+def _of_others(
+    of_it: Sequence[DecisionRecord], log: DecisionLog, records: Sequence[DecisionRecord], registry: Registry | None
+) -> tuple[list[str], list[str]]:
+    """What is nobody's answer: of an emergency its documents; of the others the chain says all."""
+    from flows.domain.decision_record import RecordKind
+    from flows.verification import reverted_test
+
+    [record, *_] = of_it
+    if record.kind is not RecordKind.EMERGENCY_REVERT:
+        return [], []
+    about = str(record.payload.get("decision_id", ""))
+    test = log.read(about).request.test if about else reverted_test(record)
+    if test is None:
+        return [], ["documents (the deployment was in no test, so there are none)"]
+    if registry is None:
+        return [], [_NO_DOCUMENTS]
+    return _documents(test, record.decision_id, records, registry, must_exist=True), []
+
+
+def _documents(test: ABTest, one: str, records: Sequence[DecisionRecord], registry: Registry, *, must_exist: bool) -> list[str]:
+    from flows.reports.decision_document import DOCUMENT_NAME
+    from flows.reports.dossier import document_folder
+    from flows.reports.record_json import JSON_NAME
+    from flows.verification import stored_problems
+
+    files = (DOCUMENT_NAME, JSON_NAME)
+    return stored_problems(test, document_folder(one), records, registry, expected=files, must_exist=must_exist)
+
+
 def _decision(log: DecisionLog, decision_id: str, of_it: Sequence[DecisionRecord]) -> Decision | None:
-    """The answered decision; None when only its records are left."""
+    """The answered decision, maybe by its records alone; None when only these are left."""
+    from flows.domain.decision_record import RecordKind
+
     try:
         decision = log.read(decision_id)
     except UnknownDecision:
         if of_it:
             return None
         raise
-    if decision.claim is None:
+    if decision.claim is None and not any(record.kind is RecordKind.DECIDED for record in of_it):
         raise UnknownDecision(f"{decision_id} is not decided yet, so there is no record to verify.")
     return decision
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,15 +12,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, Plai
 
 from flows.domain.ab_test import ABTest
 from flows.domain.action_plan import ActionPlan
-from flows.domain.decision import DecisionRequest, Links
+from flows.domain.decision import Choice, Claim, Confirmation, Decision, DecisionRequest, Links, Person
 from flows.domain.evidence import Evidence
 from flows.domain.policy import Policy
 from flows.domain.verdict import Verdict
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from flows.domain.decision import Confirmation, Decision
+    from collections.abc import Mapping
 
 
 def _read_by(kind: type[Verdict] | type[Evidence]) -> PlainValidator:
@@ -83,6 +82,31 @@ def claim_to_json(decision: Decision) -> dict[str, object]:
     }
 
 
+def claim_from_json(payload: Mapping[str, Any]) -> Decision:
+    """The answered decision of which `claim_to_json` made a record's payload.
+
+    Raises:
+        KeyError, ValueError, TypeError: it is of another version.
+    """
+    first, due_at = payload["first_confirmation"], payload["due_at"]
+    claim = Claim(
+        choice=Choice(payload["choice"]),
+        actor=Person(**payload["actor"]),
+        reason=payload["reason"],
+        claimed_at=datetime.fromisoformat(payload["claimed_at"]),
+        due_at=datetime.fromisoformat(due_at) if due_at else None,
+        wanted_frauds=payload["wanted_frauds"],
+        first=_confirmation_of(first) if first else None,
+    )
+    return Decision(
+        request=request_from_json(json.dumps(payload["request"])),
+        created_at=datetime.fromisoformat(payload["asked_at"]),
+        deadline=datetime.fromisoformat(payload["deadline"]),
+        claim=claim,
+        first_confirmation=claim.first,
+    )
+
+
 def first_confirmation_to_json(decision: Decision) -> dict[str, object]:
     """The payload of the record of a first confirmation: whose it is, and on which evidence and policy."""
     first, verdict = decision.first_confirmation, decision.request.verdict
@@ -97,6 +121,10 @@ def _confirmation(first: Confirmation) -> dict[str, object]:
         "reason": first.reason,
         "confirmed_at": first.confirmed_at.isoformat(),
     }
+
+
+def _confirmation_of(told: Mapping[str, Any]) -> Confirmation:
+    return Confirmation(Person(**told["actor"]), told["reason"], datetime.fromisoformat(told["confirmed_at"]))
 
 
 def _fields(request: DecisionRequest) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
+from flows.domain.ab_test import ABTest
 from flows.domain.action_plan import Change
-from flows.domain.decision_record import RecordKind, latest_outcome
+from flows.domain.decision_record import RecordKind, latest_outcome, noted_files, reverts_after
+from flows.domain.evidence import rebuilt
 from flows.domain.lifecycle import arm_in_charge, model_lives
 from flows.reports.charts import recall_and_precision_chart
 from flows.reports.decision_document import CHART_NAME, DOCUMENT_NAME, decision_document
@@ -20,11 +23,11 @@ from flows.telling import show_in_prefect, tell
 from flows.wiring import systems
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from flows.domain.ab_test import ABTest
     from flows.domain.decision_record import DecisionRecord
     from flows.domain.lifecycle import ModelLife
+    from flows.ports import DecisionLog
 
 
 @step("Store the decision document")
@@ -48,13 +51,48 @@ def store_dossier(dossier: Dossier) -> tuple[list[str], str]:
     registry, test, ending = systems().registry, dossier.test, dossier.ending
     folder = document_folder(ending.decision_id)
     chart = recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
-    if chart is not None:
-        registry.log_picture(test, f"{folder}/{CHART_NAME}", chart)
-    documents = {DOCUMENT_NAME: decision_document(dossier), JSON_NAME: document_json(dossier)}
-    uris = [registry.log_document(test, f"{folder}/{name}", text) for name, text in documents.items()]
+    pictures: dict[str, str | bytes] = {CHART_NAME: chart} if chart is not None else {}
+    uris = keep_files(test, folder, {**pictures, DOCUMENT_NAME: decision_document(dossier), JSON_NAME: document_json(dossier)})
     outcome = {"decision": ending.decision_id, "outcome": str(ending.kind), "record": ending.hash}
     registry.tag_test(test, {f"fraud-ab.{name}": value for name, value in outcome.items()})
-    return uris, registry.run_url(test, f"{folder}/{DOCUMENT_NAME}")
+    return list(uris.values()), registry.run_url(test, f"{folder}/{DOCUMENT_NAME}")
+
+
+def keep_files(test: ABTest, folder: str, files: Mapping[str, str | bytes]) -> dict[str, str]:
+    """Texts and PNGs in a folder of the test's run, and then a record with the SHA-256 of each. Returns the URI of each text."""
+    registry, uris = systems().registry, dict[str, str]()
+    for name, content in files.items():
+        if isinstance(content, bytes):
+            registry.log_picture(test, f"{folder}/{name}", content)
+        else:
+            uris[name] = registry.log_document(test, f"{folder}/{name}", content)
+    note_files(systems().decision_log, folder, files)
+    return uris
+
+
+def note_files(log: DecisionLog, folder: str, files: Mapping[str, str | bytes]) -> None:
+    """Record the SHA-256 of each, unless that is what was recorded of it last."""
+    contents = {name: content.encode() if isinstance(content, str) else content for name, content in files.items()}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    known = list(log.records(folder))
+    if digests.items() <= {name: sha256 for name, (_, sha256) in noted_files(known, folder).items()}.items():
+        return
+    kept = log.append_record(RecordKind.DOCUMENTED, folder, {"files": digests}, occurrence=len(known))
+    if kept.payload != {"files": digests}:  # another process was faster with its own
+        note_files(log, folder, files)
+
+
+def revert_dossier(test: ABTest, revert: DecisionRecord) -> Dossier:
+    """An emergency revert with the test's latest decision before it, if there was one.
+
+    Args:
+        test: of the deployment, for a revert before the test's first question whose record names none.
+    """
+    log, about, told = systems().decision_log, str(revert.payload.get("decision_id", "")), revert.payload.get("test")
+    if not about:
+        return Dossier(rebuilt(ABTest, told) if isinstance(told, dict) else test, None, revert, (revert,))
+    decision, before = log.read(about), log.records(about)
+    return Dossier(decision.request.test, decision, revert, tuple(sorted((*before, revert), key=lambda one: one.sequence)))
 
 
 def _stored(ending: DecisionRecord) -> str:
@@ -77,13 +115,23 @@ def document_answer(decision_id: str) -> None:
 
 
 def document_investigation(decision_id: str) -> None:
-    """Write document and page again with what an investigation has recorded; inside a flow run."""
+    """Write documents and page again with what an investigation has recorded; inside a flow run."""
     records = tuple(systems().decision_log.records(decision_id))
     kinds = [record.kind for record in records]
     outcome = latest_outcome(kinds) or (RecordKind.DECIDED if RecordKind.DECIDED in kinds else None)
     if outcome is not None:
         store_documents(decision_id, outcome, records[-1].sequence)
+    store_reverts(decision_id, records[-1].sequence)
     publish_lifecycle(decision_id, records[-1].sequence)
+
+
+@step("Store the documents of the emergency reverts again")
+def store_reverts(decision_id: str, epoch: int) -> None:
+    """Of those that came after this decision. `epoch`: as for `store_documents`."""
+    del epoch  # part of the step's key
+    log = systems().decision_log
+    for revert in reverts_after(decision_id, log.records()):
+        store_dossier(revert_dossier(log.read(decision_id).request.test, revert))
 
 
 def write_lifecycle_page(test: ABTest, cause: str) -> str:

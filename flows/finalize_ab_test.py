@@ -18,8 +18,8 @@ from flows.ask_a_person import mark_as_carried_out, schedule_reminders, wait_for
 from flows.documents import document_answer
 from flows.domain.ab_test import ABTest, Arm
 from flows.domain.action_plan import plan_model_in_charge
-from flows.domain.decision import Choice, Decision, DecisionRequest, Links, NextStep, is_lost, next_step
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision import Choice, Decision, DecisionRequest, Links, NextStep, next_step
+from flows.domain.decision_record import RecordKind, is_lost
 from flows.domain.errors import PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.feedback import looks_on_the_clock
@@ -76,7 +76,7 @@ def _decide(test: ABTest) -> dict[str, object]:
         redraw_answered(decision_id)
         outcome = _carry_out(decision)
         if outcome is not None:
-            if is_lost(decision.request.verdict.kind, _choice(decision)):
+            if is_lost(RecordKind(outcome), decision.request.verdict.kind, _choice(decision)):
                 start_investigation(decision_id)
             mark_as_carried_out(decision_id, flow_run.run_count)
             if outcome == COMPENSATED:

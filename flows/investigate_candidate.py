@@ -22,14 +22,14 @@ from pydantic import TypeAdapter
 
 from flows.deployment_names import INVESTIGATE
 from flows.diagnosis import diagnose
-from flows.documents import document_investigation
+from flows.documents import document_investigation, keep_files
 from flows.domain.decision_record import Investigation, RecordKind
-from flows.domain.drift import compare_feature
 from flows.domain.errors import FraudABError
 from flows.domain.findings import Finding, Hypothesis
 from flows.investigation_material import FACTS, Gathering, compare_files, read_making
 from flows.production_steps import append_record
-from flows.reports.drift_chart import drift_chart
+from flows.reports.dossier import investigation_folder
+from flows.reports.drift_chart import suspect_chart
 from flows.reports.findings_chart import findings_chart
 from flows.reports.root_cause_report import (
     DRIFT_CHART,
@@ -118,8 +118,9 @@ def draw_drift_report(decision_id: str) -> Json:
     decision = _decision(decision_id)
     with Gathering(decision) as gathering:
         page = draw_evidently_report(gathering.table("training"), gathering.table("production")).html
-    uri = systems().registry.log_document(decision.request.test, _name(decision_id, "evidently.html"), page)
-    return {"uri": uri, "address": systems().registry.run_url(decision.request.test, _name(decision_id, "evidently.html"))}
+    test, name = decision.request.test, "evidently.html"
+    uri = keep_files(test, investigation_folder(decision_id), {name: page})[name]
+    return {"uri": uri, "address": systems().registry.run_url(test, _name(decision_id, name))}
 
 
 @step("Look for the causes")
@@ -149,12 +150,10 @@ def store_report(decision_id: str, found: Json, number: int) -> Json:
     test, findings = decision.request.test, FINDINGS.validate_python(found["findings"])
     cause = _cause(decision, findings, found["making"], found["drift_report"])
     pictures = _pictures(decision, cause)
-    for name, png in pictures.items():
-        registry.log_picture(test, _name(decision_id, name), png)
     text = root_cause_report(replace(cause, pictures=frozenset(pictures)))
-    uri = registry.log_document(test, _name(decision_id, "root_cause.md"), text)
     page = web_page(text, f"Root cause {decision_id}", pictures)
-    registry.log_document(test, _name(decision_id, "root_cause.html"), page)
+    files = {**pictures, "root_cause.md": text, "root_cause.html": page}
+    uri = keep_files(test, investigation_folder(decision_id), files)["root_cause.md"]
     address = registry.run_url(test, _name(decision_id, "root_cause.html")) or uri
     for name, png in pictures.items():
         show_picture(decision_id, f"{name.partition('.')[0]}-{number}", png, PICTURES_IN_WORDS[name])
@@ -262,11 +261,11 @@ def _drift_picture(decision: Decision, cause: RootCause) -> bytes | None:
     [feature, *_] = cast("dict[str, object]", next(iter(finding.numbers.values())))
     with Gathering(decision) as gathering:
         one, two = (gathering.table(name).column(feature) for name in ("training", "production"))
-        return drift_chart(compare_feature(feature, one, two), one, two)
+        return suspect_chart(feature, one, two)
 
 
 def _name(decision_id: str, name: str) -> str:
-    return f"investigations/{decision_id}/{name}"
+    return f"{investigation_folder(decision_id)}/{name}"
 
 
 def _decision(decision_id: str) -> Decision:

@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.documents import publish_lifecycle, store_documents, store_dossier, update_manifest, write_lifecycle_page
+from flows.documents import (
+    publish_lifecycle,
+    revert_dossier,
+    store_documents,
+    store_dossier,
+    update_manifest,
+    write_lifecycle_page,
+)
 from flows.domain.ab_test import Arm
 from flows.domain.action_plan import Change
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
+from flows.domain.evidence import plain
 from flows.domain.serving_state import acknowledge_recorded, describe_serving, model_uri
+from flows.investigate_candidate import start_investigation
 from flows.production_steps import (
     ACCEPTED,
     append_record,
@@ -30,7 +39,6 @@ from flows.production_steps import (
 )
 from flows.promote_candidate import stop_superseded
 from flows.registry_steps import follow_what_serves, put_in_charge, registry_in_words
-from flows.reports.dossier import Dossier
 from flows.stakeholders import tell_stakeholders, tell_stakeholders_of_reverts
 from flows.steps import step
 from flows.telling import announce, describe_failure, show_in_prefect, tell, tell_trouble
@@ -123,6 +131,8 @@ def rollback_to_baseline(revert_id: str, actor: str, reason: str) -> list[str]:
     page_after_revert(revert_id)
     document_reverts(revert_id, recorded)
     update_manifest(revert_id, is_decision=False)
+    for decision_id in find_decisions(revert_id, recorded):
+        start_investigation(decision_id)
     acknowledge(revert_id, recorded)
     return registry
 
@@ -222,7 +232,7 @@ def record_reverts(revert_id: str) -> list[str]:
     """Every entry of the deployment that no record tells of yet, under its own id. Returns these ids."""
     del revert_id  # part of the step's key
     state, decision = systems().serving.read(), _latest_decision()
-    about = {"test_id": state.test.test_id} if state.test else {}
+    about: dict[str, object] = {"test_id": state.test.test_id, "test": plain(state.test)} if state.test else {}
     about |= {"decision_id": decision.decision_id} if decision else {}
     entries = state.unrecorded
     for entry in entries:
@@ -269,9 +279,7 @@ def document_reverts(revert_id: str, recorded: list[str]) -> list[str]:
         return stored
     for one in recorded:
         [revert] = log.records(one)
-        about = str(revert.payload.get("decision_id", ""))
-        before = log.records(about) if about else ()
-        uris, page = store_dossier(Dossier(test, log.read(about) if about else None, revert, (*before, revert)))
+        uris, page = store_dossier(revert_dossier(test, revert))
         changes = [Change("decision document", "", uri) for uri in uris]
         _tell_latest(
             f"revert-{one}-document", "decision document of the emergency revert", changes, also_to_channel=False, page=page
@@ -285,6 +293,15 @@ def acknowledge(revert_id: str, recorded: list[str]) -> None:
     """Only now: until its record and page are there, the deployment itself says that something is to be caught up."""
     del revert_id  # part of the step's key
     change_serving(lambda state: acknowledge_recorded(state, frozenset(recorded)))
+
+
+@step("Find what is to be investigated")
+def find_decisions(revert_id: str, recorded: list[str]) -> list[str]:
+    """The decisions whose candidate was taken out; an emergency before a test's first question has no evidence to look into."""
+    del revert_id  # part of the step's key
+    log = systems().decision_log
+    named = (record.payload.get("decision_id") for one in recorded for record in log.records(one))
+    return sorted({str(decision_id) for decision_id in named if decision_id})
 
 
 def _latest_decision() -> Decision | None:

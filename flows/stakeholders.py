@@ -39,8 +39,9 @@ def post_revert_summaries(recorded: list[str]) -> None:
     test = systems().serving.read().test
     if test is None:
         return
+    latest = next(iter(systems().decision_log.decisions(test.test_id)), None)
     for revert_id in recorded:
-        _post(f"stakeholders:{revert_id}", stakeholder_message(test, RecordKind.EMERGENCY_REVERT))
+        _post(f"stakeholders:{revert_id}", stakeholder_message(test, RecordKind.EMERGENCY_REVERT, latest))
 
 
 def _post(key: str, message: SlackMessage) -> None:

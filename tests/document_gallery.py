@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
+
+import numpy as np
 
 from flows.decision_json import claim_to_json
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import GENESIS, DecisionRecord, Investigation, RecordKind, record_hash
+from flows.domain.drift import Severity
+from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
 from flows.domain.lifecycle import model_lives
 from flows.domain.verdict import VerdictKind
 from flows.reports.charts import recall_and_precision_chart
-from flows.reports.decision_document import decision_document
+from flows.reports.decision_document import CHART_NAME, decision_document
 from flows.reports.dossier import Dossier
+from flows.reports.drift_chart import suspect_chart
+from flows.reports.findings_chart import findings_chart
 from flows.reports.lifecycle_page import lifecycle_page
 from flows.reports.production_model import production_model_page
+from flows.reports.root_cause_report import DRIFT_CHART, FINDINGS_CHART, RootCause, root_cause_report
 from tests.gallery import BASELINE, CANDIDATE, NOW, POLICY, decision
 
 FOUND = Investigation(
@@ -59,12 +66,44 @@ FOUND = Investigation(
 )
 
 
+FINDINGS = rank_findings(
+    (
+        Finding(
+            Hypothesis.FEATURE_DRIFT,
+            FindingStatus.SUPPORTED,
+            "amount: KS distance 0.31 between training and production, median 41.20 → 88.70.",
+            effect=("KS distance of amount", 0.31),
+            explained_recall=0.061,
+            severity=Severity.SEVERE,
+            next_step="Retrain on rows from the last three months.",
+            numbers={"amount": {"ks": 0.31}},
+        ),
+        Finding(
+            Hypothesis.CALIBRATION,
+            FindingStatus.SUPPORTED,
+            "Scores above 0.9 are right in 71 % of the cases, 88 % were promised.",
+            explained_recall=0.012,
+            severity=Severity.MILD,
+            next_step="Calibrate on matured production labels.",
+        ),
+        not_testable(Hypothesis.LABEL_DRIFT, "The holdout carries no event_time; bring it to compare the weeks."),
+        Finding(
+            Hypothesis.OVERFITTING,
+            FindingStatus.NOT_SUPPORTED,
+            "Training and validation losses stay together until the last epoch.",
+        ),
+        Finding(Hypothesis.ARTIFACT, FindingStatus.NOT_SUPPORTED, "All 6 files are what was archived and is served (SHA-256)."),
+    )
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A document in Markdown and the chart that it shows, if any."""
+    """A document in Markdown with the pictures that it shows, PNG by name; `title`: of one that is stored as a web page too."""
 
     text: str
-    chart: bytes | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    title: str = ""
 
     @property
     def digest(self) -> str:
@@ -139,6 +178,7 @@ def _dossier(decided: Decision, *told: tuple[RecordKind, Mapping[str, Any]]) -> 
 def _emergency(decided: Decision, reverted: Mapping[str, Any]) -> Dossier:
     *before, last = chain(decided, (RecordKind.PROMOTED, _PROMOTED), (RecordKind.EMERGENCY_REVERT, reverted))
     revert = replace(last, decision_id="revert-7")
+    revert = replace(revert, hash=revert.recomputed_hash)
     return Dossier(decided.request.test, decided, revert, (*before, revert))
 
 
@@ -146,6 +186,7 @@ def document_gallery() -> dict[str, Written]:
     """Everything, by the name of its picture."""
     told = dossiers()
     written = {name: Written(decision_document(one), _chart(one)) for name, one in told.items()}
+    written["root_cause"] = _root_cause(told["document_kept"])
     for name, one in (("promoted", told["document_promoted"]), ("kept", told["document_kept"])):
         in_charge = CANDIDATE if name == "promoted" else BASELINE
         lives = model_lives([one.decision] if one.decision else [], one.records, in_charge, NOW)
@@ -154,5 +195,21 @@ def document_gallery() -> dict[str, Written]:
     return written
 
 
-def _chart(dossier: Dossier) -> bytes | None:
-    return recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
+def _chart(dossier: Dossier) -> dict[str, bytes]:
+    chart = recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
+    return {CHART_NAME: chart} if chart is not None else {}
+
+
+def _root_cause(lost: Dossier) -> Written:
+    assert lost.decision is not None
+    offline = {"train_recall": 0.901, "holdout_recall": 0.894, "holdout_precision": 0.912}
+    links = lost.decision.request.links
+    run = {"Prefect run": links.prefect_run, "MLflow run": links.mlflow_run, "dashboard of the window": links.dashboard}
+    random = np.random.default_rng(7)
+    before, after = (
+        median * side / np.median(side) for median, side in zip((41.2, 88.7), random.lognormal(0, 0.96, (2, 20_000)), strict=True)
+    )
+    charts = {FINDINGS_CHART: findings_chart(FINDINGS, 0.082), DRIFT_CHART: suspect_chart("amount", before, after)}
+    pictures = {name: png for name, png in charts.items() if png is not None}
+    cause = RootCause(lost.decision, FINDINGS, offline, frozenset(pictures), links=run)
+    return Written(root_cause_report(cause), pictures, f"Root cause {lost.decision.decision_id}")

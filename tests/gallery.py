@@ -173,14 +173,15 @@ def question(kind: VerdictKind, *, round_: int = 1) -> DecisionRequest:
 
 def decision(kind: VerdictKind, choice: Choice | None = None, *, round_: int = 1) -> Decision:
     """As the log has it, unanswered or answered so."""
-    asked_at = NOW - timedelta(hours=1)
+    answered_at = NOW - timedelta(minutes=12)
+    asked_at = answered_at - timedelta(hours=72) if choice is Choice.EXPIRE else NOW - timedelta(hours=1)
     who = {Choice.EXPIRE: Person("expiry", "nobody"), Choice.FORCE_ROLLBACK: CHIARA}
     reason = {Choice.FORCE_ROLLBACK: "customers are blocked or complain", Choice.EXPIRE: ""}
     claim = None
     if choice is not None:
         due = due_after(question(kind), choice, NOW + timedelta(days=3))
         why = reason.get(choice, "checked with R&D")
-        claim = Claim(choice, who.get(choice, ANA), why, NOW - timedelta(minutes=12), due)
+        claim = Claim(choice, who.get(choice, ANA), why, answered_at, due)
     return Decision(question(kind, round_=round_), asked_at, asked_at + timedelta(hours=72), claim)
 
 

@@ -178,11 +178,6 @@ def _confirmed(verdict: VerdictKind) -> NextStep:
     assert_never(verdict)
 
 
-def is_lost(verdict: VerdictKind, choice: Choice) -> bool:
-    """Whether the candidate lost by its evidence and the baseline stays: then people want to know why."""
-    return verdict is VerdictKind.KEEP_BASELINE and next_step(verdict, choice) is NextStep.KEEP_BASELINE
-
-
 def due_after(decision: DecisionRequest, choice: Choice, postponed_until: datetime | None) -> datetime | None:
     """When the flow wakes to evaluate again after this answer; None when the answer ends the question."""
     if next_step(decision.verdict.kind, choice) is not NextStep.EVALUATE_AGAIN:

@@ -10,6 +10,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from flows.domain.decision import Choice
+from flows.domain.verdict import VerdictKind
+
 GENESIS = "sha256:" + "0" * 64
 
 
@@ -18,6 +21,7 @@ class RecordKind(StrEnum):
 
     `CONFIRMED_FIRST`: the first of the two confirmations that a promotion needs. `FAILED`: a promotion failed, and not even
     putting it back could be done at once. `INVESTIGATED`: why a candidate lost was looked into (see `Investigation`).
+    `DOCUMENTED`: files were stored on the test's MLflow run; its id is their folder there (see `noted_files`).
     """
 
     CONFIRMED_FIRST = "confirmed_first"
@@ -32,12 +36,18 @@ class RecordKind(StrEnum):
     WATCHED = "watched"
     RETIRED = "baseline_retired"
     INVESTIGATED = "investigated"
+    DOCUMENTED = "documented"
 
     @property
     def is_outcome(self) -> bool:
         """Whether it tells what has come of a decision: not the answer itself, nor what was seen and tidied up later."""
-        answers = {RecordKind.CONFIRMED_FIRST, RecordKind.DECIDED}
-        return self not in answers | {RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED, RecordKind.INVESTIGATED}
+        answers, papers = {RecordKind.CONFIRMED_FIRST, RecordKind.DECIDED}, {RecordKind.INVESTIGATED, RecordKind.DOCUMENTED}
+        return self not in answers | papers | {RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED}
+
+    @property
+    def has_own_id(self) -> bool:
+        """Whether its id is no decision's: an emergency's, a breach's or a folder's."""
+        return self in (RecordKind.EMERGENCY_REVERT, RecordKind.BREACH, RecordKind.DOCUMENTED)
 
     @property
     def is_change(self) -> bool:
@@ -134,6 +144,37 @@ def latest_investigation(records: Iterable[DecisionRecord]) -> Investigation | N
 def latest_outcome(kinds: Sequence[RecordKind]) -> RecordKind | None:
     """What has come of a decision by the kinds of its records, oldest first; None: nothing yet."""
     return next((kind for kind in reversed(kinds) if kind.is_outcome), None)
+
+
+def is_lost(outcome: RecordKind, verdict: VerdictKind | None, choice: Choice | None) -> bool:
+    """Whether the candidate is out because of how it did: then people want to know why, and it is investigated.
+
+    It lost by its evidence, or somebody or a check took it out, be it after it was promoted. Silence, numbers that nobody can
+    judge and a newer change say nothing against it.
+
+    Args:
+        outcome: what has come of the decision.
+        verdict, choice: None when no question had been asked, or answered, yet. Without a verdict there is nothing to look into.
+    """
+    if outcome in (RecordKind.COMPENSATED, RecordKind.EMERGENCY_REVERT):
+        return verdict is not None
+    by_evidence, by_somebody = verdict is VerdictKind.KEEP_BASELINE, choice is Choice.FORCE_ROLLBACK
+    return outcome is RecordKind.BASELINE_KEPT and (by_evidence or by_somebody)
+
+
+def reverts_after(decision_id: str, records: Iterable[DecisionRecord]) -> list[DecisionRecord]:
+    """The emergency reverts for which this was the test's latest decision."""
+    reverts = (record for record in records if record.kind is RecordKind.EMERGENCY_REVERT)
+    return [record for record in reverts if record.payload.get("decision_id") == decision_id]
+
+
+def noted_files(records: Iterable[DecisionRecord], folder: str) -> dict[str, tuple[DecisionRecord, str]]:
+    """Each file that was stored in a folder of the test's run: the record that tells of it last, and the SHA-256 in it."""
+    noted: dict[str, tuple[DecisionRecord, str]] = {}
+    for record in records:
+        files: Any = record.payload["files"] if (record.kind, record.decision_id) == (RecordKind.DOCUMENTED, folder) else {}
+        noted |= {name: (record, sha256) for name, sha256 in files.items()}
+    return noted
 
 
 def record_hash(

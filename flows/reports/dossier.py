@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from flows.domain.criteria import CriterionName
 from flows.domain.decision import Choice, NextStep, next_step
-from flows.domain.decision_record import DecisionRecord, RecordKind, latest_investigation
+from flows.domain.decision_record import DecisionRecord, RecordKind, is_lost, latest_investigation
 from flows.domain.guardrails import percent
 from flows.domain.policy import Policy
-from flows.domain.verdict import VerdictKind
 from flows.reports.markdown import address, bullets, table, words
 
 if TYPE_CHECKING:
@@ -53,16 +52,19 @@ class Dossier:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the candidate is out because of how it did, so that somebody wants to know why, and not because of silence."""
-        is_silence = self.claim is not None and self.claim.choice is Choice.EXPIRE
-        has_won = is_silence and self.verdict is not None and self.verdict.kind is VerdictKind.PROMOTE
-        is_out = self.ending.kind in (RecordKind.BASELINE_KEPT, RecordKind.COMPENSATED, RecordKind.EMERGENCY_REVERT)
-        return is_out and not has_won
+        """Whether it is investigated why the candidate is out."""
+        verdict, claim = self.verdict, self.claim
+        return is_lost(self.ending.kind, verdict.kind if verdict else None, claim.choice if claim else None)
 
 
 def document_folder(decision_id: str) -> str:
     """Where a decision's documents are on the test's run; `decision_id` is an emergency's own id for those of an emergency."""
     return f"decisions/{re.sub(r'[^A-Za-z0-9._-]+', '-', decision_id)}"
+
+
+def investigation_folder(decision_id: str) -> str:
+    """Where an investigation's report, charts and drift report are on the test's run."""
+    return f"investigations/{decision_id}"
 
 
 def outcome_sentence(dossier: Dossier) -> str:
@@ -84,7 +86,8 @@ def business_impact(dossier: Dossier) -> str:
     """What it means for the business: savings where they are known, continuity where the baseline stays."""
     test, verdict = dossier.test, dossier.verdict
     goes_on = f"Fraud detection goes on unchanged with {test.baseline.name}; customers and reviewers notice nothing."
-    why = f"Why {test.candidate.name} was not put in charge is investigated before it, or a successor, is tested again."
+    why = f"Why {test.candidate.name} is not in charge is investigated before it, or a successor, is tested again."
+    later = why if dossier.is_lost else f"{test.candidate.name} can be tested again."
     match dossier.ending.kind:
         case RecordKind.DECIDED:
             return f"None yet: {test.baseline} stays in charge while the test goes on."
@@ -99,10 +102,10 @@ def business_impact(dossier: Dossier) -> str:
         case RecordKind.EMERGENCY_REVERT | RecordKind.COMPENSATED:
             return (
                 f"Fraud detection goes on with {test.baseline.name}. What {test.candidate.name} let pass or stopped wrongly "
-                f"until then is in the feedback. {why}"
+                f"until then is in the feedback. {later}"
             )
         case _:
-            return f"{goes_on} {why}" if dossier.is_lost else f"{goes_on} {test.candidate.name} can be tested again."
+            return f"{goes_on} {later}"
 
 
 def _caught(test: ABTest, verdict: Verdict) -> str:
@@ -125,6 +128,8 @@ def actions(dossier: Dossier) -> list[tuple[str, str, str]]:
             rows.append((what, str(change.get("before", "")), str(change.get("after", ""))))
     if dossier.ending.kind is RecordKind.EMERGENCY_REVERT:
         rows.append(("traffic", str(told.get("before") or "not known"), f"{dossier.test.baseline.predictor} 100 %"))
+    if dossier.ending.kind is RecordKind.SUPERSEDED:
+        rows.append(("traffic", str(told.get("now") or "not known"), "left as it is"))
     if isinstance(told.get("archive"), dict):
         rows.append(("archive", "", _archived(told["archive"])))
     rows += [("monitoring", "both models", monitoring) for monitoring in [_monitoring(dossier)] if monitoring]

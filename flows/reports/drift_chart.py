@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flows.domain.drift import FeatureDrift, FeatureKind
+from flows.domain.drift import FeatureDrift, FeatureKind, feature_drifts
 from flows.domain.guardrails import percent
 from flows.reports.drift_words import describe_drift
 
@@ -48,6 +48,12 @@ def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> by
     picture = BytesIO()
     figure.savefig(picture, format="png", metadata={"Software": None})  # the same columns give the same bytes
     return picture.getvalue()
+
+
+def suspect_chart(feature: str, training: Column, production: Column) -> bytes:
+    """The same of one feature that a finding has named; by itself its own p-value is what counts."""
+    [drift] = feature_drifts([(feature, training, production)])
+    return drift_chart(drift, training, production)
 
 
 def _draw_numbers(axes: Axes, training: Column, production: Column) -> None:

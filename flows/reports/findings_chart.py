@@ -30,7 +30,7 @@ def findings_chart(findings: Sequence[Finding], lost_recall: float | None) -> by
         return None
     from matplotlib.figure import Figure  # a second of imports
 
-    figure = Figure(figsize=(_WIDTH_INCHES, 1.4 + 0.5 * len(shown)), dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = Figure(figsize=(_WIDTH_INCHES, 1.6 + 0.5 * len(shown)), dpi=_DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
     points = [100 * (one.explained_recall or 0.0) for one in shown]
     bars = axes.barh([title_of(one.hypothesis) for one in shown], points, color=_COLOUR, height=0.55)
@@ -39,7 +39,7 @@ def findings_chart(findings: Sequence[Finding], lost_recall: float | None) -> by
     axes.set(xlabel="points of recall explained", xlim=(0, 1.15 * max([*points, 100 * (lost_recall or 0.0)])))
     if lost_recall and lost_recall > 0:
         axes.axvline(100 * lost_recall, color="black", linestyle="--", linewidth=1, label="lost against the holdout")
-        axes.legend(frameon=False, loc="lower right")
+        figure.legend(frameon=False, loc="outside lower center")  # beside the bars it would lie on the line
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     picture = BytesIO()

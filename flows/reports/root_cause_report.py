@@ -97,8 +97,7 @@ def root_cause_report(cause: RootCause) -> str:
         section("In short", [bullets(report_summary(cause))]),
         section("What was expected", [_expected(cause.offline)]),
         section("What happened", [*map(harmless, request.verdict.reasons), _criteria(request)]),
-        section("Findings", [_order(cause.findings), _picture(cause, FINDINGS_CHART), *map(_finding, supported)]),
-        _picture(cause, DRIFT_CHART),
+        section("Findings", [_order(cause.findings), *_pictures(cause), *map(_finding, supported)]),
         section("What could not be tested", [_listed(cause.findings, FindingStatus.NOT_TESTABLE, cause.missing)]),
         section("What was ruled out", [_listed(cause.findings, FindingStatus.NOT_SUPPORTED)]),
         section("Next steps", [bullets(next_steps(cause.findings)) or "Nothing follows from what was found."]),
@@ -169,8 +168,9 @@ def _finding(finding: Finding) -> str:
     return "\n\n".join([f"### {title_of(finding.hypothesis)}", harmless(finding.said), bullets(facts)])
 
 
-def _picture(cause: RootCause, name: str) -> str:
-    return f"![{PICTURES_IN_WORDS[name]}]({name})" if name in cause.pictures else ""
+def _pictures(cause: RootCause) -> list[str]:
+    """Before the findings: after one of them, a picture would seem to be about that."""
+    return [f"![{said}]({name})" for name, said in PICTURES_IN_WORDS.items() if name in cause.pictures]
 
 
 def _listed(findings: Iterable[Finding], status: FindingStatus, others: Mapping[str, str] | None = None) -> str:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from flows.domain.decision import Choice
-from flows.domain.decision_record import RecordKind
+from flows.domain.decision_record import RecordKind, is_lost
 from flows.domain.verdict import VerdictKind
 from slackbot.messages.block_kit import SlackMessage, escape, header, section
 
@@ -24,7 +24,7 @@ def stakeholder_message(test: ABTest, outcome: RecordKind, decision: Decision | 
 
     Args:
         outcome: promoted, baseline kept, compensated or emergency revert.
-        decision: None for an emergency.
+        decision: the test's latest; None for an emergency before its first.
 
     Raises:
         KeyError: nothing was changed by this outcome, so there is nothing to tell.
@@ -39,7 +39,7 @@ def stakeholder_message(test: ABTest, outcome: RecordKind, decision: Decision | 
     if outcome is RecordKind.PROMOTED and verdict:
         sentences = [*_better(test, verdict), _worth(verdict.savings_per_month), _CLOSELY_WATCHED]
     else:
-        sentences = [_why(test, outcome, decision), _continuity(test, outcome)]
+        sentences = [_why(test, outcome, decision), _continuity(test, outcome, decision)]
     told = [sentence for sentence in sentences if sentence]
     return SlackMessage(f"{titles[outcome]}. {' '.join(told)}", (header(titles[outcome]), *map(section, told)))
 
@@ -89,13 +89,17 @@ def _why(test: ABTest, outcome: RecordKind, decision: Decision | None) -> str:
             return f"*{candidate}* did not pass its trial."
 
 
-def _continuity(test: ABTest, outcome: RecordKind) -> str:
+def _continuity(test: ABTest, outcome: RecordKind, decision: Decision | None) -> str:
+    """An investigation is promised only where one is started."""
     baseline, candidate = escape(test.baseline.name), escape(test.candidate.name)
-    noticed = " Customers and reviewers notice nothing." if outcome is RecordKind.BASELINE_KEPT else ""
-    return (
-        f"*{baseline}* checks all transactions as before.{noticed} Why {candidate} is not used is investigated before it, or a "
-        "successor, is tried again."
+    verdict, claim = (decision.request.verdict.kind, decision.claim) if decision else (None, None)
+    later = (
+        f"Why {candidate} is not used is investigated before it, or a successor, is tried again."
+        if is_lost(outcome, verdict, claim.choice if claim else None)
+        else f"{candidate} can be tried again."
     )
+    noticed = " Customers and reviewers notice nothing." if outcome is RecordKind.BASELINE_KEPT else ""
+    return f"*{baseline}* checks all transactions as before.{noticed} {later}"
 
 
 def _of_100(share: float) -> int:

@@ -269,6 +269,7 @@ def _so_far(request: DecisionRequest, claim: Claim, recorded: RecordKind | None)
             | RecordKind.WATCHED
             | RecordKind.RETIRED
             | RecordKind.INVESTIGATED
+            | RecordKind.DOCUMENTED
             | None
         ):
             return _again(claim) or "The steps are reported in the thread, each when it is done."

@@ -1,4 +1,6 @@
-"""The decision documents, the lifecycle page and the page for fraud analysts as a person sees them, drawn by a real browser.
+"""The decision documents, the root-cause report, the lifecycle page and the page for fraud analysts as a person sees them.
+
+They are drawn by a real browser; the root-cause report is the very page that is stored.
 
 Where the pictures go, and how an outdated one is noticed: as for tests/e2e/test_pictures.py.
 """
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.reports.decision_document import CHART_NAME
+from flows.reports.web_page import web_page
 from tests.document_gallery import Written, document_gallery
 from tests.pictures import keep, sticking_out
 
@@ -42,9 +44,11 @@ def page(chromium: str) -> Iterator[Any]:
 
 
 def rendered(written: Written) -> str:
+    if written.title:
+        return web_page(written.text, written.title, written.pictures)
     html = MarkdownIt("commonmark").enable("table").render(written.text)
-    if written.chart is not None:
-        html = html.replace(f'src="{CHART_NAME}"', f'src="data:image/png;base64,{base64.b64encode(written.chart).decode()}"')
+    for name, png in written.pictures.items():
+        html = html.replace(f'src="{name}"', f'src="data:image/png;base64,{base64.b64encode(png).decode()}"')
     return f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><article>{html}</article>"
 
 
@@ -52,10 +56,10 @@ def rendered(written: Written) -> str:
 def test_each_document_reads_as_it_is_meant(page: Any, name: str) -> None:
     page.set_content(rendered(ALL[name]))
     page.wait_for_function("[...document.images].every((one) => one.complete && one.naturalWidth > 0)")
-    article = page.locator("article")
+    article = page.locator("article, body").last
     assert sticking_out(article) == []
     text = article.inner_text()
     for mark in ("**", "##", "](", "| ---", "&lt;", "\\"):
         assert mark not in text, f"{mark} is shown instead of what it means"
-    assert len(page.locator("img").all()) == (1 if ALL[name].chart else 0)
-    keep(name, article.screenshot(), ALL[name].digest)
+    assert len(page.locator("img").all()) == len(ALL[name].pictures)
+    keep(name, page.screenshot(full_page=True) if ALL[name].title else article.screenshot(), ALL[name].digest)

@@ -167,7 +167,7 @@ class World:
     def kinds(self) -> list[RecordKind]:
         records = list(self.systems.decision_log.records())
         assert chain_problems(records) == ()
-        return [record.kind for record in records if record.kind is not RecordKind.DECIDED]
+        return [record.kind for record in records if record.kind not in (RecordKind.DECIDED, RecordKind.DOCUMENTED)]
 
     def page(self) -> dict[str, Any]:
         text = (self.repository / "docs" / "model_lifecycle.md").read_text()

@@ -14,6 +14,7 @@ from prefect.types.entrypoint import EntrypointType
 from deployments import serve
 from flows.domain.errors import OutsideSystemError
 from flows.domain.serving_state import acknowledge_recorded
+from flows.investigate_candidate import investigate_candidate
 from flows.production_steps import change_serving
 from flows.rollback_to_baseline import rollback_to_baseline, see_it_arrive
 from flows.watch import Arrival
@@ -94,6 +95,22 @@ def test_a_revert_that_does_not_arrive_stays_noted_until_it_has(noted: World, mo
     rollback_to_baseline(revert_id, "ana", "too many false alarms")
     assert told("the router sends all traffic to fraud-v1") == 1
     assert noted.state.unrecorded == ()
+
+
+def test_why_a_candidate_had_to_be_taken_out_is_looked_into_once(world: World) -> None:
+    investigate_candidate.to_deployment("fraud", entrypoint_type=EntrypointType.MODULE_PATH).apply()
+
+    def taken_out(revert_id: str) -> list[dict[str, object]]:
+        world.emergency(revert_id)
+        rollback_to_baseline(revert_id, "ana", "too many false alarms")
+        with get_client(sync_client=True) as api:
+            found = [run.parameters for run in api.read_flow_runs()]
+        return [told for told in found if str(told.get("decision_id", "")).startswith(world.test.test_id)]
+
+    assert taken_out("revert-a") == [], "no question was asked, so that there is no evidence to look into"
+    decision_id = world.decide().decision_id
+    assert taken_out("revert-b") == [{"decision_id": decision_id}]
+    assert taken_out("revert-c") == [{"decision_id": decision_id}]
 
 
 def test_what_is_recorded_needs_none(noted: World) -> None:

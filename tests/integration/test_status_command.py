@@ -13,6 +13,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from deployments.sandbox.processes import free_port
+from flows.documents import note_files
 from tests.integration.idle_world import Cli, Idle
 
 pytest_plugins = ("tests.integration.production_world", "tests.integration.idle_world")
@@ -35,6 +36,7 @@ def test_status_shows_what_is_live(idle: Idle, cli: Cli) -> None:
     assert found["first look"]["state"] == "Scheduled"
     assert found["decisions"] == {"pending": [], "last record": None}
     decided = idle.world.decide()
+    note_files(idle.world.systems.decision_log, f"decisions/{decided.decision_id}", {"decision_document.md": "# Postponed"})
     idle.world.emergency()
     code, out, _ = cli("status")
     assert code == 0

@@ -1,152 +1,31 @@
 """Whoever changes a record, a document or an archive afterwards is found out by `fraud-ab verify-record`, which names it.
 
-The decision log, MLflow and the archive in S3 (over HTTP) are filled as a promotion fills them; that it leaves them so is tested
-in test_promotion.py.
+What is tampered with is in tampering_world.py.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
-import mlflow
 import pytest
-from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
 from deployments.cli import app
-from flows.adapters.archive_s3 import S3Archive
-from flows.adapters.decision_log_sql import SqlDecisionLog
-from flows.adapters.registry_mlflow import MlflowRegistry
-from flows.domain.ab_test import ABTest, Model
-from flows.domain.decision import Choice, Decision
-from flows.domain.decision_record import DecisionRecord, RecordKind
-from flows.domain.verdict import VerdictKind
+from flows.domain.decision_record import RecordKind
+from flows.domain.evidence import plain
 from flows.reports.decision_document import decision_document
-from flows.reports.dossier import Dossier, document_folder
+from flows.reports.dossier import Dossier, document_folder, investigation_folder
 from flows.reports.record_json import document_json
-from flows.settings import RegistryMode
-from tests.gallery import ANA, NOW, question
+from tests.gallery import NOW
+from tests.integration.tampering_world import JSON, MARKDOWN, Promoted
 
-MARKDOWN, JSON = "decision_document.md", "decision_document.json"
-
-
-@dataclass
-class Promoted:
-    """A promotion that was recorded and documented, with ways to tamper with what it left behind."""
-
-    log: SqlDecisionLog
-    registry: MlflowRegistry
-    client: MlflowClient
-    test: ABTest
-    decision_id: str
-    database: Path
-
-    def verify(self, which: str = "", *more: str) -> tuple[int, str]:
-        done = CliRunner().invoke(app, ["verify-record", which or self.decision_id, *more])
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done.exit_code, done.output
-
-    def found_out(self, *more: str) -> list[str]:
-        """The sentences of a verification that fails."""
-        code, text = self.verify("", *more)
-        assert code == 1, text
-        return text.splitlines()
-
-    def in_the_log(self, *statements: str) -> None:
-        """What somebody with all rights on the database does."""
-        with closing(sqlite3.connect(self.database)) as connection:
-            for what in ("UPDATE", "DELETE"):
-                connection.execute(f"DROP TRIGGER decision_records_refuse_{what}")
-            for statement in statements:
-                connection.execute(statement)
-            connection.commit()
-
-    def ask(self, round_: int) -> Decision:
-        """A confirmed promotion."""
-        asked = replace(question(VerdictKind.PROMOTE, round_=round_), test=self.test)
-        self.log.open(asked)
-        digest = asked.verdict.evidence_digest
-        return self.log.claim(
-            asked.decision_id, evidence_digest=digest, choice=Choice.CONFIRM, actor=ANA, reason="checked by ana"
-        )
-
-    def store_documents(self, ending: DecisionRecord) -> None:
-        records = tuple(self.log.records())
-        dossier = Dossier(self.test, self.log.read(self.decision_id), ending, records)
-        for name, text in ((MARKDOWN, decision_document(dossier)), (JSON, document_json(dossier))):
-            self.registry.log_document(self.test, f"{document_folder(ending.decision_id)}/{name}", text)
-
-    def stored(self, name: str) -> str:
-        return self.registry.stored_document(self.test, self.place(name)).text
-
-    def overwrite(self, name: str, text: str) -> None:
-        self.client.log_text(self.test.experiment_run_id, text, self.place(name))
-
-    def place(self, name: str) -> str:
-        return f"decisions/{self.decision_id}/{name}"
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
-    """MLflow's address, an experiment in it, and S3's address."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    mlflow.set_tracking_uri(uri)
-    experiment = MlflowClient(uri).create_experiment("ab", artifact_location=(folder / "artifacts").as_uri())
-    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    s3.start()
-    host, port = s3.get_host_and_port()
-    yield uri, experiment, f"http://{host}:{port}"
-    s3.stop()
-
-
-@pytest.fixture
-def promoted(
-    servers: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[Promoted]:
-    uri, experiment, s3 = servers
-    database = tmp_path / "log.db"
-    for name, value in {
-        "MLFLOW_TRACKING_URI": uri,
-        "AWS_ENDPOINT_URL": s3,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "FRAUD_AB_DECISION_LOG_URL": f"sqlite:///{database}",
-        "FRAUD_AB_ARCHIVE_BUCKET": "archive",
-    }.items():
-        monkeypatch.setenv(name, value)
-    boto3.client("s3").create_bucket(Bucket="archive")
-    client, number = MlflowClient(uri), abs(hash(request.node.name)) % 10**8
-    run = client.create_run(experiment).info
-    models = [Model(f"fraud_{side}_{number}", "1", f"fraud-{side}") for side in ("v1", "v2")]
-    for model in models:
-        client.create_registered_model(model.name)
-        client.create_model_version(model.name, run.artifact_uri or "", run.run_id)
-    test = ABTest(f"t{number}", models[0], models[1], NOW, run.run_id)
-    log, registry = SqlDecisionLog(f"sqlite:///{database}"), MlflowRegistry(uri, RegistryMode.BOTH)
-    made = Promoted(log, registry, client, test, f"t{number}-1", database)
-    made.ask(1)
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "MLmodel").write_text("flavors: {}")
-    receipt = S3Archive("archive").store(test.baseline, tmp_path / "model")
-    made.store_documents(log.append_record(RecordKind.PROMOTED, made.decision_id, {"archive": asdict(receipt), "epoch": 3}))
-    assert made.verify() == (
-        0,
-        f"{made.decision_id}: every verdict follows from its evidence and policy, and the hashes agree.\n",
-    )
-    yield made
-    assert made.verify()[0] == 1, "each of these tests leaves something that is not as it was"
-    log.close()
+pytest_plugins = ("tests.integration.tampering_world",)
 
 
 def test_a_tampered_record_is_detected_and_named(promoted: Promoted) -> None:
@@ -157,14 +36,40 @@ def test_a_tampered_record_is_detected_and_named(promoted: Promoted) -> None:
 
 
 def test_a_tampered_record_whose_hash_was_made_to_fit_is_detected_and_named(promoted: Promoted) -> None:
-    _, record = promoted.log.records()
+    _, record, _ = promoted.log.records()
     payload: dict[str, Any] = {**record.payload, "traffic": {"before": "x", "after": "y"}}
     forged = replace(record, payload=payload)
     stored = json.dumps(payload, sort_keys=True, ensure_ascii=False).replace("'", "''")
     promoted.in_the_log(f"UPDATE decision_records SET payload = '{stored}', hash = '{forged.recomputed_hash}' WHERE sequence = 2")
-    [line] = promoted.found_out()
-    assert line.startswith(f"record 2 ({promoted.decision_id}, promoted) was written")
+    after, line = promoted.found_out()
+    named = f"record 2 ({promoted.decision_id}, promoted)"
+    assert after.startswith(f"{named} was replaced: {promoted.documented()} was written after another one")
+    assert line.startswith(f"{named} was written")
     assert line.endswith("is not in the log: it was removed or replaced.")
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (
+            "request = json_set(request, '$.verdict.metrics.candidate.recall', 0.99)",
+            "request.verdict.metrics.candidate.recall is 0.99, but",
+        ),
+        ("deadline = created_at", "deadline is"),
+        ("first_actor_id = 'U0EVE', first_actor_name = 'eve', first_reason = '', first_confirmed_at = created_at", "first_conf"),
+        (
+            "status = 'pending', choice = NULL, claimed_at = NULL",
+            "it is not answered, but",
+        ),
+    ],
+)
+def test_a_question_or_answer_that_was_changed_in_the_table_is_detected_and_named(
+    promoted: Promoted, statement: str, told: str
+) -> None:
+    promoted.in_the_log(f"UPDATE decisions SET {statement} WHERE decision_id = '{promoted.decision_id}'")
+    said = promoted.found_out()
+    assert any(line.startswith(f"The table decisions says of {promoted.decision_id} that {told}") for line in said), said
+    assert all(f"record 1 ({promoted.decision_id}, decided)" in line for line in said)
 
 
 def test_an_answer_that_was_removed_from_the_table_that_the_flow_acts_on_is_named(promoted: Promoted) -> None:
@@ -192,8 +97,10 @@ def test_a_record_that_was_removed_before_others_is_detected_and_named(promoted:
 
 
 def test_a_record_that_was_removed_at_the_end_is_detected_and_named_by_the_document_that_tells_of_it(promoted: Promoted) -> None:
-    promoted.in_the_log("DELETE FROM decision_records WHERE sequence = 2")
-    [line] = promoted.found_out()
+    promoted.in_the_log("DELETE FROM decision_records WHERE sequence >= 2")
+    markdown, json_, line = promoted.found_out()
+    assert markdown == f"{promoted.place(MARKDOWN)} is in no record: nothing but MLflow's tags tells its SHA-256."
+    assert json_.startswith(f"{promoted.place(JSON)} is in no record")
     assert line.startswith(f"record 2 ({promoted.decision_id}, promoted) was written")
     assert "is not in the log: it was removed or replaced." in line
 
@@ -203,15 +110,16 @@ def test_a_record_that_was_removed_at_the_end_is_detected_and_named_by_an_earlie
 ) -> None:
     export = tmp_path / "records.json"
     told = CliRunner().invoke(app, ["export-records", str(export)]).output
-    assert f"2 records; the latest is record 2 ({promoted.decision_id}, promoted), sha256:" in told
+    assert f"3 records; the latest is {promoted.documented()}, sha256:" in told
     assert promoted.verify("", "--against", str(export))[0] == 0
     assert promoted.verify(str(export))[0] == 0
-    promoted.in_the_log("DELETE FROM decision_records WHERE sequence = 2")
+    promoted.in_the_log("DELETE FROM decision_records WHERE sequence >= 2")
     with monkeypatch.context() as alone:
         alone.delenv("MLFLOW_TRACKING_URI")
         assert promoted.verify()[0] == 0, "the log by itself cannot show it"
-        [line] = promoted.found_out("--against", str(export))
-    assert line.startswith(f"record 2 ({promoted.decision_id}, promoted) was written")
+        said = promoted.found_out("--against", str(export))
+    gone = [f"record 2 ({promoted.decision_id}, promoted)", promoted.documented()]
+    assert [line.partition(" was written")[0] for line in said] == gone
 
 
 def test_an_export_that_was_reordered_or_changed_is_detected_and_named(promoted: Promoted, tmp_path: Path) -> None:
@@ -239,20 +147,47 @@ def test_an_export_that_was_reordered_or_changed_is_detected_and_named(promoted:
 def test_a_tampered_document_is_detected_and_named(promoted: Promoted, name: str) -> None:
     promoted.overwrite(name, promoted.stored(name).replace("ana", "eve"))
     said = promoted.found_out()
-    places = [f"run {promoted.test.experiment_run_id}", *map(str, promoted.test.models)]
+    places = [f"run {promoted.test.experiment_run_id}", *map(str, promoted.test.models), promoted.documented()]
     assert [
         f"{promoted.place(name)} was changed" in line and place in line for line, place in zip(said, places, strict=False)
-    ] == [True] * 3
-    assert len(said) == (3 if name == MARKDOWN else len(said))
+    ] == [True] * 4
+    assert len(said) == (4 if name == MARKDOWN else len(said))
 
 
 def test_a_tampered_document_whose_tags_were_made_to_fit_is_detected_by_its_records(promoted: Promoted) -> None:
     body = json.loads(promoted.stored(JSON))
     body["verdict"]["metrics"]["candidate"]["recall"] = 0.99
-    promoted.registry.log_document(promoted.test, promoted.place(JSON), json.dumps(body))
+    promoted.store(f"decisions/{promoted.decision_id}", {JSON: json.dumps(body)}, is_noted=False)
     said = promoted.found_out()
     assert f"{promoted.place(JSON)}: verdict was changed: its record tells otherwise." in said
     assert any(line.startswith(f"{promoted.place(JSON)}: metrics is recorded as") for line in said)
+
+
+def test_a_tampered_text_whose_tags_were_made_to_fit_is_detected_by_the_record_of_its_digest(promoted: Promoted) -> None:
+    text = promoted.stored(MARKDOWN).replace("ana", "eve")
+    promoted.store(f"decisions/{promoted.decision_id}", {MARKDOWN: text}, is_noted=False)
+    [line] = promoted.found_out()
+    assert line.startswith(f"{promoted.place(MARKDOWN)} was changed: its SHA-256 is ")
+    assert f"{promoted.documented()} notes" in line
+
+
+def test_a_document_that_was_written_again_is_compared_with_the_last_record(promoted: Promoted) -> None:
+    before = promoted.stored(MARKDOWN)
+    promoted.store(f"decisions/{promoted.decision_id}", {MARKDOWN: before + "More was found.\n"})
+    assert promoted.verify()[0] == 0
+    promoted.store(f"decisions/{promoted.decision_id}", {MARKDOWN: before}, is_noted=False)
+    [line] = promoted.found_out()
+    assert f"{promoted.documented(number=4)} notes" in line
+
+
+def test_a_tampered_report_or_chart_of_an_investigation_is_detected_and_named(promoted: Promoted) -> None:
+    folder = investigation_folder(promoted.decision_id)
+    promoted.store(folder, {"findings.png": b"a chart", "root_cause.html": "<p>Amounts have drifted.</p>"})
+    assert promoted.verify()[0] == 0
+    promoted.store(folder, {"findings.png": b"another", "root_cause.html": "<p>Nothing was found.</p>"}, is_noted=False)
+    said = promoted.found_out()
+    assert [line.partition(" was changed")[0] for line in said] == [f"{folder}/findings.png", f"{folder}/root_cause.html"]
+    assert all(f"record 4 ({folder}, documented) notes" in line for line in said)
 
 
 def test_a_document_of_which_nothing_is_noted_or_that_is_gone_is_named(promoted: Promoted) -> None:
@@ -274,8 +209,13 @@ def test_a_document_on_disk_is_compared_with_what_mlflow_notes(
     assert (code, text.splitlines()[0].partition(" was changed")[0]) == (1, str(file))
     with monkeypatch.context() as alone:
         alone.delenv("MLFLOW_TRACKING_URI")
-        assert "Not compared: the digest in MLflow's tags" in promoted.verify(str(file))[1]
-    promoted.overwrite(JSON, "{}")
+        code, text = promoted.verify(str(file))
+        assert (code, text.count("\n"), f"{promoted.documented()} notes" in text) == (1, 1, True)
+        alone.delenv("FRAUD_AB_DECISION_LOG_URL")
+        told = "Not compared: the digest in MLflow's tags (MLFLOW_TRACKING_URI); the digest in the log's records"
+        assert told in promoted.verify(str(file))[1]
+    promoted.in_the_log("DELETE FROM decision_records WHERE sequence = 3")
+    assert f"{file} is in no record of the log" in promoted.verify(str(file))[1]
 
 
 def test_a_tampered_document_of_an_emergency_is_named_with_its_decision(promoted: Promoted) -> None:
@@ -287,10 +227,32 @@ def test_a_tampered_document_of_an_emergency_is_named_with_its_decision(promoted
     ]
     promoted.store_documents(revert)
     assert promoted.verify()[0] == 0
+    assert promoted.verify("revert-1") == (
+        0,
+        "revert-1: every verdict follows from its evidence and policy, and the hashes agree.\n",
+    )
     promoted.client.log_text(promoted.test.experiment_run_id, "# Nothing happened", f"decisions/revert-1/{MARKDOWN}")
     said = promoted.found_out()
-    assert len(said) == 3
+    assert len(said) == 4
     assert all(line.startswith(f"decisions/revert-1/{MARKDOWN} was changed: its SHA-256 is") for line in said)
+    assert promoted.documented("revert-1", 5) in said[3]
+    code, text = promoted.verify("revert-1")
+    assert (code, text.splitlines()) == (1, said)
+
+
+def test_an_emergency_before_the_tests_first_question_is_verified_too(promoted: Promoted) -> None:
+    for revert_id, about in (("revert-1", {"test_id": promoted.test.test_id, "test": plain(promoted.test)}), ("revert-2", {})):
+        revert = promoted.log.append_record(RecordKind.EMERGENCY_REVERT, revert_id, {"actor": "chiara", **about})
+        if about:
+            dossier = Dossier(promoted.test, None, revert, (revert,))
+            promoted.store(document_folder(revert_id), {MARKDOWN: decision_document(dossier), JSON: document_json(dossier)})
+    assert promoted.verify("revert-1")[0] == promoted.verify("decisions/revert-1")[0] == 0
+    code, text = promoted.verify("revert-2")
+    assert (code, text.splitlines()[1]) == (0, "Not compared: documents (the deployment was in no test, so there are none).")
+    promoted.store(document_folder("revert-1"), {MARKDOWN: "# Nothing happened"}, is_noted=False)
+    code, text = promoted.verify("revert-1")
+    assert (code, text.count("\n"), promoted.documented("revert-1", 5) in text) == (1, 1, True)
+    promoted.overwrite(MARKDOWN, "")
 
 
 def test_a_decision_that_is_not_carried_out_yet_has_no_document_to_compare(promoted: Promoted) -> None:

@@ -21,7 +21,6 @@ from flows.domain.decision import (
     NextStep,
     Person,
     due_after,
-    is_lost,
     next_step,
     refuse_another_attempt,
     refuse_confirmation,
@@ -217,9 +216,3 @@ def test_otherwise_it_says_why_not(changes: dict[str, object], rounds: int, poli
     one = undone(**{"policy": Policy(), **changes})
     with pytest.raises(PromotionUndone, match=why):
         refuse_another_attempt(one, one.request.round + rounds, policy_digest, one.created_at + timedelta(hours=hours))
-
-
-def test_a_test_is_lost_when_the_evidence_is_against_the_candidate_and_the_baseline_stays() -> None:
-    lost = {(kind, choice) for kind in VerdictKind for choice in Choice if is_lost(kind, choice)}
-    answers = (Choice.CONFIRM, Choice.FORCE_ROLLBACK, Choice.EXPIRE)
-    assert lost == {(VerdictKind.KEEP_BASELINE, choice) for choice in answers}

@@ -11,17 +11,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flows.domain.decision import Choice, NextStep, next_step
 from flows.domain.decision_record import (
     GENESIS,
     DecisionRecord,
     Investigation,
     RecordKind,
     chain_problems,
+    is_lost,
     latest_investigation,
     latest_outcome,
     lost_records,
+    noted_files,
     record_hash,
+    reverts_after,
 )
+from flows.domain.verdict import VerdictKind
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -170,3 +175,32 @@ def test_the_latest_investigation_is_found_and_is_no_outcome() -> None:
     assert latest_investigation([*records, *chain([{}])]) == found[1]
     assert latest_investigation(chain([{}])) is None
     assert latest_outcome([RecordKind.BASELINE_KEPT, RecordKind.INVESTIGATED]) is RecordKind.BASELINE_KEPT
+
+
+def test_a_test_is_lost_by_its_evidence_or_by_somebody_and_not_by_silence() -> None:
+    ends = {(kind, choice) for kind in VerdictKind for choice in Choice if next_step(kind, choice) is NextStep.KEEP_BASELINE}
+    lost = {(kind, choice) for kind, choice in ends if is_lost(RecordKind.BASELINE_KEPT, kind, choice)}
+    silence_or_unknown = {(kind, Choice.EXPIRE) for kind in VerdictKind if kind is not VerdictKind.KEEP_BASELINE}
+    assert ends - lost == silence_or_unknown | {(VerdictKind.NOT_EVALUABLE, Choice.CONFIRM)}
+
+
+def test_a_candidate_that_was_put_back_is_lost_where_there_is_evidence_to_look_into() -> None:
+    lost = {kind for kind in RecordKind if is_lost(kind, VerdictKind.PROMOTE, Choice.CONFIRM)}
+    assert lost == {RecordKind.COMPENSATED, RecordKind.EMERGENCY_REVERT}
+    assert is_lost(RecordKind.EMERGENCY_REVERT, VerdictKind.INCONCLUSIVE, None), "the question was still open"
+    assert not is_lost(RecordKind.EMERGENCY_REVERT, None, None)
+
+
+def test_of_each_stored_file_the_last_record_counts() -> None:
+    told: list[dict[str, Any]] = [{"files": {"a.md": "1", "b.png": "2"}}, {"files": {"a.md": "3"}}, {"files": {"a.md": "4"}}]
+    one, two, other = (replace(record, kind=RecordKind.DOCUMENTED, decision_id="decisions/t-1") for record in chain(told))
+    other = replace(other, decision_id="decisions/t-2")
+    assert noted_files([one, two, other], "decisions/t-1") == {"a.md": (two, "3"), "b.png": (one, "2")}
+    assert noted_files([replace(one, decision_id="t-1", kind=RecordKind.DECIDED)], "t-1") == {}
+    assert not RecordKind.DOCUMENTED.is_outcome
+
+
+def test_the_emergencies_of_a_decision_are_those_that_name_it() -> None:
+    told = [{"decision_id": "t-1"}, {"decision_id": "t-2"}, {}]
+    one, other, none = (replace(record, kind=RecordKind.EMERGENCY_REVERT) for record in chain(told))
+    assert reverts_after("t-1", [one, other, none, replace(one, kind=RecordKind.WATCHED)]) == [one]

@@ -140,17 +140,23 @@ OUTCOMES = {
         "None yet",
     ),
     "expired": (
-        answered(Choice.EXPIRE),
+        answered(Choice.EXPIRE, VerdictKind.INCONCLUSIVE),
         RecordKind.BASELINE_KEPT,
         "Nobody decided until 2026-11-22 10:30 UTC, so the baseline stays: silence never promotes.",
         "fraud_v2 can be tested again",
     ),
-    "forced": (answered(Choice.FORCE_ROLLBACK), RecordKind.BASELINE_KEPT, "force rollback", "Why fraud_v2 was not put in charge"),
+    "forced": (answered(Choice.FORCE_ROLLBACK), RecordKind.BASELINE_KEPT, "force rollback", "Why fraud_v2 is not in charge is"),
+    "ended": (
+        answered(Choice.CONFIRM, VerdictKind.NOT_EVALUABLE),
+        RecordKind.BASELINE_KEPT,
+        "is retained",
+        "fraud_v2 can be tested again.",
+    ),
     "compensated": (
         decision(),
         RecordKind.COMPENSATED,
         "The promotion of fraud_v2 version 2 was undone",
-        "goes on with fraud_v1",
+        "Why fraud_v2 is not in charge is investigated before it",
     ),
     "superseded": (decision(), RecordKind.SUPERSEDED, "A newer change came first", "None by this decision"),
     "failed": (decision(), RecordKind.FAILED, "failed and is being undone", "fraud_v1"),
@@ -200,6 +206,8 @@ def test_an_emergency_before_the_first_question_says_that_no_evidence_stands_beh
     assert "Reverted by somebody, at an unknown time; no reason was given." in text
     assert "## Evidence\n\nNo question about this test had been asked yet" in text
     assert "| traffic | not known | fraud-v1 100 % |" in text
+    assert "fraud_v2 can be tested again." in text
+    assert "Failure analysis" not in text
     body = json.loads(document_json(alone))
     assert (body["verdict"], body["evidence"], body["decision"]) == (None, None, None)
     assert [one["kind"] for one in body["records"]] == ["emergency_revert"]
@@ -262,6 +270,11 @@ def test_an_undecided_document_and_one_without_actions_say_so() -> None:
     assert "Decided by" not in text
     assert "Decided, and not carried out yet." in text
     assert "## Actions taken\n\nNone." in text
+
+
+def test_what_came_first_is_in_a_document_of_what_was_overtaken() -> None:
+    text = document(decision(), RecordKind.SUPERSEDED, {"why": "changed since", "now": "fraud-v1 80 %, fraud-v2 20 %"})
+    assert "| traffic | fraud-v1 80 %, fraud-v2 20 % | left as it is |\n| why |  | changed since |" in text
 
 
 def test_an_archive_that_failed_is_an_action_too() -> None:

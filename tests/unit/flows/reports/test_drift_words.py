@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flows.domain.drift import feature_drifts
-from flows.reports.drift_chart import drift_chart
+from flows.domain.drift import compare_feature, feature_drifts
+from flows.reports.drift_chart import drift_chart, suspect_chart
 from flows.reports.drift_words import conclude_drift, describe_drift
 
 Column = NDArray[Any]
@@ -63,6 +63,14 @@ def test_the_same_columns_give_the_same_picture_and_others_another_one() -> None
     once = drift_chart(drift, SKEWED, SKEWED * 3)
     assert once == drift_chart(drift, SKEWED, SKEWED * 3)
     assert once != drift_chart(drift, SKEWED, SKEWED * 2)
+
+
+def test_the_picture_of_a_suspect_says_how_it_drifted() -> None:
+    alone = suspect_chart("amount", BASE, BASE * 2)
+    assert alone == drift_chart(*feature_drifts([("amount", BASE, BASE * 2)]), BASE, BASE * 2)
+    undecided = compare_feature("amount", BASE, BASE * 2)
+    assert describe_drift(undecided) == "as in training", "nothing is said of a feature that was not tested"
+    assert alone != drift_chart(undecided, BASE, BASE * 2)
 
 
 def test_a_column_without_values_leaves_its_side_empty() -> None:

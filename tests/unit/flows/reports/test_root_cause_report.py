@@ -12,7 +12,15 @@ from flows.domain.drift import Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
 from flows.domain.verdict import VerdictKind
 from flows.reports.findings_chart import findings_chart
-from flows.reports.root_cause_report import FINDINGS_CHART, RootCause, next_steps, report_summary, root_cause_report, title_of
+from flows.reports.root_cause_report import (
+    DRIFT_CHART,
+    FINDINGS_CHART,
+    RootCause,
+    next_steps,
+    report_summary,
+    root_cause_report,
+    title_of,
+)
 from flows.reports.web_page import web_page
 from tests.gallery import decision
 
@@ -116,3 +124,10 @@ def test_the_page_needs_nothing_else_and_obeys_no_foreign_html() -> None:
     assert "<title>A &amp; B</title>" in page
     assert "<td>b</td>" in page
     assert 'src="data:image/png;base64,cG5n"' in page
+
+
+def test_the_pictures_come_before_the_findings() -> None:
+    text = root_cause_report(replace(cause(SKEW, FITTED), pictures=frozenset({FINDINGS_CHART, DRIFT_CHART})))
+    places = [text.index(part) for part in ("## Findings", f"]({FINDINGS_CHART})", f"]({DRIFT_CHART})", "### ")]
+    assert places == sorted(places)
+    assert "![" not in root_cause_report(cause(SKEW, FITTED))

@@ -21,6 +21,8 @@ from slackbot.messages.stakeholder_message import stakeholder_message
 from tests.unit.slackbot.conftest import make_decision
 
 JARGON = re.compile(r"recall|precision|\bp ?=|p-value|signific|confiden|interval|alpha|hypothes|statistic|%|p95", re.IGNORECASE)
+INVESTIGATED = "Why fraud_v2 is not used is investigated before it, or a successor, is tried again."
+TRIED_AGAIN = "fraud_v2 can be tried again."
 CHANGES = [kind for kind in RecordKind if kind.is_change and kind is not RecordKind.RETIRED]
 
 
@@ -61,28 +63,33 @@ def test_other_alerts_than_before_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "choice", "why"),
+    ("verdict", "choice", "why", "later"),
     [
-        (VerdictKind.KEEP_BASELINE, Choice.CONFIRM, "did not pass its trial"),
-        (VerdictKind.NOT_EVALUABLE, Choice.CONFIRM, "could not be judged"),
-        (VerdictKind.PROMOTE, Choice.FORCE_ROLLBACK, "ended as a precaution"),
-        (VerdictKind.PROMOTE, Choice.EXPIRE, "Nobody decided about *fraud_v2* in time"),
+        (VerdictKind.KEEP_BASELINE, Choice.CONFIRM, "did not pass its trial", INVESTIGATED),
+        (VerdictKind.NOT_EVALUABLE, Choice.CONFIRM, "could not be judged", TRIED_AGAIN),
+        (VerdictKind.PROMOTE, Choice.FORCE_ROLLBACK, "ended as a precaution", INVESTIGATED),
+        (VerdictKind.PROMOTE, Choice.EXPIRE, "Nobody decided about *fraud_v2* in time", TRIED_AGAIN),
+        (VerdictKind.INCONCLUSIVE, Choice.EXPIRE, "Nobody decided about *fraud_v2* in time", TRIED_AGAIN),
     ],
 )
-def test_a_baseline_that_stays_is_told_with_continuity_and_why(verdict: VerdictKind, choice: Choice, why: str) -> None:
+def test_a_baseline_that_stays_is_told_with_continuity_and_why(
+    verdict: VerdictKind, choice: Choice, why: str, later: str
+) -> None:
     text = message(make_decision(verdict, choice), RecordKind.BASELINE_KEPT).text
     assert why in text
     assert text.startswith("The fraud model stays as it is.")
     assert "*fraud_v1* checks all transactions as before. Customers and reviewers notice nothing." in text
-    assert "is investigated before it, or a successor, is tried again" in text
+    assert text.endswith(f"notice nothing. {later}")
 
 
 def test_what_was_put_back_is_told_without_claiming_that_nobody_noticed() -> None:
     undone = told(RecordKind.COMPENSATED)
     assert "While *fraud_v2* was put in charge a check failed, and everything was put back automatically." in undone
-    emergency = stakeholder_message(make_decision(VerdictKind.PROMOTE).request.test, RecordKind.EMERGENCY_REVERT).text
+    made = make_decision(VerdictKind.PROMOTE)
+    emergency = message(made, RecordKind.EMERGENCY_REVERT).text
     assert "*fraud_v2* was taken out and *fraud_v1* put back by somebody on call." in emergency
-    assert all("notice nothing" not in text for text in (undone, emergency))
+    assert all("notice nothing" not in text and text.endswith(INVESTIGATED) for text in (undone, emergency))
+    assert stakeholder_message(made.request.test, RecordKind.EMERGENCY_REVERT).text.endswith(TRIED_AGAIN), "no evidence yet"
 
 
 @pytest.mark.parametrize("outcome", CHANGES)
