@@ -65,7 +65,7 @@ def _stored(ending: DecisionRecord) -> str:
 def publish_lifecycle(decision_id: str, epoch: int = 0) -> str:
     """Rewrite the page from all records and what serves now. Returns where it is. `epoch`: as for `store_documents`."""
     reference = write_lifecycle_page(systems().decision_log.read(decision_id).request.test, decision_id)
-    tell(decision_id, f"lifecycle-{epoch}", f"lifecycle page: {reference}", [Change("lifecycle page", "", reference)])
+    tell(decision_id, f"lifecycle-{epoch}", "lifecycle page", [Change("lifecycle page", "", reference)], where=reference)
     return reference
 
 
@@ -114,7 +114,7 @@ def update_manifest(cause: str, epoch: int = 0, *, is_decision: bool = True) -> 
         return
     reference = commit_manifest(cause, epoch)
     if is_decision:
-        tell(cause, f"manifest-{epoch}", f"manifest: {reference}")
+        tell(cause, f"manifest-{epoch}", "manifest", where=reference)
 
 
 @step("Commit the manifest")

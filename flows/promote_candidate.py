@@ -16,6 +16,7 @@ from flows.documents import publish_lifecycle, store_documents, update_manifest
 from flows.domain.ab_test import Arm
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import Superseded
+from flows.investigation_start import investigate_if_lost
 from flows.preflight import check_candidate
 from flows.production_steps import (
     ACCEPTED,
@@ -145,6 +146,7 @@ def _finish_compensation(decision_id: str, epoch: int, why: str) -> str:
 def stop_superseded(decision_id: str, why: str) -> str:
     """Record it, let the registry follow whatever serves now, and document it; nothing else is touched."""
     record_superseded(decision_id, why)
+    investigate_if_lost(decision_id)
     follow_registry(decision_id, flow_run.run_count)
     store_documents(decision_id, RecordKind.SUPERSEDED)
     publish_lifecycle(decision_id)
