@@ -1,8 +1,8 @@
 """Block Kit in small typed pieces that refuse to exceed Slack's limits.
 
 Nothing is cut silently: what is too long raises, so that no number is ever shortened. Only words longer than `LONGEST_WORD`
-(names of models, say) lose their middle, a person's own text its end and the lines of an investigation their last words, each with
-an ellipsis.
+(names of models, say) lose their middle, a person's own text its end and the lines of an investigation their last words, each
+with an ellipsis.
 """
 
 from __future__ import annotations
