@@ -24,11 +24,13 @@ END = "<!-- fraud-ab ends -->"
 
 
 def merge_page(existing: str, generated: str) -> str:
-    """Put the generated part into a page, between its markers or, when it has none, at its end."""
+    """Put the generated part into a page, between its markers or, when one of them is missing, at its end: what people wrote
+    is never touched."""
     part = f"{BEGIN}\n{generated.strip()}\n{END}"
-    if BEGIN in existing and END in existing:
-        before, _, rest = existing.partition(BEGIN)
-        return before + part + rest.partition(END)[2]
+    before, begin, rest = existing.rpartition(BEGIN)  # the last one: an earlier one may have lost its end
+    _, end, after = rest.partition(END)
+    if begin and end:
+        return before + part + after
     return f"{existing.rstrip()}\n\n{part}\n" if existing.strip() else f"{part}\n"
 
 
@@ -135,7 +137,8 @@ def _arrow(before: float | None, after: float | None) -> str:
 def _analysis(life: ModelLife) -> list[str]:
     title = f"### {harmless(life.model)}"
     if life.investigation is None:
-        return [title, harmless(_failure(life)), "Not investigated: `fraud-ab investigate` looks for the cause."]
+        ask = f"Not investigated: `/fraud-investigate {harmless(life.decision.decision_id)}` in Slack looks for the cause."
+        return [title, harmless(_failure(life)), ask]
     return [title, *failure_analysis(life.investigation)]
 
 
