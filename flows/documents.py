@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flows.domain.action_plan import Change
@@ -46,6 +47,7 @@ def store_documents(decision_id: str, kind: str, epoch: int = 0) -> list[str]:
 def store_dossier(dossier: Dossier) -> tuple[list[str], str]:
     """Chart, Markdown and JSON on the test's run; returns the URIs of both documents, and where a browser shows the first."""
     registry, test, ending = systems().registry, dossier.test, dossier.ending
+    dossier = replace(dossier, registry="; ".join(str(registry.entry(model)) for model in test.models))
     folder = document_folder(ending.decision_id)
     chart = recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
     if chart is not None:

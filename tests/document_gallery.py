@@ -113,7 +113,11 @@ def dossiers() -> dict[str, Dossier]:
     """By the name of the picture; each outcome once."""
     won, lost = decision(VerdictKind.PROMOTE, Choice.CONFIRM), decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM)
     silent, forced = decision(VerdictKind.PROMOTE, Choice.EXPIRE), decision(VerdictKind.PROMOTE, Choice.FORCE_ROLLBACK)
-    undone = {**_KEPT, "why": "fraud_v2 version 1 at 50 %: p95 140 ms is above 100 ms (12,400 requests)"}
+    undone = {
+        "epoch": 6,
+        "traffic": _KEPT["traffic"],
+        "why": "fraud_v2 version 1 at 50 %: p95 140 ms is above 100 ms (12,400 requests)",
+    }
     reverted = {**_REVERT, "at": NOW.isoformat(), "before": "fraud-v1 0 %, fraud-v2 100 %", "decision_id": won.decision_id}
     superseded = {"why": "fraud-predictor changed since", "now": _SPLIT, "epoch": 7}
     return {
@@ -124,9 +128,9 @@ def dossiers() -> dict[str, Dossier]:
         "document_ended": _dossier(decision(VerdictKind.NOT_EVALUABLE, Choice.CONFIRM), (RecordKind.BASELINE_KEPT, _KEPT)),
         "document_expired": _dossier(silent, (RecordKind.BASELINE_KEPT, _KEPT)),
         "document_forced": _dossier(forced, (RecordKind.BASELINE_KEPT, _KEPT)),
-        "document_undone": _dossier(won, (RecordKind.COMPENSATED, undone)),
+        "document_undone": replace(_dossier(won, (RecordKind.COMPENSATED, undone)), registry=_KEPT["registry"]["after"]),
         "document_superseded": _dossier(won, (RecordKind.SUPERSEDED, superseded)),
-        "document_emergency": _emergency(won, reverted),
+        "document_emergency": replace(_emergency(won, reverted), registry=_KEPT["registry"]["after"]),
     }
 
 

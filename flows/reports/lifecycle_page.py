@@ -153,12 +153,13 @@ def _plan(life: ModelLife, default: Policy) -> list[str]:
     )
     limit = f"p95 latency (limit {float(policy.latency.p95_ms):g} ms)"
     shares = ", ".join(_shown(share) for share in (metrics.recall, metrics.precision, metrics.fraud_detection_rate))
-    measured = f"recall, precision and fraud detection rate, against those of the test ({shares})"
+    measured = f"Recall, precision and fraud detection rate stay those of the test ({shares}): nothing counts them anew"
+    days = policy.label_maturity_days
     lines = [
         f"The first {policy.bake_hours:g} hours, every few minutes: {limit}, errors, traffic, share of flagged transactions.",
         f"A breach of these is {breach}.",
         "Always: the dashboard of the model in charge, and the alerts FraudModelSlow and FraudModelErrors.",
-        f"As labels mature ({policy.label_maturity_days} days): {measured}.",
+        f"{measured}. After {days} days, when its first labels have matured, count them from the feedback and compare.",
         f"The way back: /fraud-rollback in Slack, or fraud-ab rollback. Of the model before, {way_back}.",
     ]
     return [f"For {harmless(life.model)}:", bullets(lines)]

@@ -70,7 +70,7 @@ def _change(metric: str, offline: Mapping[str, float], candidate: ModelMetrics) 
     promised, found = _logged(offline, "holdout", metric), _counted(candidate, metric)
     if promised is not None and found is not None:
         change, low, high = found.above(promised)
-        return f"From holdout to production the {metric} changes by {points(change)} ({points(low)} to {points(high)})."
+        return f"From holdout to production the {metric} changes by {points(change)} ({100 * low:+.1f} to {100 * high:+.1f})."
     before, after = offline.get(f"holdout_{metric}"), getattr(candidate, metric)
     return (
         "" if before is None or after is None else f"From holdout to production the {metric} changes by {points(after - before)}."
