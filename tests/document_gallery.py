@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
+
 from flows.decision_json import claim_to_json
+from flows.domain.ab_test import Arm
+from flows.domain.data_findings import Labels, Restoration, Suspects, find_feature_drift, find_label_drift, find_scaling
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import GENESIS, DecisionRecord, Investigation, RecordKind, record_hash
+from flows.domain.drift import compare_feature, feature_drifts
+from flows.domain.findings import Hypothesis, not_testable, rank_findings
 from flows.domain.lifecycle import model_lives
+from flows.domain.model_findings import ModelFacts, find_model_changes, find_overfitting
+from flows.domain.recalls import Caught, Replayed
 from flows.domain.verdict import VerdictKind
 from flows.reports.charts import recall_and_precision_chart
-from flows.reports.decision_document import decision_document
+from flows.reports.decision_document import CHART_NAME, decision_document
 from flows.reports.dossier import Dossier
+from flows.reports.drift_chart import drift_chart
+from flows.reports.findings_chart import findings_chart
 from flows.reports.lifecycle_page import lifecycle_page
+from flows.reports.loss_chart import loss_chart
 from flows.reports.production_model import production_model_page
-from tests.gallery import BASELINE, CANDIDATE, NOW, POLICY, decision
+from flows.reports.root_cause_report import DRIFT_CHART, FINDINGS_CHART, LOSS_CHART, RootCause, root_cause_report
+from tests.gallery import BASELINE, CANDIDATE, NOW, POLICY, TEST_RUN, decision
 
 FOUND = Investigation(
     (
@@ -61,14 +73,14 @@ FOUND = Investigation(
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A document in Markdown and the chart that it shows, if any."""
+    """A document in Markdown and the pictures that it shows, by their names."""
 
     text: str
-    chart: bytes | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
 
     @property
     def digest(self) -> str:
-        """Changes when anything that is written changes; the chart's own bytes are those of its library too."""
+        """Changes when anything that is written changes; the pictures' own bytes are those of their library too."""
         return f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"
 
 
@@ -150,6 +162,7 @@ def document_gallery() -> dict[str, Written]:
     """Everything, by the name of its picture."""
     told = dossiers()
     written = {name: Written(decision_document(one), _chart(one)) for name, one in told.items()}
+    written["root_cause_report"] = _root_cause()
     for name, one in (("promoted", told["document_promoted"]), ("kept", told["document_kept"])):
         in_charge = CANDIDATE if name == "promoted" else BASELINE
         lives = model_lives([one.decision] if one.decision else [], one.records, in_charge, NOW)
@@ -158,5 +171,68 @@ def document_gallery() -> dict[str, Written]:
     return written
 
 
-def _chart(dossier: Dossier) -> bytes | None:
-    return recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
+def _chart(dossier: Dossier) -> dict[str, bytes]:
+    chart = recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
+    return {CHART_NAME: chart} if chart else {}
+
+
+AMOUNTS = np.sort(np.random.default_rng(7).lognormal(3.7, 0.8, 20_000))
+MORE = AMOUNTS * 1.7
+
+
+def root_cause() -> RootCause:
+    """What an investigation of the lost test has found: the rules' own findings on invented tables."""
+    test = TEST_RUN
+    offline = {"train_recall": 0.871, "train_precision": 0.921, "holdout_recall": 0.868, "holdout_precision": 0.913}
+    counted = {"train_frauds": 14_200, "train_alerts": 13_429, "holdout_frauds": 3_100, "holdout_alerts": 2_947}
+    one = ModelFacts(
+        str(test.baseline),
+        ("amount", "hour", "speed"),
+        {"max_leaf_nodes": 31, "learning_rate": 0.1, "threshold": 0.62},
+        trained_on=(NOW - timedelta(days=420), NOW - timedelta(days=240)),
+    )
+    two = replace(
+        one,
+        name=str(test.candidate),
+        parameters={"max_leaf_nodes": 255, "learning_rate": 0.1, "threshold": 0.58},
+        offline={**offline, **counted},
+        trained_on=(NOW - timedelta(days=300), NOW - timedelta(days=120)),
+        training_loss=tuple(0.35 * 0.97**step + 0.05 for step in range(60)),
+        validation_loss=tuple(0.33 * 0.96**step + 0.09 + 0.0001 * step for step in range(60)),
+    )
+    drifts = feature_drifts([("amount", AMOUNTS, MORE), ("hour", AMOUNTS % 24, AMOUNTS[::-1] % 24)])
+    replayed = Restoration(Replayed(1900, gained=141, lost=25), "With training's distribution on production's frauds")
+    promised, production = Caught(3_100, 2_691), Caught(2_000, 1_624)
+    findings = rank_findings(
+        [
+            find_feature_drift(2, Suspects(drifts[:1], (), (), {}), replayed),
+            find_label_drift(Labels(((50_000, 500),) * 4), Labels(((50_000, 700),) * 4)),
+            find_overfitting(two, Caught(14_200, 12_368), promised, production, 0.061),
+            find_scaling(Suspects((), (), (), {}), replayed),
+            find_model_changes(one, two, NOW),
+            not_testable(Hypothesis.ARTIFACT, "S3 failed while reading s3://models/fraud_v2/1 (worth another try)."),
+        ]
+    )
+    weeks = tuple(
+        (f"{NOW - timedelta(days=51 - 7 * week):%Y-%m-%d}", {"amount": 0.08 + 0.09 * week, "hour": 0.01}) for week in range(4)
+    )
+    return RootCause(
+        decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM),
+        findings,
+        {Arm.BASELINE: one, Arm.CANDIDATE: two},
+        weeks=weeks,
+        missing={"Evidently's drift report": "Evidently failed while drawing the report."},
+        links={"MLflow run": "https://mlflow.example/#/experiments/1/runs/1"},
+    )
+
+
+def _root_cause() -> Written:
+    found = root_cause()
+    two = found.making[Arm.CANDIDATE]
+    drawn = {
+        FINDINGS_CHART: findings_chart(found.findings, found.lost_recall),
+        LOSS_CHART: loss_chart(two.training_loss, two.validation_loss),
+        DRIFT_CHART: drift_chart(compare_feature("amount", AMOUNTS, MORE), AMOUNTS, MORE),
+    }
+    pictures = {name: png for name, png in drawn.items() if png is not None}
+    return Written(root_cause_report(replace(found, pictures=frozenset(pictures))), pictures)

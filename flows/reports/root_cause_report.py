@@ -188,7 +188,12 @@ def _names(findings: Iterable[Finding], status: FindingStatus) -> str:
 def _expected(offline: Mapping[str, float]) -> str:
     if not offline:
         return "The candidate's run logged no offline metrics."
-    return table([["offline metric", "value"], *([words(name), f"{value:.4f}"] for name, value in sorted(offline.items()))])
+    return table([["offline metric", "value"], *([words(name), _metric(value)] for name, value in sorted(offline.items()))])
+
+
+def _metric(value: float) -> str:
+    """Shares have digits, counts have none."""
+    return f"{value:,.0f}" if value > 1 and value == int(value) else f"{value:.4f}"
 
 
 def _criteria(request: DecisionRequest) -> str:

@@ -42,7 +42,11 @@ def offline_and_production(test: ABTest, offline: Mapping[str, float], measured:
         ]
         rows.append([metric, *logged, *found])
     lost = [_change(metric, offline, measured.candidate) for metric in _OUT_OF]
-    return [table(rows), "In brackets Wilson's 95 % intervals, where it is known of how many.", " ".join(filter(None, lost))]
+    return [
+        table(rows),
+        "In brackets: 95 % intervals (Wilson's), where the run logged of how many.",
+        " ".join(filter(None, lost)),
+    ]
 
 
 def _logged(offline: Mapping[str, float], part: str, metric: str) -> Caught | None:

@@ -1,4 +1,4 @@
-"""The decision documents, the lifecycle page and the page for fraud analysts as a person sees them, drawn by a real browser.
+"""The documents of a decision, its root-cause report and the pages as a person sees them, drawn by a real browser.
 
 Where the pictures go, and how an outdated one is noticed: as for tests/e2e/test_pictures.py.
 """
@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from flows.reports.decision_document import CHART_NAME
 from tests.document_gallery import Written, document_gallery
 from tests.pictures import keep, sticking_out
 
@@ -43,8 +42,8 @@ def page(chromium: str) -> Iterator[Any]:
 
 def rendered(written: Written) -> str:
     html = MarkdownIt("commonmark").enable("table").render(written.text)
-    if written.chart is not None:
-        html = html.replace(f'src="{CHART_NAME}"', f'src="data:image/png;base64,{base64.b64encode(written.chart).decode()}"')
+    for name, png in written.pictures.items():
+        html = html.replace(f'src="{name}"', f'src="data:image/png;base64,{base64.b64encode(png).decode()}"')
     return f"<!doctype html><meta charset=utf-8><style>{STYLE}</style><article>{html}</article>"
 
 
@@ -57,5 +56,5 @@ def test_each_document_reads_as_it_is_meant(page: Any, name: str) -> None:
     text = article.inner_text()
     for mark in ("**", "##", "](", "| ---", "&lt;", "\\"):
         assert mark not in text, f"{mark} is shown instead of what it means"
-    assert len(page.locator("img").all()) == (1 if ALL[name].chart else 0)
+    assert len(page.locator("img").all()) == len(ALL[name].pictures)
     keep(name, article.screenshot(), ALL[name].digest)

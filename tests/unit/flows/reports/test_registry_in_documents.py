@@ -1,4 +1,4 @@
-"""What became of the registry after an emergency or an undone promotion: the record is too early to tell it, the document is not."""
+"""What became of the registry after an emergency or an undone promotion: their records cannot tell it yet, their documents do."""
 
 from __future__ import annotations
 
