@@ -209,7 +209,7 @@ _INVESTIGATED = (
         (
             "Why fraud_v2 version 1 did not win: the data have drifted since training.",
             "Expected: recall 86.8% on the holdout. Measured: recall 81.2% in production, fraud_v1 80.0%.",
-            "Cause 1: The data have drifted since training (explains 6.1 points of recall): amount drifted from a median of 40 to 68.",
+            "Cause 1: The data have drifted since training (explains 6.1 points of recall): amount: median 40 to 68.",
             "Could not be tested: artifact, Evidently's drift report.",
             "Ruled out: scaling, overfitting.",
             "Next: Retrain on weeks that have today's amount, and watch its distribution.",

@@ -1,4 +1,4 @@
-"""Who starts an investigation: a lost test by itself, as soon as its outcome is recorded, and a person by `fraud-ab investigate`."""
+"""Who starts an investigation: a lost test itself, as soon as its outcome is recorded, and a person by `fraud-ab investigate`."""
 
 from __future__ import annotations
 
