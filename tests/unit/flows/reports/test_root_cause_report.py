@@ -221,7 +221,7 @@ def test_the_weeks_are_there_where_there_are_several() -> None:
     assert "Drift by week" not in root_cause_report(cause(SKEW, weeks=weeks[:1]))
 
 
-def test_the_losses_are_a_picture_where_they_were_logged() -> None:
+def test_the_losses_are_a_picture_where_they_were_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loss_chart((), ()) is None
     assert loss_chart((0.4,), (0.5,)) is None
     rising = loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4))
@@ -229,6 +229,9 @@ def test_the_losses_are_a_picture_where_they_were_logged() -> None:
     assert rising == loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4))
     assert rising != loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.3))
     assert loss_chart((), (0.5, 0.3)) is not None
+    with monkeypatch.context() as patient:
+        patient.setattr("flows.reports.loss_chart.LOSS_RISE", 9.0)
+        assert rising != loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4)), "where it begins to rise is marked"
     assert f"]({LOSS_CHART})" in root_cause_report(cause(SKEW, pictures=frozenset({LOSS_CHART})))
 
 

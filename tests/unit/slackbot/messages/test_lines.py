@@ -33,6 +33,11 @@ def test_the_worst_ten_lines_fit(text: str) -> None:
     SlackMessage(told)
 
 
+def test_no_number_is_cut() -> None:
+    for count in range(1, 11):
+        assert set(lines(["2e-05 2026-01-05 " * 300] * count).split()) == {"2e-05", "2026-01-05", "…"}
+
+
 @given(st.lists(st.text(max_size=600), min_size=1, max_size=10))
 def test_whatever_is_said_is_accepted_and_has_as_many_lines(texts: list[str]) -> None:
     told = lines(texts)
