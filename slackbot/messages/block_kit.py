@@ -96,7 +96,7 @@ def lines(texts: Sequence[str]) -> str:
 
 
 def _shortened(text: str, most_bytes: int) -> str:
-    words = plain(text)[: most_bytes + 1]  # a character is a byte at least
+    words = plain(text)[: most_bytes + LONGEST_WORD]  # a character is a byte at least
     told, width = escape(words), len(words)
     while len(told.encode()) > most_bytes:
         width -= 1
