@@ -37,6 +37,7 @@ from flows.production_steps import append_record
 from flows.reports.root_cause_report import report_summary
 from flows.steps import step
 from flows.table_drift import compare_tables
+from flows.table_summaries import count_labels
 from flows.telling import describe_failure
 from flows.wiring import systems
 
@@ -124,6 +125,7 @@ def look_for_causes(decision_id: str, making: Json | str, files: Json | str, dri
             "making": making,
             "drift_report": drift_report,
             "weeks": plain(drift.weeks) if drift else [],
+            "frauds": _count_frauds(material),
             "pictures": {},
             "missing": {},
         }
@@ -175,6 +177,12 @@ class Progress:
                 update_progress_artifact(self._artifact, progress=percent, description=what)
         except (httpx.HTTPError, PrefectException) as error:
             get_run_logger().warning("progress not shown: %s", error)
+
+
+def _count_frauds(material: Material) -> Json:
+    """Of the candidate's training and its holdout, under the names of its metrics; without those that nobody can tell."""
+    tables = {"train": material.training, "holdout": material.holdout}
+    return {part: labels.frauds for part, table in tables.items() if (labels := count_labels(table)) is not None}
 
 
 def _or_why(part: Task[[str], Json], decision_id: str) -> Json | str:

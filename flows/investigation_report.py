@@ -62,6 +62,7 @@ def root_cause(decision: Decision, found: Json) -> RootCause:
         decision,
         FINDINGS.validate_python(found["findings"]),
         {} if isinstance(making, str) else {arm: FACTS.validate_python(making[arm]) for arm in Arm},
+        frauds=found["frauds"],
         weeks=tuple((week["begins"][:10], week["distances"]) for week in found["weeks"]),
         pictures=frozenset(found["pictures"]),
         missing=missing,

@@ -51,15 +51,16 @@ _TITLES: Mapping[Hypothesis, str] = {
 class RootCause:
     """What a report tells of.
 
-    `findings`: ranked. `making`: of both models; empty when it is not known. `weeks`: of production, in order: the day on which
-    each begins, and by feature its distance (0..1) from training. `pictures`: names of those stored beside the report.
-    `missing`: other parts that failed, with the reason. `links`: addresses by what is there, such as the run and the window's
-    panels.
+    `findings`: ranked. `making`: of both models; empty when it is not known. `frauds`: how many are in the tables of `train` and
+    `holdout`. `weeks`: of production, in order: the day on which each begins, and by feature its distance (0..1) from training.
+    `pictures`: names of those stored beside the report. `missing`: other parts that failed, with the reason. `links`: addresses
+    by what is there, such as the run and the window's panels.
     """
 
     decision: Decision
     findings: Sequence[Finding]
     making: Mapping[Arm, ModelFacts] = field(default_factory=dict[Arm, "ModelFacts"])
+    frauds: Mapping[str, int] = field(default_factory=dict[str, int])
     weeks: Sequence[tuple[str, Mapping[str, float]]] = ()
     pictures: frozenset[str] = frozenset()
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -172,7 +173,8 @@ def without_statistics(said: str) -> str:
 
 def _offline_against_production(cause: RootCause) -> list[str]:
     request = cause.decision.request
-    return offline_and_production(request.test, cause.offline, request.verdict.metrics)
+    counted = {f"{part}_frauds": float(frauds) for part, frauds in cause.frauds.items()}
+    return offline_and_production(request.test, counted | dict(cause.offline), request.verdict.metrics)
 
 
 def _ruled_out(cause: RootCause) -> list[Finding]:

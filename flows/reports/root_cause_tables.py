@@ -44,7 +44,7 @@ def offline_and_production(test: ABTest, offline: Mapping[str, float], measured:
     lost = [_change(metric, offline, measured.candidate) for metric in _OUT_OF]
     return [
         table(rows),
-        "In brackets: 95 % intervals (Wilson's), where the run logged of how many.",
+        "In brackets: 95 % intervals (Wilson's), where it is known of how many.",
         " ".join(filter(None, lost)),
     ]
 

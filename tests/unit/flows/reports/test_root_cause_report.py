@@ -172,6 +172,10 @@ def test_offline_stands_beside_production_with_intervals_where_the_counts_are_kn
     assert "| precision | not logged | 91.0 % | 96.7 % (95.8 to 97.5 %) | 97.0 % (96.6 to 97.4 %) |" in text
     assert "From holdout to production the recall changes by -3.8 points (-6.5 to -0.9)." in text
     assert "the precision changes by +5.7 points." in text
+    counted = {"holdout_recall": 0.85}
+    text = root_cause_report(cause(SKEW, offline=counted, frauds={"train": 9, "holdout": 1000}))
+    assert "| recall | not logged | 85.0 % (82.7 to 87.1 %) | 81.2 %" in text, "the table tells what the run did not log"
+    assert "frauds" not in part(text, "What was expected")
 
 
 def test_a_recall_that_nobody_can_know_is_unknown() -> None:
