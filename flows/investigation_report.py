@@ -18,7 +18,7 @@ from prefect.runtime import flow_run
 from pydantic import TypeAdapter
 
 from flows.domain.ab_test import Arm
-from flows.domain.drift import compare_feature
+from flows.domain.drift import feature_drifts
 from flows.domain.errors import FraudABError, OutsideSystemError
 from flows.domain.findings import Finding, Hypothesis
 from flows.investigation_material import FACTS
@@ -142,7 +142,8 @@ def _drift_picture(cause: RootCause, training: FeatureTable | None, production: 
         return None
     [feature, *_] = cast("dict[str, object]", next(iter(finding.numbers.values())))
     one, two = training.column(feature), production.column(feature)
-    return drift_chart(compare_feature(feature, one, two), one, two)
+    [drift] = feature_drifts([(feature, one, two)])  # by itself, so that the title says how it drifted
+    return drift_chart(drift, one, two)
 
 
 def _panels(decision: Decision) -> dict[str, str]:

@@ -18,7 +18,7 @@ from flows.domain.ab_test import Arm
 from flows.domain.data_findings import Labels, Restoration, Suspects, find_feature_drift, find_label_drift, find_scaling
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import GENESIS, DecisionRecord, Investigation, RecordKind, record_hash
-from flows.domain.drift import compare_feature, feature_drifts
+from flows.domain.drift import feature_drifts
 from flows.domain.findings import Hypothesis, not_testable, rank_findings
 from flows.domain.lifecycle import model_lives
 from flows.domain.model_findings import ModelFacts, find_model_changes, find_overfitting
@@ -232,7 +232,7 @@ def _root_cause() -> Written:
     drawn = {
         FINDINGS_CHART: findings_chart(found.findings, found.lost_recall),
         LOSS_CHART: loss_chart(two.training_loss, two.validation_loss),
-        DRIFT_CHART: drift_chart(compare_feature("amount", AMOUNTS, MORE), AMOUNTS, MORE),
+        DRIFT_CHART: drift_chart(*feature_drifts([("amount", AMOUNTS, MORE)]), AMOUNTS, MORE),
     }
     pictures = {name: png for name, png in drawn.items() if png is not None}
     return Written(root_cause_report(replace(found, pictures=frozenset(pictures))), pictures)

@@ -11,12 +11,14 @@ import pandas as pd
 
 from benchmarks.frame_table import FrameTable
 from flows.domain.ab_test import Arm
-from flows.domain.drift import Severity
+from flows.domain.drift import Severity, feature_drifts
 from flows.domain.errors import OutsideSystemError
 from flows.domain.findings import Finding, FindingStatus, Hypothesis
 from flows.domain.model_findings import ModelFacts
 from flows.domain.verdict import VerdictKind
 from flows.investigation_report import NOT_DRAWN, draw_pictures
+from flows.reports.drift_chart import drift_chart
+from flows.reports.drift_words import describe_drift
 from flows.reports.root_cause_report import DRIFT_CHART, FINDINGS_CHART, LOSS_CHART, RootCause
 from tests.gallery import decision
 
@@ -50,6 +52,13 @@ def test_everything_that_can_be_drawn_is() -> None:
     assert set(pictures) == {FINDINGS_CHART, LOSS_CHART, DRIFT_CHART}
     assert all(base64.b64decode(png).startswith(b"\x89PNG") for png in pictures.values())
     assert missing == {}
+
+
+def test_the_picture_of_a_feature_that_drifted_says_so() -> None:
+    one, two = AMOUNTS.column("amount"), MORE.column("amount")
+    [drift] = feature_drifts([("amount", one, two)])
+    assert describe_drift(drift).startswith("larger: median")
+    assert base64.b64decode(draw_pictures(FOUND, AMOUNTS, MORE)[0][DRIFT_CHART]) == drift_chart(drift, one, two)
 
 
 def test_a_database_that_is_away_costs_one_picture_and_is_named() -> None:
