@@ -1,8 +1,9 @@
-"""`fraud-ab investigate`: what changed between training and production, and what that says, no servers."""
+"""`fraud-ab investigate`: of a decision the whole investigation, in Prefect; of two files what drifted, without any server."""
 
 from __future__ import annotations
 
 import json
+import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     OnStep = Callable[[str, int], object]
 
+Sources = tuple[str, str, str | None, str | None]
+"""Training, production, holdout and reference."""
 _BAD_INPUT = 2
 _LEAST_SHOWN = 10
 _HTML, _PNG = "drift.html", "drift.png"
@@ -43,8 +46,15 @@ class Investigated:
 
 
 def investigate(
-    training: Annotated[str, typer.Option(help="features of the training: Parquet, CSV or postgresql://…/db?table=schema.table")],
-    production: Annotated[str, typer.Option(help="features as the candidate got them, with event_time and is_fraud if known")],
+    decision: Annotated[
+        str | None, typer.Argument(help="of a decided test, such as autumn-1: why its candidate did not win; takes no options")
+    ] = None,
+    training: Annotated[
+        str | None, typer.Option(help="features of the training: Parquet, CSV or postgresql://…/db?table=schema.table")
+    ] = None,
+    production: Annotated[
+        str | None, typer.Option(help="features as the candidate got them, with event_time and is_fraud if known")
+    ] = None,
     holdout: Annotated[str | None, typer.Option(help="the holdout's features: was it like production?")] = None,
     reference: Annotated[str | None, typer.Option(help="production's rows as the offline pipeline computes them")] = None,
     report: Annotated[
@@ -52,7 +62,35 @@ def investigate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything as JSON")] = False,
 ) -> None:
-    """Compare every feature of training and production and print what drifted. Exit 0 whatever was found; bad input: exit 2."""
+    """Start the investigation of a decision, or compare --training and --production and print what drifted.
+
+    Exit 0 whatever was found; bad input: exit 2.
+    """
+    if decision is not None:
+        if any((training, production, holdout, reference, report, as_json)):
+            raise typer.BadParameter("a decision is investigated with the tables of the settings: give it alone")
+        _start(decision)
+    elif training is None or production is None:
+        raise typer.BadParameter("name a decision, or give --training and --production")
+    else:
+        _compare((training, production, holdout, reference), report, as_json=as_json)
+
+
+def _start(decision_id: str) -> None:
+    """As `/fraud-investigate` does it."""
+    from flows.deployment_names import INVESTIGATE
+    from flows.wiring import systems
+    from slackbot.prefect_gateway import PrefectGateway
+
+    connected = systems()
+    connected.decision_log.read(decision_id)  # says so when there is no such decision
+    gateway = PrefectGateway(ui_url=connected.settings.prefect_ui_url)
+    key = f"investigate-{decision_id}-{uuid.uuid4()}"
+    address = gateway.start_run(INVESTIGATE, {"decision_id": decision_id}, idempotency_key=key)
+    typer.echo(f"The investigation of {decision_id} has started; its findings come into the decision's thread: {address}")
+
+
+def _compare(sources: Sources, report: Path | None, *, as_json: bool) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -63,7 +101,7 @@ def investigate(
             progress.update(task, description=doing, total=steps, advance=1)
 
         try:
-            found = _investigated((training, production, holdout, reference), report, on_step)
+            found = _investigated(sources, report, on_step)
         except FraudABError as error:
             progress.stop()
             typer.echo(" ".join(str(error).split()), err=True)
@@ -74,14 +112,14 @@ def investigate(
         _show(found, Console())
 
 
-def _investigated(sources: tuple[str, str, str | None, str | None], report: Path | None, on_step: OnStep) -> Investigated:
+def _investigated(sources: Sources, report: Path | None, on_step: OnStep) -> Investigated:
     from flows.adapters.feature_table_duckdb import open_features
     from flows.diagnosis import Material, diagnose
     from flows.table_drift import compare_tables
 
     with ExitStack() as opened:
-        before, after, holdout, reference = (opened.enter_context(open_features(one)) if one else None for one in sources)
-        assert before is not None and after is not None  # noqa: S101, PT018 - their options are required
+        before, after = (opened.enter_context(open_features(one)) for one in sources[:2])
+        holdout, reference = (opened.enter_context(open_features(one)) if one else None for one in sources[2:])
         extra = 2 if report else 1
         drift = compare_tables(before, after, lambda doing, steps: on_step(doing, steps + extra))
         steps = len(drift.drifts) + extra

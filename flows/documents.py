@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flows.domain.ab_test import ABTest
@@ -49,6 +50,7 @@ def store_documents(decision_id: str, kind: str, epoch: int = 0) -> list[str]:
 def store_dossier(dossier: Dossier) -> tuple[list[str], str]:
     """Chart, Markdown and JSON on the test's run; returns the URIs of both documents, and where a browser shows the first."""
     registry, test, ending = systems().registry, dossier.test, dossier.ending
+    dossier = replace(dossier, registry="; ".join(str(registry.entry(model)) for model in test.models))
     folder = document_folder(ending.decision_id)
     chart = recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
     pictures: dict[str, str | bytes] = {CHART_NAME: chart} if chart is not None else {}
@@ -103,7 +105,7 @@ def _stored(ending: DecisionRecord) -> str:
 def publish_lifecycle(decision_id: str, epoch: int = 0) -> str:
     """Rewrite the page from all records and what serves now. Returns where it is. `epoch`: as for `store_documents`."""
     reference = write_lifecycle_page(systems().decision_log.read(decision_id).request.test, decision_id)
-    tell(decision_id, f"lifecycle-{epoch}", f"lifecycle page: {reference}", [Change("lifecycle page", "", reference)])
+    tell(decision_id, f"lifecycle-{epoch}", "lifecycle page", [Change("lifecycle page", "", reference)], where=reference)
     return reference
 
 
@@ -162,7 +164,7 @@ def update_manifest(cause: str, epoch: int = 0, *, is_decision: bool = True) -> 
         return
     reference = commit_manifest(cause, epoch)
     if is_decision:
-        tell(cause, f"manifest-{epoch}", f"manifest: {reference}")
+        tell(cause, f"manifest-{epoch}", "manifest", where=reference)
 
 
 @step("Commit the manifest")

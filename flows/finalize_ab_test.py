@@ -19,14 +19,13 @@ from flows.documents import document_answer
 from flows.domain.ab_test import ABTest, Arm
 from flows.domain.action_plan import plan_model_in_charge
 from flows.domain.decision import Choice, Decision, DecisionRequest, Links, NextStep, next_step
-from flows.domain.decision_record import RecordKind, is_lost
+from flows.domain.decision_record import RecordKind
 from flows.domain.errors import PromotionUndone
 from flows.domain.evidence import Evidence
 from flows.domain.feedback import looks_on_the_clock
 from flows.domain.verdict import Verdict
 from flows.evaluate_ab_test import evaluate
 from flows.execution import leased_run, tell_failure
-from flows.investigate_candidate import start_investigation
 from flows.production_steps import COMPENSATED
 from flows.promote_candidate import promote_candidate
 from flows.reports.charts import chart_in_words, recall_and_precision_chart
@@ -76,8 +75,6 @@ def _decide(test: ABTest) -> dict[str, object]:
         redraw_answered(decision_id)
         outcome = _carry_out(decision)
         if outcome is not None:
-            if is_lost(RecordKind(outcome), decision.request.verdict.kind, _choice(decision)):
-                start_investigation(decision_id)
             mark_as_carried_out(decision_id, flow_run.run_count)
             if outcome == COMPENSATED:
                 raise _undone(decision_id)

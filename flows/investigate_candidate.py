@@ -6,56 +6,56 @@ with what is not done yet.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlencode
-from uuid import UUID
 
 import httpx
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
-from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
-from pydantic import TypeAdapter
 
-from flows.deployment_names import INVESTIGATE
 from flows.diagnosis import diagnose
 from flows.documents import document_investigation, keep_files
 from flows.domain.decision_record import Investigation, RecordKind
-from flows.domain.errors import FraudABError
-from flows.domain.findings import Finding, Hypothesis
-from flows.investigation_material import FACTS, Gathering, compare_files, read_making
+from flows.domain.errors import DataInvalid, FraudABError
+from flows.domain.evidence import plain
+from flows.execution import tell_failure
+from flows.investigation_material import Gathering, compare_files, read_making
+from flows.investigation_report import (
+    FINDINGS,
+    draw_pictures,
+    root_cause,
+    show_report,
+    store_report,
+    tell_findings,
+)
 from flows.production_steps import append_record
 from flows.reports.dossier import investigation_folder
-from flows.reports.drift_chart import suspect_chart
-from flows.reports.findings_chart import findings_chart
-from flows.reports.root_cause_report import (
-    DRIFT_CHART,
-    FINDINGS_CHART,
-    PICTURES_IN_WORDS,
-    RootCause,
-    report_summary,
-    root_cause_report,
-)
-from flows.reports.web_page import web_page
+from flows.reports.root_cause_report import report_summary
 from flows.steps import step
-from flows.telling import describe_failure, show_picture, tell
+from flows.table_drift import compare_tables
+from flows.table_summaries import count_labels
+from flows.telling import describe_failure
 from flows.wiring import systems
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect import State
     from prefect.tasks import Task
 
+    from flows.diagnosis import Material
     from flows.domain.decision import Decision
+    from flows.table_drift import TableDrift
 
 Json = dict[str, Any]
-FINDINGS = TypeAdapter(tuple[Finding, ...])
 SHOW_EVERY_SECONDS = 2.0
-PICTURED = (Hypothesis.FEATURE_DRIFT, Hypothesis.SCALING, Hypothesis.SERVING_SKEW)
 
 
-@flow(name="investigate-candidate", persist_result=True)
+@flow(name="investigate-candidate", persist_result=True, flow_run_name="{decision_id}", on_failure=[tell_failure])
 def investigate_candidate(decision_id: str) -> list[str]:
     """Look for the cause, tell it in the decision's thread, keep the report and the record.
 
@@ -66,36 +66,21 @@ def investigate_candidate(decision_id: str) -> list[str]:
         the report's summary, at most ten lines.
 
     Raises:
-        OutsideSystemError: the report could not be stored; retry the run, which goes on there.
+        OutsideSystemError: MLflow did not take the report, which is in Prefect then, or what follows could not be stored; retry
+            the run, which goes on there.
     """
-    number = UUID(flow_run.get_id()).int % 2**31  # tells this investigation from others of the same decision
     making, files = _or_why(read_facts, decision_id), _or_why(compare_artifacts, decision_id)
     drift_report = _or_why(draw_drift_report, decision_id)
     found = look_for_causes(decision_id, making, files, drift_report)
-    tell_summary(decision_id, found["summary"], number)
-    report = store_report(decision_id, found, number)
-    record_investigation(decision_id, found, report, number)
+    number = _number(found["summary"])
+    tell_findings(decision_id, found, number)
+    storing = store_report(decision_id, found, number, return_state=True)
+    is_stored = _trouble(storing) is None
+    report = storing.result() if is_stored else show_report(decision_id, found, number)
+    record_investigation(decision_id, found["summary"], found["findings"], report["uri"])
+    storing.result()  # fails the run where MLflow did not take the report: *Retry* stores it
     document_investigation(decision_id)
     return found["summary"]
-
-
-def start_investigation(decision_id: str) -> None:
-    """Of a lost test, once. A missing deployment must not stop the story."""
-    try:
-        start_run(decision_id)
-    except ObjectNotFound:
-        get_run_logger().warning("decision_id=%s is not investigated: start the deployment %s", decision_id, INVESTIGATE)
-
-
-@step("Start the investigation")
-def start_run(decision_id: str) -> None:
-    run_deployment(
-        INVESTIGATE,
-        parameters={"decision_id": decision_id},
-        timeout=0,
-        as_subflow=False,
-        idempotency_key=f"investigate-{decision_id}",
-    )
 
 
 @step("Read how both models were made")
@@ -118,54 +103,42 @@ def draw_drift_report(decision_id: str) -> Json:
     decision = _decision(decision_id)
     with Gathering(decision) as gathering:
         page = draw_evidently_report(gathering.table("training"), gathering.table("production")).html
-    test, name = decision.request.test, "evidently.html"
-    uri = keep_files(test, investigation_folder(decision_id), {name: page})[name]
-    return {"uri": uri, "address": systems().registry.run_url(test, _name(decision_id, name))}
+    name = "evidently.html"
+    uri = keep_files(decision.request.test, investigation_folder(decision_id), {name: page})[name]
+    address = systems().registry.run_url(decision.request.test, f"{investigation_folder(decision_id)}/{name}")
+    return {"uri": uri, "address": address}
 
 
 @step("Look for the causes")
 def look_for_causes(decision_id: str, making: Json | str, files: Json | str, drift_report: Json | str) -> Json:
-    """Every hypothesis with its finding, ranked, and the summary; text in place of JSON says why that part failed."""
+    """Every hypothesis with its finding, ranked, the weeks, the pictures and the summary.
+
+    Args:
+        making, files, drift_report: of the other parts; text in place of JSON says why that part failed.
+    """
     decision = _decision(decision_id)
     with Progress() as progress, Gathering(decision, progress) as gathering:
-        findings = diagnose(gathering.material(making, files))
-    cause = _cause(decision, findings, making, drift_report)
-    return {
-        "findings": FINDINGS.dump_python(findings, mode="json"),
-        "summary": list(report_summary(cause)),
-        "making": making,
-        "drift_report": drift_report,
-    }
-
-
-@step("Tell the findings")
-def tell_summary(decision_id: str, summary: list[str], number: int) -> None:
-    tell(decision_id, f"investigation-{number}", "\n".join(summary))
-
-
-@step("Store the root-cause report")
-def store_report(decision_id: str, found: Json, number: int) -> Json:
-    """Markdown and HTML with their charts on the test's run; the chart in the thread. Returns where it is."""
-    decision, registry = _decision(decision_id), systems().registry
-    test, findings = decision.request.test, FINDINGS.validate_python(found["findings"])
-    cause = _cause(decision, findings, found["making"], found["drift_report"])
-    pictures = _pictures(decision, cause)
-    text = root_cause_report(replace(cause, pictures=frozenset(pictures)))
-    page = web_page(text, f"Root cause {decision_id}", pictures)
-    files = {**pictures, "root_cause.md": text, "root_cause.html": page}
-    uri = keep_files(test, investigation_folder(decision_id), files)["root_cause.md"]
-    address = registry.run_url(test, _name(decision_id, "root_cause.html")) or uri
-    for name, png in pictures.items():
-        show_picture(decision_id, f"{name.partition('.')[0]}-{number}", png, PICTURES_IN_WORDS[name])
-    tell(decision_id, f"root-cause-{number}", f"root-cause report: {address}")
-    return {"uri": uri, "address": address}
+        material = gathering.material(making, files)
+        drift = _compare_tables(material)
+        findings = diagnose(replace(material, drifts=drift.drifts) if drift else material)
+        found: Json = {
+            "findings": FINDINGS.dump_python(findings, mode="json"),
+            "making": making,
+            "drift_report": drift_report,
+            "weeks": plain(drift.weeks) if drift else [],
+            "frauds": _count_frauds(material),
+            "pictures": {},
+            "missing": {},
+        }
+        found["pictures"], found["missing"] = draw_pictures(root_cause(decision, found), material.training, material.production)
+    return found | {"summary": list(report_summary(root_cause(decision, found)))}
 
 
 @step("Record the investigation")
-def record_investigation(decision_id: str, found: Json, report: Json, number: int) -> str:
-    """Append to the chain. Returns the record's hash."""
-    kept = Investigation(tuple(found["summary"]), tuple(found["findings"]), report["uri"])
-    return append_record(RecordKind.INVESTIGATED, decision_id, kept.to_payload(), occurrence=number)
+def record_investigation(decision_id: str, summary: list[str], findings: list[Json], report: str) -> str:
+    """Append to the chain, again where the report is elsewhere than it was. Returns the record's hash."""
+    kept = Investigation(tuple(summary), tuple(findings), report)
+    return append_record(RecordKind.INVESTIGATED, decision_id, kept.to_payload(), occurrence=_number([*summary, report]))
 
 
 class Progress:
@@ -207,65 +180,39 @@ class Progress:
             get_run_logger().warning("progress not shown: %s", error)
 
 
+def _count_frauds(material: Material) -> Json:
+    """Of the candidate's training and its holdout, under the names of its metrics; without those that nobody can tell."""
+    tables = {"train": material.training, "holdout": material.holdout}
+    return {part: labels.frauds for part, table in tables.items() if (labels := count_labels(table)) is not None}
+
+
 def _or_why(part: Task[[str], Json], decision_id: str) -> Json | str:
-    """What a part found; where an outside system or a table failed, the reason, which the report then gives. A fault of our own
-    is none: it fails the run."""
+    """What a part found; where an outside system or a table failed, the reason, which the report then gives."""
     state = part(decision_id, return_state=True)
+    return _trouble(state) or state.result()
+
+
+def _trouble(state: State[Json]) -> str | None:
+    """Why an outside system or a table failed. A fault of our own is none of these: it fails the run."""
     found = state.result(raise_on_failure=False)
-    if isinstance(found, FraudABError):
-        return describe_failure(found)
-    return state.result()
+    return describe_failure(found) if isinstance(found, FraudABError) else None
 
 
-def _cause(decision: Decision, findings: tuple[Finding, ...], making: Json | str, drift_report: Json | str) -> RootCause:
-    offline = {} if isinstance(making, str) else FACTS.validate_python(making["candidate"]).offline
-    missing = {"Evidently's drift report": drift_report} if isinstance(drift_report, str) else {}
-    links = {"Prefect run": decision.request.links.prefect_run, "MLflow run": decision.request.links.mlflow_run}
-    if not isinstance(drift_report, str):
-        links["Evidently's drift report"] = drift_report["address"] or drift_report["uri"]
-    return RootCause(decision, findings, offline, missing=missing, links=links | _panels(decision))
+def _number(told: list[str]) -> int:
+    """Tells this run's findings from others of the same decision. A retry that finds more, because what failed before works
+    again, has another number: then that is told and recorded too, and else nothing twice."""
+    text = "\n".join([flow_run.get_id() or "", *told])
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % 2**31
 
 
-def _panels(decision: Decision) -> dict[str, str]:
-    """The dashboard and Prometheus over the window that was judged."""
-    evidence, settings = decision.request.evidence, systems().settings
-    window = evidence.window if evidence else None
-    if window is None:
-        return {}
-    found: dict[str, str] = {}
-    if settings.dashboard_url:
-        mark = "&" if "?" in settings.dashboard_url else "?"
-        begin, end = (round(1000 * moment.timestamp()) for moment in (window.start, window.end))
-        found["dashboard of the window"] = f"{settings.dashboard_url}{mark}from={begin}&to={end}"
-    if settings.prometheus_url:
-        asked = urlencode(
-            {"g0.expr": "seldon:predictor:p95_seconds", "g0.tab": 0, "g0.range_input": f"{window.exposure_days}d"}
-            | {"g0.end_input": f"{window.end:%Y-%m-%d %H:%M:%S}"}
-        )
-        found["latency of the window"] = f"{settings.prometheus_url.rstrip('/')}/graph?{asked}"
-    return found
-
-
-def _pictures(decision: Decision, cause: RootCause) -> dict[str, bytes]:
-    promised, measured = cause.offline.get("holdout_recall"), decision.request.verdict.metrics.candidate.recall
-    lost = promised - measured if promised is not None and measured is not None else None
-    pictures = {FINDINGS_CHART: findings_chart(cause.findings, lost), DRIFT_CHART: _drift_picture(decision, cause)}
-    return {name: png for name, png in pictures.items() if png is not None}
-
-
-def _drift_picture(decision: Decision, cause: RootCause) -> bytes | None:
-    """The most suspect feature in training and in production."""
-    finding = next((one for one in cause.supported if one.hypothesis in PICTURED), None)
-    if finding is None:
+def _compare_tables(material: Material) -> TableDrift | None:
+    """All features, and the worst ones by week; None where a table is missing or cannot be compared, which the findings tell."""
+    if material.training is None or material.production is None:
         return None
-    [feature, *_] = cast("dict[str, object]", next(iter(finding.numbers.values())))
-    with Gathering(decision) as gathering:
-        one, two = (gathering.table(name).column(feature) for name in ("training", "production"))
-        return suspect_chart(feature, one, two)
-
-
-def _name(decision_id: str, name: str) -> str:
-    return f"{investigation_folder(decision_id)}/{name}"
+    try:
+        return compare_tables(material.training, material.production)
+    except DataInvalid:
+        return None
 
 
 def _decision(decision_id: str) -> Decision:

@@ -16,6 +16,7 @@ from flows.documents import publish_lifecycle, store_documents, update_manifest
 from flows.domain.ab_test import Arm
 from flows.domain.decision_record import RecordKind
 from flows.domain.errors import Superseded
+from flows.investigation_start import investigate_if_lost
 from flows.preflight import check_candidate
 from flows.production_steps import (
     ACCEPTED,
@@ -134,6 +135,7 @@ def _finish_promotion(decision_id: str, epoch: int) -> str:
 def _finish_compensation(decision_id: str, epoch: int, why: str) -> str:
     """The record first: the traffic is back, and a registry that is down must not keep that from being told."""
     record(decision_id, RecordKind.COMPENSATED, {"why": why}, epoch)
+    investigate_if_lost(decision_id, RecordKind.COMPENSATED)
     tell_stakeholders(decision_id, RecordKind.COMPENSATED, epoch)
     follow_registry(decision_id, epoch)
     store_documents(decision_id, RecordKind.COMPENSATED, epoch)

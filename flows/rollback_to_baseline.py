@@ -25,7 +25,7 @@ from flows.domain.decision_record import RecordKind
 from flows.domain.errors import OutsideSystemError, Superseded
 from flows.domain.evidence import plain
 from flows.domain.serving_state import acknowledge_recorded, describe_serving, model_uri
-from flows.investigate_candidate import start_investigation
+from flows.investigation_start import investigate_if_lost, start_investigation
 from flows.production_steps import (
     ACCEPTED,
     append_record,
@@ -79,6 +79,7 @@ def keep_baseline(decision_id: str) -> str:
         )
         raise
     record(decision_id, RecordKind.BASELINE_KEPT, {"archive": archive}, epoch)
+    investigate_if_lost(decision_id, RecordKind.BASELINE_KEPT)
     tell_stakeholders(decision_id, RecordKind.BASELINE_KEPT)
     store_documents(decision_id, RecordKind.BASELINE_KEPT)
     publish_lifecycle(decision_id)

@@ -16,7 +16,7 @@ from prefect.runtime import task_run
 from flows.domain.errors import FraudABError, OutsideSystemError
 from flows.prefect_calls import no_retries
 from flows.wiring import systems
-from slackbot.messages.block_kit import ExceedsSlackLimit, escape, link
+from slackbot.messages.block_kit import ExceedsSlackLimit, escape, lines, link, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,16 +30,29 @@ _log = logging.getLogger(__name__)
 
 
 def tell(
-    decision_id: str, key: str, text: str, changes: Sequence[Change] = (), *, also_to_channel: bool = False, page: str = ""
+    decision_id: str,
+    key: str,
+    text: str,
+    changes: Sequence[Change] = (),
+    *,
+    also_to_channel: bool = False,
+    page: str = "",
+    where: str = "",
 ) -> None:
     """Say what has happened: an artifact of the run and a line in the thread. A silent Slack undoes nothing.
 
     Args:
         page: the address at which a browser shows what the text is about; empty when there is none.
+        where: another address of it, such as a commit, which people copy.
     """
     show_in_prefect(f"{decision_id}-{key}", text, changes)
-    line = link(page, text) if page else escape(text)
+    line = (link(page, text) if page else escape(text)) + (f": {place(where)}" if where else "")
     _post(lambda: systems().publisher.thread_line(decision_id, key, line, also_to_channel=also_to_channel))
+
+
+def tell_lines(decision_id: str, key: str, texts: Sequence[str]) -> None:
+    """Several lines as one message in the thread."""
+    _post(lambda: systems().publisher.thread_line(decision_id, key, lines(texts)))
 
 
 def show_in_prefect(key: str, text: str, changes: Sequence[Change]) -> None:

@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 
 from flows.decision_json import claim_to_json
+from flows.domain.ab_test import Arm
+from flows.domain.data_findings import Labels, Restoration, Suspects, find_feature_drift, find_label_drift, find_scaling
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import GENESIS, DecisionRecord, Investigation, RecordKind, record_hash
-from flows.domain.drift import Severity
-from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
+from flows.domain.drift import feature_drifts
+from flows.domain.findings import Hypothesis, not_testable, rank_findings
 from flows.domain.lifecycle import model_lives
+from flows.domain.model_findings import ModelFacts, find_model_changes, find_overfitting
+from flows.domain.recalls import Caught, Replayed
 from flows.domain.verdict import VerdictKind
 from flows.reports.charts import recall_and_precision_chart
 from flows.reports.decision_document import CHART_NAME, decision_document
@@ -26,9 +30,10 @@ from flows.reports.dossier import Dossier
 from flows.reports.drift_chart import suspect_chart
 from flows.reports.findings_chart import findings_chart
 from flows.reports.lifecycle_page import lifecycle_page
+from flows.reports.loss_chart import loss_chart
 from flows.reports.production_model import production_model_page
-from flows.reports.root_cause_report import DRIFT_CHART, FINDINGS_CHART, RootCause, root_cause_report
-from tests.gallery import BASELINE, CANDIDATE, NOW, POLICY, decision
+from flows.reports.root_cause_report import DRIFT_CHART, FINDINGS_CHART, LOSS_CHART, RootCause, root_cause_report
+from tests.gallery import BASELINE, CANDIDATE, NOW, POLICY, TEST_RUN, decision
 
 FOUND = Investigation(
     (
@@ -66,37 +71,6 @@ FOUND = Investigation(
 )
 
 
-FINDINGS = rank_findings(
-    (
-        Finding(
-            Hypothesis.FEATURE_DRIFT,
-            FindingStatus.SUPPORTED,
-            "amount: KS distance 0.31 between training and production, median 41.20 → 88.70.",
-            effect=("KS distance of amount", 0.31),
-            explained_recall=0.061,
-            severity=Severity.SEVERE,
-            next_step="Retrain on rows from the last three months.",
-            numbers={"amount": {"ks": 0.31}},
-        ),
-        Finding(
-            Hypothesis.CALIBRATION,
-            FindingStatus.SUPPORTED,
-            "Scores above 0.9 are right in 71 % of the cases, 88 % were promised.",
-            explained_recall=0.012,
-            severity=Severity.MILD,
-            next_step="Calibrate on matured production labels.",
-        ),
-        not_testable(Hypothesis.LABEL_DRIFT, "The holdout carries no event_time; bring it to compare the weeks."),
-        Finding(
-            Hypothesis.OVERFITTING,
-            FindingStatus.NOT_SUPPORTED,
-            "Training and validation losses stay together until the last epoch.",
-        ),
-        Finding(Hypothesis.ARTIFACT, FindingStatus.NOT_SUPPORTED, "All 6 files are what was archived and is served (SHA-256)."),
-    )
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Written:
     """A document in Markdown with the pictures that it shows, PNG by name; `title`: of one that is stored as a web page too."""
@@ -107,7 +81,7 @@ class Written:
 
     @property
     def digest(self) -> str:
-        """Changes when anything that is written changes; the chart's own bytes are those of its library too."""
+        """Changes when anything that is written changes; the pictures' own bytes are those of their library too."""
         return f"sha256:{hashlib.sha256(self.text.encode()).hexdigest()}"
 
 
@@ -152,7 +126,11 @@ def dossiers() -> dict[str, Dossier]:
     """By the name of the picture; each outcome once."""
     won, lost = decision(VerdictKind.PROMOTE, Choice.CONFIRM), decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM)
     silent, forced = decision(VerdictKind.PROMOTE, Choice.EXPIRE), decision(VerdictKind.PROMOTE, Choice.FORCE_ROLLBACK)
-    undone = {**_KEPT, "why": "fraud_v2 version 1 at 50 %: p95 140 ms is above 100 ms (12,400 requests)"}
+    undone = {
+        "epoch": 6,
+        "traffic": _KEPT["traffic"],
+        "why": "fraud_v2 version 1 at 50 %: p95 140 ms is above 100 ms (12,400 requests)",
+    }
     reverted = {**_REVERT, "at": NOW.isoformat(), "before": "fraud-v1 0 %, fraud-v2 100 %", "decision_id": won.decision_id}
     superseded = {"why": "fraud-predictor changed since", "now": _SPLIT, "epoch": 7}
     return {
@@ -163,9 +141,9 @@ def dossiers() -> dict[str, Dossier]:
         "document_ended": _dossier(decision(VerdictKind.NOT_EVALUABLE, Choice.CONFIRM), (RecordKind.BASELINE_KEPT, _KEPT)),
         "document_expired": _dossier(silent, (RecordKind.BASELINE_KEPT, _KEPT)),
         "document_forced": _dossier(forced, (RecordKind.BASELINE_KEPT, _KEPT)),
-        "document_undone": _dossier(won, (RecordKind.COMPENSATED, undone)),
+        "document_undone": replace(_dossier(won, (RecordKind.COMPENSATED, undone)), registry=_KEPT["registry"]["after"]),
         "document_superseded": _dossier(won, (RecordKind.SUPERSEDED, superseded)),
-        "document_emergency": _emergency(won, reverted),
+        "document_emergency": replace(_emergency(won, reverted), registry=_KEPT["registry"]["after"]),
     }
 
 
@@ -186,7 +164,7 @@ def document_gallery() -> dict[str, Written]:
     """Everything, by the name of its picture."""
     told = dossiers()
     written = {name: Written(decision_document(one), _chart(one)) for name, one in told.items()}
-    written["root_cause"] = _root_cause(told["document_kept"])
+    written["root_cause_report"] = _root_cause()
     for name, one in (("promoted", told["document_promoted"]), ("kept", told["document_kept"])):
         in_charge = CANDIDATE if name == "promoted" else BASELINE
         lives = model_lives([one.decision] if one.decision else [], one.records, in_charge, NOW)
@@ -197,19 +175,67 @@ def document_gallery() -> dict[str, Written]:
 
 def _chart(dossier: Dossier) -> dict[str, bytes]:
     chart = recall_and_precision_chart(dossier.decision.request) if dossier.decision else None
-    return {CHART_NAME: chart} if chart is not None else {}
+    return {CHART_NAME: chart} if chart else {}
 
 
-def _root_cause(lost: Dossier) -> Written:
-    assert lost.decision is not None
-    offline = {"train_recall": 0.901, "holdout_recall": 0.894, "holdout_precision": 0.912}
-    links = lost.decision.request.links
-    run = {"Prefect run": links.prefect_run, "MLflow run": links.mlflow_run, "dashboard of the window": links.dashboard}
-    random = np.random.default_rng(7)
-    before, after = (
-        median * side / np.median(side) for median, side in zip((41.2, 88.7), random.lognormal(0, 0.96, (2, 20_000)), strict=True)
+AMOUNTS = np.sort(np.random.default_rng(7).lognormal(3.7, 0.8, 20_000))
+MORE = AMOUNTS * 1.7
+
+
+def root_cause() -> RootCause:
+    """What an investigation of the lost test has found: the rules' own findings on invented tables."""
+    test = TEST_RUN
+    offline = {"train_recall": 0.871, "train_precision": 0.921, "holdout_recall": 0.868, "holdout_precision": 0.913}
+    counted = {"train_frauds": 14_200, "train_alerts": 13_429, "holdout_frauds": 3_100, "holdout_alerts": 2_947}
+    one = ModelFacts(
+        str(test.baseline),
+        ("amount", "hour", "speed"),
+        {"max_leaf_nodes": 31, "learning_rate": 0.1, "threshold": 0.62},
+        trained_on=(NOW - timedelta(days=420), NOW - timedelta(days=240)),
     )
-    charts = {FINDINGS_CHART: findings_chart(FINDINGS, 0.082), DRIFT_CHART: suspect_chart("amount", before, after)}
-    pictures = {name: png for name, png in charts.items() if png is not None}
-    cause = RootCause(lost.decision, FINDINGS, offline, frozenset(pictures), links=run)
-    return Written(root_cause_report(cause), pictures, f"Root cause {lost.decision.decision_id}")
+    two = replace(
+        one,
+        name=str(test.candidate),
+        parameters={"max_leaf_nodes": 255, "learning_rate": 0.1, "threshold": 0.58},
+        offline={**offline, **counted},
+        trained_on=(NOW - timedelta(days=300), NOW - timedelta(days=120)),
+        training_loss=tuple(0.35 * 0.97**step + 0.05 for step in range(60)),
+        validation_loss=tuple(0.33 * 0.96**step + 0.09 + 0.0001 * step for step in range(60)),
+    )
+    drifts = feature_drifts([("amount", AMOUNTS, MORE), ("hour", AMOUNTS % 24, AMOUNTS[::-1] % 24)])
+    replayed = Restoration(Replayed(1900, gained=141, lost=25), "With training's distribution on production's frauds")
+    promised, production = Caught(3_100, 2_691), Caught(2_000, 1_624)
+    findings = rank_findings(
+        [
+            find_feature_drift(2, Suspects(drifts[:1], (), (), {}), replayed),
+            find_label_drift(Labels(((50_000, 500),) * 4), Labels(((50_000, 700),) * 4)),
+            find_overfitting(two, Caught(14_200, 12_368), promised, production, 0.061),
+            find_scaling(Suspects((), (), (), {}), replayed),
+            find_model_changes(one, two, NOW),
+            not_testable(Hypothesis.ARTIFACT, "S3 failed while reading s3://models/fraud_v2/1 (worth another try)."),
+        ]
+    )
+    weeks = tuple(
+        (f"{NOW - timedelta(days=51 - 7 * week):%Y-%m-%d}", {"amount": 0.08 + 0.09 * week, "hour": 0.01}) for week in range(4)
+    )
+    return RootCause(
+        decision(VerdictKind.KEEP_BASELINE, Choice.CONFIRM),
+        findings,
+        {Arm.BASELINE: one, Arm.CANDIDATE: two},
+        weeks=weeks,
+        missing={"Evidently's drift report": "Evidently failed while drawing the report."},
+        links={"MLflow run": "https://mlflow.example/#/experiments/1/runs/1"},
+    )
+
+
+def _root_cause() -> Written:
+    found = root_cause()
+    two = found.making[Arm.CANDIDATE]
+    drawn = {
+        FINDINGS_CHART: findings_chart(found.findings, found.lost_recall),
+        LOSS_CHART: loss_chart(two.training_loss, two.validation_loss),
+        DRIFT_CHART: suspect_chart("amount", AMOUNTS, MORE),
+    }
+    pictures = {name: png for name, png in drawn.items() if png is not None}
+    text = root_cause_report(replace(found, pictures=frozenset(pictures)))
+    return Written(text, pictures, f"Root cause {found.decision.decision_id}")

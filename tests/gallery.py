@@ -25,7 +25,7 @@ from flows.domain.serving_state import INTENT, OPERATION, REVERT_TO, TEST, UNREC
 from flows.domain.verdict import Verdict, VerdictKind, decide_verdict
 from slackbot.authorization import Permission, allowed_ids
 from slackbot.messages import rollback_messages, wording
-from slackbot.messages.block_kit import Json, SlackMessage, mention
+from slackbot.messages.block_kit import Json, SlackMessage, lines, link, mention
 from slackbot.messages.breach_message import breach_message
 from slackbot.messages.modals import confirm_modal, force_rollback_modal, fraud_rollback_modal, notice_modal, postpone_modal
 from slackbot.messages.stakeholder_message import stakeholder_message
@@ -205,6 +205,23 @@ _THREAD = (
 )
 
 
+_INVESTIGATED = (
+    lines(
+        (
+            "Why fraud_v2 version 1 did not win: the data have drifted since training.",
+            "Expected: recall 86.8% on the holdout. Measured: recall 81.2% in production, fraud_v1 80.0%.",
+            "Cause 1: The data have drifted since training (explains 6.1 points of recall): amount: median 40 to 68.",
+            "Could not be tested: artifact, Evidently's drift report.",
+            "Ruled out: scaling, overfitting.",
+            "Next: Retrain on weeks that have today's amount, and watch its distribution.",
+        )
+    ),
+    link(
+        f"https://mlflow.example/#/experiments/1/runs/{'4f' * 16}/artifacts/investigations/t/root_cause.html", "root-cause report"
+    ),
+)
+
+
 def _last_change() -> DecisionRecord:
     moved = {"before": "fraud-v0 50 %, fraud-v1 50 %", "after": "fraud-v0 0 %, fraud-v1 100 %"}
     at = NOW - timedelta(days=41)
@@ -252,10 +269,9 @@ def _answered() -> dict[str, Shown]:
         "rollback_forced": (decision(VerdictKind.PROMOTE, Choice.FORCE_ROLLBACK), RecordKind.EMERGENCY_REVERT),
         "expired": (decision(VerdictKind.PROMOTE, Choice.EXPIRE), RecordKind.BASELINE_KEPT),
     }
+    threads = {"promoted": _THREAD, "kept": _INVESTIGATED}
     return {
-        f"decided_{name}": Shown(
-            verdict_message(decided, POLICY, recorded=[kind] if kind else []), thread=_THREAD if name == "promoted" else ()
-        )
+        f"decided_{name}": Shown(verdict_message(decided, POLICY, recorded=[kind] if kind else []), thread=threads.get(name, ()))
         for name, (decided, kind) in came_of_it.items()
     }
 

@@ -353,7 +353,7 @@ def find_model_changes(baseline: ModelFacts | None, candidate: ModelFacts | None
     """
     if baseline is None or candidate is None or not (baseline.is_logged and candidate.is_logged):
         return not_testable(Hypothesis.MODEL_CHANGES, "Both models' training runs are needed to lay them side by side.")
-    one, two = _facts(baseline, at), _facts(candidate, at)
+    one, two = facts_of_making(baseline, at), facts_of_making(candidate, at)
     changes = {name: [one.get(name), two.get(name)] for name in sorted(one | two) if one.get(name) != two.get(name)}
     shown = "; ".join(f"{name}: {_word(before)} → {_word(after)}" for name, (before, after) in changes.items())
     said = f"From baseline to candidate {shown}." if changes else "Both models were made alike."
@@ -364,7 +364,8 @@ def _word(value: object) -> str:
     return "not logged" if value is None else str(value)
 
 
-def _facts(model: ModelFacts, at: datetime | None) -> dict[str, object]:
+def facts_of_making(model: ModelFacts, at: datetime | None) -> dict[str, object]:
+    """What was logged of a model's making, by name, in words; `at`: the moment (UTC) for its age."""
     facts: dict[str, object] = {name: str(value) for name, value in model.parameters.items()}
     if model.features:
         facts["features"] = ", ".join(sorted(model.features))

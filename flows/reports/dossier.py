@@ -19,19 +19,24 @@ if TYPE_CHECKING:
     from flows.domain.decision_record import Investigation
     from flows.domain.verdict import Verdict
 
+_REGISTRY_FOLLOWS = (RecordKind.COMPENSATED, RecordKind.EMERGENCY_REVERT)
+"""Traffic and record come first in these: the record cannot tell what became of the registry."""
+
 
 @dataclass(frozen=True, slots=True)
 class Dossier:
     """A decision and what came of it.
 
     `decision`: None for an emergency before the test's first question. `ending`: the record that the documents are about.
-    `records`: all of this decision so far, in the order of the chain.
+    `records`: all of this decision so far, in the order of the chain. `registry`: both models as the registry has them when this
+    is written; empty where that is not known.
     """
 
     test: ABTest
     decision: Decision | None
     ending: DecisionRecord
     records: tuple[DecisionRecord, ...] = ()
+    registry: str = ""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -130,12 +135,24 @@ def actions(dossier: Dossier) -> list[tuple[str, str, str]]:
         rows.append(("traffic", str(told.get("before") or "not known"), f"{dossier.test.baseline.predictor} 100 %"))
     if dossier.ending.kind is RecordKind.SUPERSEDED:
         rows.append(("traffic", str(told.get("now") or "not known"), "left as it is"))
+    if dossier.ending.kind in _REGISTRY_FOLLOWS and dossier.registry:
+        rows.append(("registry", _registry_before(dossier), dossier.registry))
     if isinstance(told.get("archive"), dict):
         rows.append(("archive", "", _archived(told["archive"])))
     rows += [("monitoring", "both models", monitoring) for monitoring in [_monitoring(dossier)] if monitoring]
     if why := told.get("why"):
         rows.append(("why", "", str(why)))
     return rows
+
+
+def _registry_before(dossier: Dossier) -> str:
+    """As the latest change before left it, else as it was when the question was asked; empty where neither is known."""
+    left = [record.payload["registry"] for record in dossier.records if isinstance(record.payload.get("registry"), dict)]
+    if left:
+        latest: Any = left[-1]
+        return str(latest.get("after", ""))
+    plan = dossier.decision.request.plan if dossier.decision else None
+    return "; ".join(change.before for change in plan.changes if change.what == "registry") if plan else ""
 
 
 def failure_analysis(found: Investigation) -> list[str]:

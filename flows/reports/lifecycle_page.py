@@ -24,11 +24,13 @@ END = "<!-- fraud-ab ends -->"
 
 
 def merge_page(existing: str, generated: str) -> str:
-    """Put the generated part into a page, between its markers or, when it has none, at its end."""
+    """Put the generated part into a page, between its markers or, when one of them is missing, at its end: what people wrote
+    is never touched."""
     part = f"{BEGIN}\n{generated.strip()}\n{END}"
-    if BEGIN in existing and END in existing:
-        before, _, rest = existing.partition(BEGIN)
-        return before + part + rest.partition(END)[2]
+    before, begin, rest = existing.rpartition(BEGIN)  # the last one: an earlier one may have lost its end
+    _, end, after = rest.partition(END)
+    if begin and end:
+        return before + part + after
     return f"{existing.rstrip()}\n\n{part}\n" if existing.strip() else f"{part}\n"
 
 
@@ -135,7 +137,8 @@ def _arrow(before: float | None, after: float | None) -> str:
 def _analysis(life: ModelLife) -> list[str]:
     title = f"### {harmless(life.model)}"
     if life.investigation is None:
-        return [title, harmless(_failure(life)), "Not investigated: `fraud-ab investigate` looks for the cause."]
+        ask = f"Not investigated: `/fraud-investigate {harmless(life.decision.decision_id)}` in Slack looks for the cause."
+        return [title, harmless(_failure(life)), ask]
     return [title, *failure_analysis(life.investigation)]
 
 
@@ -150,12 +153,13 @@ def _plan(life: ModelLife, default: Policy) -> list[str]:
     )
     limit = f"p95 latency (limit {float(policy.latency.p95_ms):g} ms)"
     shares = ", ".join(_shown(share) for share in (metrics.recall, metrics.precision, metrics.fraud_detection_rate))
-    measured = f"recall, precision and fraud detection rate, against those of the test ({shares})"
+    measured = f"Recall, precision and fraud detection rate stay those of the test ({shares}): nothing counts them anew"
+    days = policy.label_maturity_days
     lines = [
         f"The first {policy.bake_hours:g} hours, every few minutes: {limit}, errors, traffic, share of flagged transactions.",
         f"A breach of these is {breach}.",
         "Always: the dashboard of the model in charge, and the alerts FraudModelSlow and FraudModelErrors.",
-        f"As labels mature ({policy.label_maturity_days} days): {measured}.",
+        f"{measured}. After {days} days, when its first labels have matured, count them from the feedback and compare.",
         f"The way back: /fraud-rollback in Slack, or fraud-ab rollback. Of the model before, {way_back}.",
     ]
     return [f"For {harmless(life.model)}:", bullets(lines)]

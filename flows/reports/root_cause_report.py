@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flows.domain.ab_test import Arm
 from flows.domain.criteria import CriterionStatus
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, is_ranked_by_recall
 from flows.reports.markdown import address, bullets, harmless, section, table, words
+from flows.reports.root_cause_tables import drift_by_week, offline_and_production, ruled_out, side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from flows.domain.decision import Decision, DecisionRequest
+    from flows.domain.model_findings import ModelFacts
 
-FINDINGS_CHART, DRIFT_CHART = "findings.png", "drift.png"
+FINDINGS_CHART, DRIFT_CHART, LOSS_CHART = "findings.png", "drift.png", "losses.png"
 """Beside the report."""
 PICTURES_IN_WORDS: Mapping[str, str] = {
     FINDINGS_CHART: "How many points of recall each cause explains.",
     DRIFT_CHART: "The most suspect feature: its values in training and in production.",
+    LOSS_CHART: "The candidate's losses on training and validation rows, by step of the training.",
 }
 _NAMED_IN_SUMMARY = 3
+_STATISTICS = re.compile(r" \((?:KS|PSI|one-sided|[pq] =)[^()]*\)|; p = [^();]*(?=\))")
+_BY_WEEK = "Distance of each week of production from the whole training: 0 is as in training, 1 has nothing in common with it."
 _TITLES: Mapping[Hypothesis, str] = {
     Hypothesis.ARTIFACT: "The model's files are not what was archived",
     Hypothesis.SERVED_VERSION: "The served answers are not the registered model's",
@@ -44,14 +51,17 @@ _TITLES: Mapping[Hypothesis, str] = {
 class RootCause:
     """What a report tells of.
 
-    `findings`: ranked. `offline`: metrics (0..1) by name that the candidate's run promised. `pictures`: names of those stored
-    beside the report. `missing`: other parts that failed, with the reason. `links`: addresses by what is there, such as the run
-    and the window's panels.
+    `findings`: ranked. `making`: of both models; empty when it is not known. `frauds`: how many are in the tables of `train` and
+    `holdout`. `weeks`: of production, in order: the day on which each begins, and by feature its distance (0..1) from training.
+    `pictures`: names of those stored beside the report. `missing`: other parts that failed, with the reason. `links`: addresses
+    by what is there, such as the run and the window's panels.
     """
 
     decision: Decision
     findings: Sequence[Finding]
-    offline: Mapping[str, float]
+    making: Mapping[Arm, ModelFacts] = field(default_factory=dict[Arm, "ModelFacts"])
+    frauds: Mapping[str, int] = field(default_factory=dict[str, int])
+    weeks: Sequence[tuple[str, Mapping[str, float]]] = ()
     pictures: frozenset[str] = frozenset()
     missing: Mapping[str, str] = field(default_factory=dict[str, str])
     links: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -59,6 +69,17 @@ class RootCause:
     @property
     def supported(self) -> list[Finding]:
         return [finding for finding in self.findings if finding.is_supported]
+
+    @property
+    def offline(self) -> Mapping[str, float]:
+        """Metrics by name that the candidate's run promised."""
+        return self.making[Arm.CANDIDATE].offline if self.making else {}
+
+    @property
+    def lost_recall(self) -> float | None:
+        """Points of recall (0..1) between what the holdout promised and what was measured."""
+        promised, measured = self.offline.get("holdout_recall"), self.decision.request.verdict.metrics.candidate.recall
+        return promised - measured if promised is not None and measured is not None else None
 
 
 def title_of(hypothesis: Hypothesis) -> str:
@@ -79,7 +100,7 @@ def report_summary(cause: RootCause) -> tuple[str, ...]:
     untested = ", ".join(filter(None, [_names(cause.findings, FindingStatus.NOT_TESTABLE), *cause.missing]))
     if untested:
         lines.append(f"Could not be tested: {untested}.")
-    lines.append(f"Ruled out: {_names(cause.findings, FindingStatus.NOT_SUPPORTED) or 'nothing'}.")
+    lines.append(f"Ruled out: {', '.join(words(one.hypothesis) for one in _ruled_out(cause)) or 'nothing'}.")
     steps = next_steps(cause.findings)
     return (*lines, f"Next: {steps[0]}" if steps else "Next: nothing follows from what was found.")
 
@@ -97,13 +118,22 @@ def root_cause_report(cause: RootCause) -> str:
         section("In short", [bullets(report_summary(cause))]),
         section("What was expected", [_expected(cause.offline)]),
         section("What happened", [*map(harmless, request.verdict.reasons), _criteria(request)]),
-        section("Findings", [_order(cause.findings), *_pictures(cause), *map(_finding, supported)]),
-        section("What could not be tested", [_listed(cause.findings, FindingStatus.NOT_TESTABLE, cause.missing)]),
-        section("What was ruled out", [_listed(cause.findings, FindingStatus.NOT_SUPPORTED)]),
+        section("Offline against production", [*_offline_against_production(cause), *_pictures(cause, LOSS_CHART)]),
+        # before the findings: after one of them, a picture would seem to be about that
+        section("Findings", [_order(cause.findings), *_pictures(cause, FINDINGS_CHART, DRIFT_CHART), *map(_finding, supported)]),
+        _section("Drift by week", drift_by_week(cause.weeks), _BY_WEEK),
+        _section("The models side by side", side_by_side(request.test, cause.making, cause.decision.created_at)),
+        section("What could not be tested", [_untested(cause)]),
+        section("What was ruled out", [ruled_out([(title_of(one.hypothesis), one) for one in _ruled_out(cause)])]),
         section("Next steps", [bullets(next_steps(cause.findings)) or "Nothing follows from what was found."]),
         section("References", [_references(cause)]),
     ]
     return "\n\n".join(part for part in sections if part) + "\n"
+
+
+def _section(title: str, text: str, *more: str) -> str:
+    """One that is left out where there is nothing to tell."""
+    return section(title, [text, *more]) if text else ""
 
 
 def _headline(supported: Sequence[Finding]) -> str:
@@ -128,7 +158,29 @@ def _measured(request: DecisionRequest) -> str:
 def _in_short(finding: Finding) -> str:
     explained = finding.explained_recall
     points = f" (explains {100 * explained:.1f} points of recall)" if explained else ""
-    return f"{title_of(finding.hypothesis)}{points}: {finding.said}"
+    return f"{title_of(finding.hypothesis)}{points}: {without_statistics(finding.said)}"
+
+
+def without_statistics(said: str) -> str:
+    """What a finding says, for who reads no statistics: distances, p- and q-values stand in brackets and are left out.
+
+    Example:
+        >>> without_statistics("amount drifted (KS distance 0.31, PSI 0.67), and so did hour (p = 2e-05).")
+        'amount drifted, and so did hour.'
+    """
+    return _STATISTICS.sub("", said)
+
+
+def _offline_against_production(cause: RootCause) -> list[str]:
+    request = cause.decision.request
+    counted = {f"{part}_frauds": float(frauds) for part, frauds in cause.frauds.items()}
+    return offline_and_production(request.test, counted | dict(cause.offline), request.verdict.metrics)
+
+
+def _ruled_out(cause: RootCause) -> list[Finding]:
+    """What changed between the models is laid side by side, and is no cause that could be ruled out."""
+    ruled = (one for one in cause.findings if one.status is FindingStatus.NOT_SUPPORTED)
+    return [one for one in ruled if one.hypothesis is not Hypothesis.MODEL_CHANGES]
 
 
 def _names(findings: Iterable[Finding], status: FindingStatus) -> str:
@@ -138,7 +190,12 @@ def _names(findings: Iterable[Finding], status: FindingStatus) -> str:
 def _expected(offline: Mapping[str, float]) -> str:
     if not offline:
         return "The candidate's run logged no offline metrics."
-    return table([["offline metric", "value"], *([words(name), f"{value:.4f}"] for name, value in sorted(offline.items()))])
+    return table([["offline metric", "value"], *([words(name), _metric(value)] for name, value in sorted(offline.items()))])
+
+
+def _metric(value: float) -> str:
+    """Shares have digits, counts have none."""
+    return f"{value:,.0f}" if value > 1 and value == int(value) else f"{value:.4f}"
 
 
 def _criteria(request: DecisionRequest) -> str:
@@ -168,15 +225,14 @@ def _finding(finding: Finding) -> str:
     return "\n\n".join([f"### {title_of(finding.hypothesis)}", harmless(finding.said), bullets(facts)])
 
 
-def _pictures(cause: RootCause) -> list[str]:
-    """Before the findings: after one of them, a picture would seem to be about that."""
-    return [f"![{said}]({name})" for name, said in PICTURES_IN_WORDS.items() if name in cause.pictures]
+def _pictures(cause: RootCause, *names: str) -> list[str]:
+    return [f"![{PICTURES_IN_WORDS[name]}]({name})" for name in names if name in cause.pictures]
 
 
-def _listed(findings: Iterable[Finding], status: FindingStatus, others: Mapping[str, str] | None = None) -> str:
-    rows = [[title_of(one.hypothesis), one.said] for one in findings if one.status is status]
-    rows += [[what, why] for what, why in (others or {}).items()]
-    return table([["", "why" if status is FindingStatus.NOT_TESTABLE else "what was found"], *rows]) if rows else "Nothing."
+def _untested(cause: RootCause) -> str:
+    rows = [[title_of(one.hypothesis), one.said] for one in cause.findings if one.status is FindingStatus.NOT_TESTABLE]
+    rows += [[what, why] for what, why in cause.missing.items()]
+    return table([["", "why"], *rows]) if rows else "Nothing."
 
 
 def _references(cause: RootCause) -> str:

@@ -1,7 +1,8 @@
 """Block Kit in small typed pieces that refuse to exceed Slack's limits.
 
 Nothing is cut silently: what is too long raises, so that no number is ever shortened. Only words longer than `LONGEST_WORD`
-(names of models, say) lose their middle, and a person's own text its end, each with an ellipsis.
+(names of models, say) lose their middle, a person's own text its end and the lines of an investigation their last words, each
+with an ellipsis.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +20,7 @@ Json = dict[str, Any]
 Style = Literal["primary", "danger"]
 
 MESSAGE_BYTES = 6000
+LINES_BYTES = 2800
 LONGEST_WORD = 48
 MENTIONED = 15
 _LOOKALIKES = str.maketrans({"*": "∗", "~": "∼", "`": "ˋ"})
@@ -71,8 +74,34 @@ def plain(text: str) -> str:
 
 def escape(text: str) -> str:
     """Foreign text for mrkdwn: nothing in it links, mentions or formats."""
-    harmless = _EDGE_UNDERSCORE.sub("＿", plain(text).translate(_LOOKALIKES))
-    return harmless.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _entities(_EDGE_UNDERSCORE.sub("＿", plain(text).translate(_LOOKALIKES)))
+
+
+def _entities(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def place(address: str) -> str:
+    """A foreign address that no browser opens, whole, for people who copy it."""
+    return f"`{_entities(' '.join(_UNSEEN.sub('', address).replace('`', '').split()))}`"
+
+
+def lines(texts: Sequence[str]) -> str:
+    """Foreign lines for mrkdwn, each on its own; where they are too long for one message, the longest end earlier, between two
+    words, so that no number is cut."""
+    sizes, most = [len(escape(text).encode()) for text in texts], LINES_BYTES
+    while sum(min(size, most) + 1 for size in sizes) > LINES_BYTES:
+        most -= 10
+    return "\n".join(_shortened(text, most) for text in texts)
+
+
+def _shortened(text: str, most_bytes: int) -> str:
+    words = plain(text)[: most_bytes + LONGEST_WORD]  # a character is a byte at least
+    told, width = escape(words), len(words)
+    while len(told.encode()) > most_bytes:
+        width -= 1
+        told = escape(textwrap.shorten(words, width, placeholder=" …", break_on_hyphens=False))
+    return told
 
 
 def quote(text: str, most: int = 300) -> str:

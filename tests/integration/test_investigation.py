@@ -164,7 +164,7 @@ def test_without_the_models_files_nothing_is_replayed_and_the_drift_is_still_tol
 
 
 def test_a_report_that_cannot_be_stored_is_told_all_the_same(lost: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its run fails, so that *Retry* stores it; people know the cause already."""
+    """Its run fails, so that *Retry* stores it; people know the cause already, and can read the report in Prefect."""
     MlflowClient().delete_run(lost.test.experiment_run_id)
     at_once = flow_module.store_report.with_options(retries=0)
     monkeypatch.setattr(flow_module, "store_report", at_once)
@@ -172,7 +172,8 @@ def test_a_report_that_cannot_be_stored_is_told_all_the_same(lost: World, monkey
     with pytest.raises(OutsideSystemError):
         investigate_candidate(decision_id)
     assert sum("features arrive broken" in line for line in lines(lost, decision_id)) == 1
-    assert lost.kinds() == []
+    assert "/artifacts/artifact/" in investigation(lost, decision_id).report
+    assert lost.kinds() == [RecordKind.INVESTIGATED]
 
 
 def test_tables_that_are_not_set_are_named(world: World) -> None:

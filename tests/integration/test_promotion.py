@@ -98,7 +98,9 @@ def test_a_candidate_that_misbehaves_under_traffic_is_put_back(world: World, mon
     why = str(list(world.systems.decision_log.records(decision_id))[-1].payload["why"])
     assert ("p95 140 ms" if fault == "slow" else "requests failed, usual would be") in why
     assert any("was undone" in line for line in lines(world, decision_id))
-    assert f"The promotion of {world.test.candidate} was undone" in world.document(decision_id)
+    text = world.document(decision_id)
+    assert f"The promotion of {world.test.candidate} was undone" in text
+    assert f" | {'; '.join(str(world.systems.registry.entry(model)) for model in world.test.models)} |" in text
     assert [text.partition(". ")[0] for text in world.summaries()] == ["A change of the fraud model was undone"]
     assert world.page()[world.test.baseline.name]["status"] == "Retained (Production)"
 
@@ -314,6 +316,7 @@ def test_the_catch_up_after_an_emergency_records_it_once_and_lets_the_registry_f
     assert record.payload["before"] == "fraud-v1 0 %, fraud-v2 100 %"
     text = world.document("revert-9")
     assert "Reverted by U0CHI," in text
+    assert f" | {'; '.join(str(world.systems.registry.entry(model)) for model in world.test.models)} |" in text
     assert f"The test's latest decision before it ({decision_id}): Decided by Ana" in text
     noted_everywhere(world, "revert-9")
     assert [line for line in lines(world, decision_id) if "decision document of the emergency revert" in line]

@@ -364,6 +364,7 @@ def test_an_investigation_is_the_pages_failure_analysis_and_its_recommendation()
     before = page_text(decision(caught=790), ending(RecordKind.BASELINE_KEPT))
     assert "### fraud_v2 version 2\n\nrecall" in before
     assert "find the cause first" in before
+    assert "Not investigated: `/fraud-investigate t-1` in Slack looks for the cause." in before
 
 
 def test_the_tests_are_a_table_for_people_with_the_split_that_each_was_decided_by() -> None:
@@ -378,6 +379,7 @@ def test_after_a_promotion_the_page_has_the_monitoring_plan_of_its_policy() -> N
     made = decision()
     assert "Monitoring plan" not in page_text(made, ending(RecordKind.BASELINE_KEPT))
     plan = page_text(made, ending(RecordKind.PROMOTED)).partition("## Monitoring plan")[2]
+    assert "stay those of the test (0.880, 0.909, 0.880): nothing counts them anew" in plan, "the metrics end with the test"
     for part in (
         "first 24 hours",
         "limit 100 ms",

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from io import BytesIO
 
+import numpy as np
 import pytest
 from matplotlib import image
 
-from flows.domain.drift import Severity
+from flows.domain.ab_test import Arm
+from flows.domain.counts import Overlap, RequestBucket
+from flows.domain.criteria import check_stability
+from flows.domain.data_findings import Labels, Restoration, Suspects, find_feature_drift, find_label_drift
+from flows.domain.drift import Severity, feature_drifts
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
+from flows.domain.holdout_findings import Likeness, find_holdout
+from flows.domain.model_findings import Band, ModelFacts, Scored, find_calibration, find_model_changes, find_segments
+from flows.domain.pipeline_findings import find_errors, find_latency
+from flows.domain.policy import Policy
+from flows.domain.recalls import Caught, Replayed
 from flows.domain.verdict import VerdictKind
 from flows.reports.findings_chart import findings_chart
+from flows.reports.loss_chart import loss_chart
 from flows.reports.root_cause_report import (
     DRIFT_CHART,
     FINDINGS_CHART,
+    LOSS_CHART,
     RootCause,
     next_steps,
     report_summary,
@@ -22,7 +37,8 @@ from flows.reports.root_cause_report import (
     title_of,
 )
 from flows.reports.web_page import web_page
-from tests.gallery import decision
+from tests.gallery import NOW, decision
+from tests.unit.flows.domain.conftest import Builder
 
 SKEW = Finding(
     Hypothesis.SERVING_SKEW,
@@ -40,9 +56,23 @@ RULED_OUT = Finding(Hypothesis.SCALING, FindingStatus.NOT_SUPPORTED, "all in the
 UNTESTED = not_testable(Hypothesis.CALIBRATION, "Give a model with scores.")
 
 
-def cause(*findings: Finding, **more: object) -> RootCause:
+def making(**offline: float) -> dict[Arm, ModelFacts]:
+    window = NOW - timedelta(days=200), NOW - timedelta(days=100)
+    one = ModelFacts("fraud_v1", ("amount", "hour"), {"leaves": 31, "rate": 0.1}, trained_on=window)
+    return {
+        Arm.BASELINE: one,
+        Arm.CANDIDATE: replace(one, name="fraud_v2", parameters={"leaves": 255, "rate": 0.1}, offline=offline),
+    }
+
+
+def cause(*findings: Finding, offline: Mapping[str, float] | None = None, **more: object) -> RootCause:
     lost = decision(VerdictKind.KEEP_BASELINE)
-    return replace(RootCause(lost, rank_findings(findings), {"holdout_recall": 0.85}), **more)  # type: ignore[arg-type]
+    promised = {"holdout_recall": 0.85} if offline is None else offline
+    return replace(RootCause(lost, rank_findings(findings), making(**promised)), **more)  # type: ignore[arg-type]
+
+
+def part(text: str, title: str) -> str:
+    return text.partition(f"## {title}\n\n")[2].partition("\n\n## ")[0]
 
 
 def test_the_summary_is_ten_lines_at_most_with_the_gravest_first() -> None:
@@ -88,14 +118,126 @@ def test_the_report_has_everything_in_its_place() -> None:
         pictures=frozenset({FINDINGS_CHART}), links={"Prefect run": "https://prefect.example/1"}, missing={"x": "y <b>"},
     )  # fmt: skip
     text = root_cause_report(found)
-    headings = ("In short", "What was expected", "What happened", "Findings", "What could not be tested", "What was ruled out")
-    order = ["# Why", *(f"## {heading}" for heading in (*headings, "Next steps", "References"))]
-    order[5:5] = ["](findings.png)", "### Features arrive", "### The candidate is overfitted"]
+    headings = ("In short", "What was expected", "What happened", "Offline against production", "Findings")
+    more = ("The models side by side", "What could not be tested", "What was ruled out", "Next steps", "References")
+    order = ["# Why", *(f"## {heading}" for heading in (*headings, *more))]
+    order[6:6] = ["](findings.png)", "### Features arrive", "### The candidate is overfitted"]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert "drift.png" not in text
     assert "y &lt;b>" in text, "nothing foreign is obeyed"
     assert "<https://prefect.example/1>" in text
+
+
+DRIFTED = feature_drifts([("amount", np.arange(4000.0), np.arange(4000.0) * 1.6)])
+COSTLY = Restoration(Replayed(1000, gained=90, lost=10), "With training's distribution on production's frauds")
+
+
+def with_statistics() -> list[Finding]:
+    """Every finding whose words have distances, p- or q-values, as the rules make it."""
+    slow = Builder().telemetry(candidate=RequestBucket(20_000, 9_000, 20_000, 5_000), candidate_p95_ms=180)
+    latency, errors = check_stability(slow, Policy(), is_final=True)
+    weeks = Labels(((10_000, 100),) * 4), Labels(((10_000, 400),) * 4)
+    unlike = [Likeness("frauds", DRIFTED[0], 0.0, 0.0)]
+    return [
+        find_feature_drift(3, Suspects(DRIFTED, (), (), {}), COSTLY),
+        find_holdout(Caught(4000, 3600), Caught(8000, 6000), unlike, None, 0.0),
+        find_label_drift(*weeks),
+        find_calibration(Scored(10_000, 300.0, 200.0, 300), Scored(10_000, 300.0, 200.0, 600)),
+        find_segments([Band("amount", 1, 9, Overlap(500, 200, 20, 80))]),
+        find_latency(latency),
+        find_errors(errors),
+    ]
+
+
+def test_the_thread_says_what_changed_without_statistics_and_the_report_with_them() -> None:
+    statistics = re.compile(r"KS|PSI|\b[pq] = |distance")
+    for finding in with_statistics():
+        assert finding.is_supported, finding
+        assert statistics.search(finding.said), finding
+        found = cause(finding)
+        told = "\n".join(report_summary(found))
+        assert not statistics.search(told), told
+        assert "()" not in told
+        assert statistics.search(part(root_cause_report(found), "Findings"))
+    drift = cause(with_statistics()[0])
+    said = "Cause 1: The data have drifted since training (explains 8.0 points of recall): amount drifted from a median of "
+    assert report_summary(drift)[2].startswith(said)
+
+
+def test_offline_stands_beside_production_with_intervals_where_the_counts_are_known() -> None:
+    logged = {"train_recall": 0.9, "holdout_recall": 0.85, "holdout_frauds": 1000.0, "holdout_precision": 0.91}
+    text = part(root_cause_report(cause(SKEW, offline=logged)), "Offline against production")
+    assert "|  | training | holdout | fraud_v2 in production | fraud_v1 in production |" in text
+    assert "| recall | 90.0 % | 85.0 % (82.7 to 87.1 %) | 81.2 % (79.4 to 82.9 %) | 80.0 % (79.1 to 80.9 %) |" in text
+    assert "| precision | not logged | 91.0 % | 96.7 % (95.8 to 97.5 %) | 97.0 % (96.6 to 97.4 %) |" in text
+    assert "From holdout to production the recall changes by -3.8 points (-6.5 to -0.9)." in text
+    assert "the precision changes by +5.7 points." in text
+    counted = {"holdout_recall": 0.85}
+    text = root_cause_report(cause(SKEW, offline=counted, frauds={"train": 9, "holdout": 1000}))
+    assert "| recall | not logged | 85.0 % (82.7 to 87.1 %) | 81.2 %" in text, "the table tells what the run did not log"
+    assert "frauds" not in part(text, "What was expected")
+
+
+def test_a_recall_that_nobody_can_know_is_unknown() -> None:
+    found = cause(SKEW)
+    metrics = found.decision.request.verdict.metrics
+    unknown = replace(metrics.candidate, recall=None, false_negatives=None)
+    request = found.decision.request
+    request = replace(request, verdict=replace(request.verdict, metrics=replace(metrics, candidate=unknown)))
+    text = part(
+        root_cause_report(replace(found, decision=replace(found.decision, request=request))), "Offline against production"
+    )
+    assert "| recall | not logged | 85.0 % | unknown | 80.0 %" in text
+    assert "the recall changes" not in text
+
+
+def test_both_models_stand_side_by_side_and_are_not_ruled_out() -> None:
+    one, two = making().values()
+    changed = find_model_changes(one, two, NOW)
+    found = cause(SKEW, RULED_OUT, changed)
+    text = root_cause_report(found)
+    rows = part(text, "The models side by side").splitlines()
+    assert rows[0] == "|  | fraud_v1 version 3 | fraud_v2 version 1 |  |"
+    assert rows[2] == "| leaves | 31 | 255 | changed |", "what differs comes first"
+    assert "| rate | 0.1 | 0.1 |  |" in rows
+    assert any(row.startswith("| training window | 2025-08-28 to 2025-12-06 |") for row in rows)
+    assert title_of(Hypothesis.MODEL_CHANGES) not in part(text, "What was ruled out")
+    assert "Ruled out: scaling." in report_summary(found)
+    assert "side by side" not in root_cause_report(cause(SKEW, making={}))
+
+
+def test_what_was_ruled_out_has_its_effect_and_its_numbers() -> None:
+    numbers = {"gaps": {"holdout": 0.012, "production": 0.02}, "loss_rise": 0.001, "is_kept": True, "shapes": ["scale"]}
+    fitted = Finding(Hypothesis.OVERFITTING, FindingStatus.NOT_SUPPORTED, "no gap", ("gap of recall", 0.02), numbers=numbers)
+    text = part(root_cause_report(cause(fitted, RULED_OUT)), "What was ruled out")
+    row = "| no gap | gap of recall: 0.02 | gaps holdout 0.012; gaps production 0.02; loss rise 0.001 |"
+    assert f"| The candidate is overfitted {row}" in text
+    assert "| all in the same unit |  |  |" in text
+    many = replace(fitted, numbers={f"n{number}": number for number in range(12)})
+    assert "n7 7; 4 more in the record |" in root_cause_report(cause(many))
+
+
+def test_the_weeks_are_there_where_there_are_several() -> None:
+    weeks = (("2026-02-02", {"amount": 0.021, "hour": 0.01}), ("2026-02-09", {"amount": 0.312}))
+    text = part(root_cause_report(cause(SKEW, weeks=weeks)), "Drift by week")
+    assert text.splitlines()[:4:2] == ["| week from | 2026-02-02 | 2026-02-09 |", "| amount | 0.02 | 0.31 |"]
+    assert "| hour | 0.01 | – |" in text
+    assert "Drift by week" not in root_cause_report(cause(SKEW, weeks=weeks[:1]))
+
+
+def test_the_losses_are_a_picture_where_they_were_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loss_chart((), ()) is None
+    assert loss_chart((0.4,), (0.5,)) is None
+    rising = loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4))
+    assert rising is not None
+    assert rising == loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4))
+    assert rising != loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.3))
+    assert loss_chart((), (0.5, 0.3)) is not None
+    with monkeypatch.context() as patient:
+        patient.setattr("flows.reports.loss_chart.LOSS_RISE", 9.0)
+        assert rising != loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4)), "where it begins to rise is marked"
+    assert f"]({LOSS_CHART})" in root_cause_report(cause(SKEW, pictures=frozenset({LOSS_CHART})))
 
 
 def test_each_step_is_named_once_in_the_order_of_the_findings() -> None:

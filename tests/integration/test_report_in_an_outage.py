@@ -1,0 +1,82 @@
+"""What an investigation tells, word for word, and where its report is while MLflow does not take it."""
+
+from __future__ import annotations
+
+import pytest
+from mlflow import MlflowClient
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import AwaitingRetry
+
+from flows.domain.ab_test import ABTest
+from flows.domain.decision_record import Investigation, RecordKind, latest_investigation
+from flows.investigate_candidate import investigate_candidate
+from slackbot.messages.block_kit import escape
+from tests.integration.production_world import World, lines
+
+pytest_plugins = ("tests.integration.production_world",)
+
+
+def retry_in_prefect(failed: State[list[str]], decision_id: str) -> list[str]:
+    """*Retry*, and the execution that Prefect's runner then starts."""
+    run_id = failed.state_details.flow_run_id
+    assert run_id is not None
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run_id, AwaitingRetry(), force=True)
+        run = client.read_flow_run(run_id)
+    return run_flow(investigate_candidate, run, {"decision_id": decision_id})
+
+
+def investigation(world: World, decision_id: str) -> Investigation:
+    found = latest_investigation(world.systems.decision_log.records(decision_id))
+    assert found is not None
+    return found
+
+
+def shown_in_prefect(address: str) -> str:
+    """The artifact that a report's address names."""
+    with get_client(sync_client=True) as client:
+        return str(next(one.data for one in client.read_artifacts() if address.endswith(f"/artifacts/artifact/{one.id}")))
+
+
+def test_a_report_that_mlflow_does_not_take_is_in_prefect_and_a_retry_stores_it(world: World) -> None:
+    run_id, decision_id = world.test.experiment_run_id, world.decide().decision_id
+    MlflowClient().delete_run(run_id)
+    failed = investigate_candidate(decision_id, return_state=True)
+    assert failed.is_failed()
+    first = investigation(world, decision_id)
+    report = shown_in_prefect(first.report)
+    assert report.startswith(f"# Why {world.test.candidate} did not win: {decision_id}")
+    assert "Set FRAUD_AB_TRAINING_DATA" in report
+    assert "](findings.png)" not in report
+    said = "root-cause report, in Prefect because MLflow does not take it; retry this run when it does"
+    assert f"<{first.report}|{said}>" in lines(world, decision_id)
+    failures = [one["text"] for one in world.slack.messages("C0FRAUD") if "has failed" in one["text"]]
+    assert [text for text in failures if f"investigate-candidate for {decision_id} has failed" in text]
+
+    MlflowClient().restore_run(run_id)
+    summary = retry_in_prefect(failed, decision_id)
+    again = investigation(world, decision_id)
+    assert again == Investigation(tuple(summary), first.findings, f"runs:/{run_id}/investigations/{decision_id}/root_cause.md")
+    assert world.kinds() == [RecordKind.INVESTIGATED, RecordKind.INVESTIGATED]
+    told = lines(world, decision_id)
+    assert sum(line.startswith("Why ") for line in told) == 1, "what was found is told once"
+    assert f"root-cause report: `{again.report}`" in told
+
+
+def test_the_thread_has_lines_and_addresses_that_are_whole(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def address(test: ABTest, document: str = "") -> str:
+        return f"https://mlflow.example/#/experiments/1/runs/{test.experiment_run_id}/artifacts/{document}"
+
+    monkeypatch.setattr(world.systems.registry, "run_url", address)
+    decision_id = world.decide().decision_id
+    summary = investigate_candidate(decision_id)
+    told = lines(world, decision_id)
+    assert told[0] == "\n".join(escape(line) for line in summary)
+    assert len(told[0].split("\n")) == len(summary) > 3
+    page = address(world.test, f"investigations/{decision_id}/root_cause.html")
+    assert told[1] == f"<{page}|root-cause report>"
+    [lifecycle] = [line for line in told if line.startswith("lifecycle page: ")]
+    assert lifecycle.startswith(f"lifecycle page: `{world.repository}@")
+    assert lifecycle.endswith(":docs/model_lifecycle.md`")
