@@ -6,11 +6,11 @@ with what is not done yet.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlencode
-from uuid import UUID
 
 import httpx
 from prefect import flow, get_run_logger
@@ -45,6 +45,8 @@ from flows.telling import describe_failure, show_picture, tell
 from flows.wiring import systems
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.tasks import Task
 
     from flows.domain.decision import Decision
@@ -68,14 +70,13 @@ def investigate_candidate(decision_id: str) -> list[str]:
     Raises:
         OutsideSystemError: the report could not be stored; retry the run, which goes on there.
     """
-    number = UUID(flow_run.get_id()).int % 2**31  # tells this investigation from others of the same decision
     making, files = _or_why(read_facts, decision_id), _or_why(compare_artifacts, decision_id)
     drift_report = _or_why(draw_drift_report, decision_id)
     found = look_for_causes(decision_id, making, files, drift_report)
+    number = _number(found["summary"])
     tell_summary(decision_id, found["summary"], number)
     report = store_report(decision_id, found, number)
-    record_investigation(decision_id, found, report, number)
-    document_investigation(decision_id)
+    document_investigation(decision_id, record_investigation(decision_id, found, report, number))
     return found["summary"]
 
 
@@ -216,6 +217,13 @@ def _or_why(part: Task[[str], Json], decision_id: str) -> Json | str:
     if isinstance(found, FraudABError):
         return describe_failure(found)
     return state.result()
+
+
+def _number(summary: list[str]) -> int:
+    """Tells these findings from others of the same decision, also from those of this run before a retry: what a retry finds anew,
+    because what failed before works again, is told and recorded too, and nothing else twice."""
+    text = "\n".join([flow_run.get_id() or "", *summary])
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % 2**31
 
 
 def _cause(decision: Decision, findings: tuple[Finding, ...], making: Json | str, drift_report: Json | str) -> RootCause:
