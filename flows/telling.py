@@ -38,7 +38,7 @@ def tell(
         page: the address at which a browser shows what the text is about; empty when there is none.
     """
     show_in_prefect(f"{decision_id}-{key}", text, changes)
-    line = link(page, text) if page else escape(text)
+    line = link(page, text) if page else "\n".join(map(escape, text.splitlines()))
     _post(lambda: systems().publisher.thread_line(decision_id, key, line, also_to_channel=also_to_channel))
 
 

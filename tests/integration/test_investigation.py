@@ -240,7 +240,7 @@ def test_a_retry_tells_once_what_it_finds_and_also_what_it_finds_anew(
     MlflowClient().restore_run(lost.test.experiment_run_id)
     summary = retry_in_prefect(failed, decision_id)
     told = lines(lost, decision_id)
-    assert [line for line in told if "features arrive broken" in line] == [first, escape("\n".join(summary))]
+    assert [line for line in told if "features arrive broken" in line] == [first, "\n".join(map(escape, summary))]
     assert "artifact" not in first.partition("Ruled out: ")[2]
     assert "artifact" in "\n".join(summary).partition("Ruled out: ")[2]
     assert sum(line.startswith("root-cause report: ") for line in told) == 1
