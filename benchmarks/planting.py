@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import FixedThresholdClassifier
 
 from benchmarks.frame_table import FrameTable
 from benchmarks.planted_world import BASELINE, CANDIDATE, HOLDOUT, TEST_DAYS, TRAINING, World, facts_of, table_of
@@ -59,29 +61,37 @@ FINDS: Mapping[Cause, Hypothesis] = {
 
 @dataclass(frozen=True)
 class Planted:
-    """A cause in a world: what was drawn, what it costs in points of recall, and what the diagnosis gets to see."""
+    """A cause in a world: what was drawn, what it costs in points of recall, where, and what the diagnosis gets to see."""
 
     cause: Cause
     strength: str
     harm: float
+    stage: Stage
     material: Material
 
 
 @dataclass
 class Stage:
-    """A test in which nothing is wrong yet; plantings change it. `right`: production's rows as the offline pipeline has them."""
+    """A test in which nothing is wrong yet; plantings change it.
+
+    `registered`: the candidate as the registry has it; `serving`: the model that answers. `right`: production's rows as the
+    offline pipeline has them; `served`: as they were served.
+    """
 
     world: World
     candidate: TrainedModel
+    registered: TrainedModel
+    serving: TrainedModel
     recipe: Recipe
     right: pd.DataFrame
     served: pd.DataFrame
     start: int
     rng: np.random.Generator
-    answering: Callable[[pd.DataFrame], np.ndarray]
-    artifact: bytes
-    served_artifact: bytes
-    bare: BareModel | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether models are registered without their preprocessing, which is done before them."""
+        return self.registered is not self.candidate
 
     def recall(self, model: TrainedModel, rows: pd.DataFrame) -> float:
         return float(model.predict(rows.loc[rows["is_fraud"]]).mean())
@@ -97,7 +107,7 @@ def plant(world: World, cause: Cause, rng: np.random.Generator) -> Planted:
         stage = _stage(world, rng)
         strength, harm = _PLANTINGS[cause](stage)
         if cause is Cause.NOTHING or harm >= HARM:
-            return Planted(cause, strength, harm, _material(stage, is_with_reference=bool(rng.random() < 0.5)))
+            return Planted(cause, strength, harm, stage, _material(stage, is_with_reference=bool(rng.random() < 0.5)))
     raise RuntimeError(f"{cause} does no harm in world {world.seed}")
 
 
@@ -105,14 +115,12 @@ def _stage(world: World, rng: np.random.Generator) -> Stage:
     start = int(rng.integers(HOLDOUT.end, 60 - TEST_DAYS + 1))
     rows = world.production(start, float(rng.uniform(0.4, 0.8)))
     model = world.candidate
-    kept = pickle.dumps(model)
-    return Stage(world, model, CANDIDATE, rows, rows, start, rng, model.predict, kept, kept)
+    return Stage(world, model, model, model, CANDIDATE, rows, rows, start, rng)
 
 
 def _use(stage: Stage, recipe: Recipe) -> TrainedModel:
-    stage.recipe, stage.candidate = recipe, stage.world.model(recipe)
-    stage.answering = stage.candidate.predict
-    stage.artifact = stage.served_artifact = pickle.dumps(stage.candidate)
+    stage.recipe = recipe
+    stage.candidate = stage.registered = stage.serving = stage.world.model(recipe)
     return stage.candidate
 
 
@@ -173,10 +181,9 @@ def _scaled_twice(stage: Stage, names: list[str]) -> tuple[str, float]:
 def _not_scaled(stage: Stage, names: list[str]) -> tuple[str, float]:
     """The trees alone are the model, and their inputs are scaled before; the serving path forgets it for some features or all."""
     model, names = stage.candidate, list(stage.candidate.features) if stage.rng.random() < 0.3 else names
-    stage.bare = BareModel(model)
-    stage.answering = stage.bare.flags
+    stage.registered = stage.serving = without_preprocessing(model)
     stage.served = scaled(model, stage.right, [name for name in model.features if name not in names])
-    harm = stage.recall(model, stage.right) - float(stage.bare.flags(stage.served.loc[stage.served["is_fraud"]]).mean())
+    harm = stage.recall(model, stage.right) - stage.recall(stage.serving, stage.served)
     return f"not scaled: {', '.join(names)}", harm
 
 
@@ -186,19 +193,16 @@ def scaled(model: TrainedModel, rows: pd.DataFrame, names: Sequence[str]) -> pd.
     return rows.assign(**{name: scalers[name].apply(rows[name].to_numpy(np.float64)).astype(np.float32) for name in names})
 
 
-@dataclass(frozen=True)
-class BareModel:
-    """A model's trees without its preprocessing; they need scaled features."""
-
-    model: TrainedModel
-
-    def scores(self, rows: pd.DataFrame) -> np.ndarray:
-        steps: Any = self.model.pipeline.estimator_.estimator.named_steps
-        order = [name for _, _, names in steps["preprocessing"].transformers_ for name in names]
-        return steps["booster"].predict_proba(rows[order].to_numpy())[:, 1]
-
-    def flags(self, rows: pd.DataFrame) -> np.ndarray:
-        return self.scores(rows) >= self.model.threshold
+def without_preprocessing(model: TrainedModel) -> TrainedModel:
+    """A model's trees alone; they need scaled features."""
+    steps: Any = model.pipeline.estimator_.estimator.named_steps
+    features = tuple(name for _, _, names in steps["preprocessing"].transformers_ for name in names)
+    example = scaled(model, model.input_example, features)[list(features)]
+    trees = FixedThresholdClassifier(
+        FrozenEstimator(steps["booster"]), threshold=model.pipeline.threshold, response_method="predict_proba"
+    )
+    trees.fit(example, np.arange(len(example)) == 0)  # nothing is learnt: the trees are frozen
+    return replace(model, pipeline=trees, features=features, input_example=example)
 
 
 def _overfitted(stage: Stage) -> tuple[str, float]:
@@ -257,7 +261,7 @@ def _corrupted_artifact(stage: Stage) -> tuple[str, float]:
             damaged.view(np.uint8)[stage.rng.integers(0, damaged.nbytes)] ^= np.uint8(1 << stage.rng.integers(0, 8))
             nodes["value"] = np.nan_to_num(damaged)
         strength = f"{hit} bits of leaves flipped"
-    stage.served_artifact, stage.answering = pickle.dumps(broken), broken.predict
+    stage.serving = broken
     return strength, stage.recall(stage.candidate, stage.right) - stage.recall(broken, stage.right)
 
 
@@ -275,15 +279,15 @@ _PLANTINGS: Mapping[Cause, Callable[[Stage], tuple[str, float]]] = {
 
 def _material(stage: Stage, *, is_with_reference: bool) -> Material:
     """What an investigation finds of such a test: tables, registered models, runs, manifest and served files."""
-    world, model, bare = stage.world, stage.candidate, stage.bare
+    world, model, registered = stage.world, stage.candidate, stage.registered
     features = tuple(dict.fromkeys([*model.features, *BASELINE.features]))
 
     def offline(rows: pd.DataFrame) -> FrameTable:
-        return FrameTable(table_of(scaled(model, rows, model.features) if bare else rows, features))
+        return FrameTable(table_of(scaled(model, rows, model.features) if stage.is_bare else rows, features))
 
     training, holdout = split_history(stage.recipe, world.seed, world.history)
     production = table_of(stage.served, features).assign(
-        baseline_prediction=world.baseline_answers(stage.right), candidate_prediction=stage.answering(stage.served)
+        baseline_prediction=world.baseline_answers(stage.right), candidate_prediction=stage.serving.predict(stage.served)
     )
     return Material(
         training=offline(training),
@@ -292,11 +296,15 @@ def _material(stage: Stage, *, is_with_reference: bool) -> Material:
         reference=offline(stage.right) if is_with_reference else None,
         baseline=facts_of(world.baseline),
         candidate=facts_of(model),
-        flags=bare.flags if bare else model.predict,
-        baseline_flags=None if bare else world.baseline.predict,
-        scores=bare.scores if bare else lambda rows: model.pipeline.estimator_.predict_proba(rows[list(model.features)])[:, 1],
-        manifest={"model.pkl": hashlib.sha256(stage.artifact).hexdigest()},
-        artifact={"model.pkl": hashlib.sha256(stage.served_artifact).hexdigest()},
+        flags=registered.predict,
+        baseline_flags=None if stage.is_bare else world.baseline.predict,
+        scores=lambda rows: registered.pipeline.estimator_.predict_proba(rows[list(registered.features)])[:, 1],
+        manifest=_digests(registered),
+        artifact=_digests(stage.serving),
         registered_version="2",
         served_version="2",
     )
+
+
+def _digests(model: TrainedModel) -> dict[str, str]:
+    return {"model.pkl": hashlib.sha256(pickle.dumps(model)).hexdigest()}

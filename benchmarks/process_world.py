@@ -21,6 +21,7 @@ import pandas as pd
 import psutil
 
 from deployments.sandbox.demo_person import answer
+from deployments.sandbox.fault_proxy import Choose, HttpFaultProxy
 from deployments.sandbox.feedback_database import FeedbackDatabase
 from deployments.sandbox.installed_test import deploy, wait_until_ready
 from deployments.sandbox.kubernetes import SandboxKubernetes
@@ -248,13 +249,20 @@ class ProcessWorld:
 
 
 @contextlib.contextmanager
-def process_world() -> Generator[ProcessWorld]:
-    """Start everything; stop it with everything that it started. Meanwhile this process's environment is the stack's."""
+def process_world(mlflow_meets: Choose | None = None) -> Generator[ProcessWorld]:
+    """Start everything; stop it with everything that it started. Meanwhile this process's environment is the stack's.
+
+    Args:
+        mlflow_meets: what happens to each request to MLflow; None: nothing stands before it.
+    """
     from prefect.context import refresh_global_settings_context
 
-    stack, before = EmbeddedStack(), dict(os.environ)
+    stack, before, ends = EmbeddedStack(), dict(os.environ), contextlib.ExitStack()
     try:
         stack.start()
+        if mlflow_meets is not None:
+            proxy = ends.enter_context(HttpFaultProxy(stack.mlflow_url, mlflow_meets))
+            stack.environment["MLFLOW_TRACKING_URI"] = proxy.url
         (stack.folder / "policy.toml").write_text(POLICY.format(watch_minutes=0), encoding="utf-8")
         os.environ.update(stack.environment)
         refresh_global_settings_context()
@@ -265,6 +273,7 @@ def process_world() -> Generator[ProcessWorld]:
         yield world
         world.close()
     finally:
+        ends.close()
         stack.stop()
         os.environ.clear()
         os.environ.update(before)

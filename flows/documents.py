@@ -116,15 +116,20 @@ def document_answer(decision_id: str) -> None:
     publish_lifecycle(decision_id, return_state=True)
 
 
-def document_investigation(decision_id: str) -> None:
-    """Write documents and page again with what an investigation has recorded; inside a flow run."""
+def document_investigation(decision_id: str, record_hash: str) -> None:
+    """Write document and page again with what an investigation has recorded; inside a flow run.
+
+    Args:
+        record_hash: of the investigation's record, which tells its documents from those of another one.
+    """
     records = tuple(systems().decision_log.records(decision_id))
     kinds = [record.kind for record in records]
+    epoch = next(record.sequence for record in records if record.hash == record_hash)
     outcome = latest_outcome(kinds) or (RecordKind.DECIDED if RecordKind.DECIDED in kinds else None)
     if outcome is not None:
-        store_documents(decision_id, outcome, records[-1].sequence)
-    store_reverts(decision_id, records[-1].sequence)
-    publish_lifecycle(decision_id, records[-1].sequence)
+        store_documents(decision_id, outcome, epoch)
+    store_reverts(decision_id, epoch)
+    publish_lifecycle(decision_id, epoch)
 
 
 @step("Store the documents of the emergency reverts again")

@@ -77,9 +77,9 @@ def investigate_candidate(decision_id: str) -> list[str]:
     storing = store_report(decision_id, found, number, return_state=True)
     is_stored = _trouble(storing) is None
     report = storing.result() if is_stored else show_report(decision_id, found, number)
-    record_investigation(decision_id, found["summary"], found["findings"], report["uri"])
+    recorded = record_investigation(decision_id, found["summary"], found["findings"], report["uri"])
     storing.result()  # fails the run where MLflow did not take the report: *Retry* stores it
-    document_investigation(decision_id)
+    document_investigation(decision_id, recorded)
     return found["summary"]
 
 

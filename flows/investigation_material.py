@@ -203,7 +203,7 @@ class Gathering:
         known = {"model": test.candidate.name, "version": test.candidate.version, "test": test.test_id}
         try:
             source = place.format(**known)
-        except (KeyError, IndexError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise DataInvalid(f"{TABLES[name]} may name {{model}}, {{version}} and {{test}} only.") from error
         evidence = self._decision.request.evidence
         window = evidence.window if evidence and name == "production" else None

@@ -59,6 +59,7 @@ WHERE = ("machinelearning.seldon.io", "v1", "models", "seldondeployments")
 EXAMPLE = pd.DataFrame({"amount": [1.0, 900.0, 3.0]})
 POLICY = 'watch_minutes = 0\ntraffic_steps = [50]\npromoters = ["U0ANA"]\nrollbackers = ["U0ANA"]\n'
 ANA = Person("U0ANA", "Ana")
+CANDIDATE_IS_BETTER = Outcomes(Design.SPLIT, ModelCounts(1000, 800, 880, 800), ModelCounts(1000, 880, 968, 880))
 
 
 STAND_IN, REAL = "stand-in", "real-api-server"
@@ -117,9 +118,11 @@ class World:
     rounds: int = 0
     kept: dict[str, Any] = field(default_factory=dict)
 
-    def decide(self, choice: Choice = Choice.CONFIRM, until: datetime | None = None) -> Decision:
+    def decide(
+        self, choice: Choice = Choice.CONFIRM, until: datetime | None = None, counts: Outcomes = CANDIDATE_IS_BETTER
+    ) -> Decision:
         """A claimed decision of this test at the deployment's present epoch."""
-        decision = self.ask()
+        decision = self.ask(counts)
         return self.systems.decision_log.claim(
             decision.decision_id,
             evidence_digest=decision.request.verdict.evidence_digest,
@@ -129,12 +132,11 @@ class World:
             postponed_until=until,
         )
 
-    def ask(self) -> Decision:
+    def ask(self, counts: Outcomes = CANDIDATE_IS_BETTER) -> Decision:
         """The next question about this test."""
         self.rounds += 1
         state, registry = self.systems.serving.read(), self.systems.registry
         entries = tuple(registry.entry(model) for model in self.test.models)
-        counts = Outcomes(Design.SPLIT, ModelCounts(1000, 800, 880, 800), ModelCounts(1000, 880, 968, 880))
         evidence = Evidence(counted=counts)
         request = DecisionRequest(
             test=self.test,
@@ -160,6 +162,22 @@ class World:
     def is_still(self, before: ServingState) -> bool:
         """Whether nobody has changed the deployment; the operator, which writes its status at any time, is nobody."""
         return replace(self.state, resource_version="") == replace(before, resource_version="")
+
+    def read_settings(self) -> None:
+        """Those of the environment as it is now."""
+        self.systems.settings = self.systems.settings.__class__()
+
+    def serve_files(self, files: Path) -> None:
+        """Put a model's files where both predictors load theirs from."""
+        s3 = boto3.client("s3")
+        s3.create_bucket(Bucket="models")
+        for path in (path for path in files.rglob("*") if path.is_file()):
+            s3.upload_file(str(path), "models", f"x/{path.relative_to(files).as_posix()}")
+
+    def report(self, decision_id: str) -> str:
+        """The root-cause report in Markdown, as it is on the test's MLflow run."""
+        folder = f"runs:/{self.test.experiment_run_id}/investigations/{decision_id}"
+        return Path(mlflow.artifacts.download_artifacts(f"{folder}/root_cause.md")).read_text(encoding="utf-8")
 
     def registry(self) -> list[str]:
         return [str(self.systems.registry.entry(model)).partition(" v1: ")[2] for model in self.test.models]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,15 +16,23 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.models import infer_signature
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import AwaitingRetry
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from deployments.sandbox.fault_proxy import HttpFaultProxy, Mishap
 from flows import investigate_candidate as flow_module
+from flows.adapters.archive_s3 import S3Archive
 from flows.domain.ab_test import Model
 from flows.domain.decision_record import Investigation, RecordKind, latest_investigation
-from flows.domain.errors import OutsideSystemError
+from flows.domain.errors import DataInvalid, OutsideSystemError
 from flows.investigate_candidate import investigate_candidate
+from flows.investigation_material import Gathering
+from slackbot.messages.block_kit import escape
 from tests.integration.production_world import World, lines
 
 pytest_plugins = ("tests.integration.production_world",)
@@ -61,11 +72,10 @@ def lost(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World
         table.to_parquet(tmp_path / f"{name}.parquet")
         monkeypatch.setenv(f"FRAUD_AB_{name.upper()}_DATA", str(tmp_path / f"{name}.parquet"))
     world.test = replace(world.test, candidate=_register(world, model, tables))
-    settings = world.systems.settings.__class__()
-    monkeypatch.setattr(world.systems, "settings", settings)
+    world.read_settings()
     files = world.systems.registry.artifact_files(world.test.candidate, tmp_path / "files")
     world.systems.archive.store(world.test.candidate, files)
-    _put(files, "models", "x")
+    world.serve_files(files)
     return world
 
 
@@ -87,11 +97,30 @@ def _register(world: World, model: object, tables: dict[str, pd.DataFrame]) -> M
     return Model(name, str(logged.registered_model_version), world.test.candidate.predictor)
 
 
-def _put(files: Path, bucket: str, prefix: str) -> None:
-    s3 = boto3.client("s3")
-    s3.create_bucket(Bucket=bucket)
-    for path in (path for path in files.rglob("*") if path.is_file()):
-        s3.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(files).as_posix()}")
+@pytest.fixture
+def mishap_of_s3(lost: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Mishap]]:
+    """What is put into this list happens to every request to S3 from then on; the step that needs it tries once."""
+    happening: list[Mishap] = []
+    with HttpFaultProxy(os.environ["AWS_ENDPOINT_URL"], lambda _: happening[0] if happening else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        monkeypatch.setitem(lost.systems.__dict__, "archive", S3Archive("archive"))
+        try_once(monkeypatch, "compare_artifacts")
+        yield happening
+
+
+def try_once(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Let a step of the investigation fail without its pauses."""
+    monkeypatch.setattr(flow_module, step, getattr(flow_module, step).with_options(retries=0))
+
+
+def retry_in_prefect(failed: State[list[str]], decision_id: str) -> list[str]:
+    """*Retry*, and the execution that Prefect's runner then starts."""
+    run_id = failed.state_details.flow_run_id
+    assert run_id is not None
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run_id, AwaitingRetry(), force=True)
+        run = client.read_flow_run(run_id)
+    return run_flow(investigate_candidate, run, {"decision_id": decision_id})
 
 
 def investigation(world: World, decision_id: str) -> Investigation:
@@ -102,6 +131,10 @@ def investigation(world: World, decision_id: str) -> Investigation:
 
 def statuses(found: Investigation) -> dict[str, str]:
     return {str(one["hypothesis"]): str(one["status"]) for one in found.findings}
+
+
+def said_of(found: Investigation, hypothesis: str) -> str:
+    return next(str(one["said"]) for one in found.findings if one["hypothesis"] == hypothesis)
 
 
 def stored(world: World, decision_id: str) -> set[str]:
@@ -147,9 +180,25 @@ def test_without_an_archive_the_artifact_is_not_testable_and_the_rest_is(lost: W
     investigate_candidate(decision_id)
     found = investigation(lost, decision_id)
     assert statuses(found)["artifact"] == "not_testable"
-    why = next(str(one["said"]) for one in found.findings if one["hypothesis"] == "artifact")
-    assert "it has no manifest" in why
+    assert "it has no manifest" in said_of(found, "artifact")
     assert statuses(found)["serving_skew"] == "supported"
+
+
+@pytest.mark.parametrize("mishap", [Mishap.REFUSED, Mishap.SERVER_ERROR])
+def test_while_s3_fails_the_artifact_is_not_testable_and_the_rest_is(
+    lost: World, mishap_of_s3: list[Mishap], mishap: Mishap
+) -> None:
+    mishap_of_s3.append(mishap)
+    decision_id = lost.decide().decision_id
+    summary = investigate_candidate(decision_id)
+    assert "features arrive broken at the candidate" in summary[0]
+    assert any("artifact" in line for line in summary if line.startswith("Could not be tested"))
+    found = investigation(lost, decision_id)
+    assert statuses(found)["artifact"] == "not_testable"
+    assert "S3 failed while reading s3://models/x" in said_of(found, "artifact")
+    assert statuses(found)["serving_skew"] == "supported"
+    untested = lost.report(decision_id).partition("## What could not be tested")[2].partition("\n## ")[0]
+    assert "S3 failed while reading s3://models/x" in untested
 
 
 def test_without_the_models_files_nothing_is_replayed_and_the_drift_is_still_told(lost: World) -> None:
@@ -166,8 +215,7 @@ def test_without_the_models_files_nothing_is_replayed_and_the_drift_is_still_tol
 def test_a_report_that_cannot_be_stored_is_told_all_the_same(lost: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its run fails, so that *Retry* stores it; people know the cause already, and can read the report in Prefect."""
     MlflowClient().delete_run(lost.test.experiment_run_id)
-    at_once = flow_module.store_report.with_options(retries=0)
-    monkeypatch.setattr(flow_module, "store_report", at_once)
+    try_once(monkeypatch, "store_report")
     decision_id = lost.decide().decision_id
     with pytest.raises(OutsideSystemError):
         investigate_candidate(decision_id)
@@ -176,11 +224,76 @@ def test_a_report_that_cannot_be_stored_is_told_all_the_same(lost: World, monkey
     assert lost.kinds() == [RecordKind.INVESTIGATED]
 
 
+def test_a_retry_tells_once_what_it_finds_and_also_what_it_finds_anew(
+    lost: World, mishap_of_s3: list[Mishap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 and the test's run are away; at the retry both are back, so that there is more to tell than before."""
+    mishap_of_s3.append(Mishap.REFUSED)
+    MlflowClient().delete_run(lost.test.experiment_run_id)
+    try_once(monkeypatch, "store_report")
+    decision_id = lost.decide().decision_id
+    failed = investigate_candidate(decision_id, return_state=True)
+    assert failed.is_failed()
+    [first] = [line for line in lines(lost, decision_id) if "features arrive broken" in line]
+    assert "Could not be tested: artifact" in first
+
+    mishap_of_s3.clear()
+    MlflowClient().restore_run(lost.test.experiment_run_id)
+    summary = retry_in_prefect(failed, decision_id)
+    told = lines(lost, decision_id)
+    assert [line for line in told if "features arrive broken" in line] == [first, "\n".join(map(escape, summary))]
+    assert "artifact" not in first.partition("Ruled out: ")[2]
+    assert "artifact" in "\n".join(summary).partition("Ruled out: ")[2]
+    assert sum(line.startswith("root-cause report: ") for line in told) == 1
+    assert lost.kinds() == [RecordKind.INVESTIGATED]
+    assert investigation(lost, decision_id).summary == tuple(summary)
+
+
+def test_a_retry_of_the_documents_tells_nothing_twice(lost: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page could not be published, and before the retry another investigation of the decision has been recorded."""
+    decision_id = lost.decide().decision_id
+    with monkeypatch.context() as failing:
+        failing.setattr(lost.systems.lifecycle_docs, "edit", away)
+        failed = investigate_candidate(decision_id, return_state=True)
+    assert failed.is_failed()
+    before = [line for line in lines(lost, decision_id) if line]
+    other = investigation(lost, decision_id).to_payload()
+    lost.systems.decision_log.append_record(RecordKind.INVESTIGATED, decision_id, other, occurrence=1)
+    retry_in_prefect(failed, decision_id)
+    after = [line for line in lines(lost, decision_id) if line]
+    assert after[:-1] == before
+    assert after[-1].startswith("lifecycle page: ")
+    assert lost.kinds() == [RecordKind.INVESTIGATED, RecordKind.INVESTIGATED]
+
+
+def away(*_: object) -> str:
+    raise OutsideSystemError("git", "a test", retryable=False)
+
+
+def test_a_table_is_named_by_model_version_and_test(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = world.test
+    transactions(100, 1).to_parquet(tmp_path / f"{test.candidate.name}-{test.candidate.version}-{test.test_id}.parquet")
+    monkeypatch.setenv("FRAUD_AB_TRAINING_DATA", str(tmp_path / "{model}-{version}-{test}.parquet"))
+    world.read_settings()
+    with Gathering(world.decide()) as gathering:
+        assert gathering.table("training").rows == 100
+
+
+def test_what_else_stands_in_braces_is_refused_with_what_may(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = world.decide()
+    for place in ("{week}.parquet", "{}.parquet", "{model.parquet", "{model.week}.parquet", "{model[week]}.parquet"):
+        monkeypatch.setenv("FRAUD_AB_TRAINING_DATA", place)
+        world.read_settings()
+        why = re.escape("FRAUD_AB_TRAINING_DATA may name {model}, {version} and {test} only.")
+        with Gathering(decision) as gathering, pytest.raises(DataInvalid, match=why):
+            gathering.table("training")
+
+
 def test_tables_that_are_not_set_are_named(world: World) -> None:
     decision_id = world.decide().decision_id
     summary = investigate_candidate(decision_id)
     found = investigation(world, decision_id)
     assert "no cause was found" in summary[0]
-    why = next(str(one["said"]) for one in found.findings if one["hypothesis"] == "feature_drift")
+    why = said_of(found, "feature_drift")
     assert "Set FRAUD_AB_TRAINING_DATA" in why
     assert "Set FRAUD_AB_PRODUCTION_DATA" in why

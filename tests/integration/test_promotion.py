@@ -241,10 +241,10 @@ def test_what_an_investigation_finds_is_in_the_document_and_on_the_page(world: W
     assert run(keep_baseline, decision_id) == "baseline_kept"
     assert "Not investigated when this was written." in world.document(decision_id)
     found = Investigation(("Amounts have drifted.",), ({"hypothesis": "feature_drift", "said": "KS 0.31"},), "runs:/r/report.md")
-    world.systems.decision_log.append_record(RecordKind.INVESTIGATED, decision_id, found.to_payload())
+    record = world.systems.decision_log.append_record(RecordKind.INVESTIGATED, decision_id, found.to_payload())
 
     def document(identifier: str) -> str:
-        document_investigation(identifier)
+        document_investigation(identifier, record.hash)
         return "done"
 
     run(document, decision_id)

@@ -47,25 +47,31 @@ def register_test(test: SimulatedTest, test_id: str, tracking_uri: str) -> ABTes
     mlflow.set_registry_uri(tracking_uri)
     client = MlflowClient(tracking_uri, tracking_uri)
     training = mlflow.set_experiment(TRAINING_EXPERIMENT).experiment_id
-    baseline, candidate = (_log_model(client, training, model) for model in (test.baseline, test.candidate))
+    baseline, candidate = (log_model(client, training, model) for model in (test.baseline, test.candidate))
     registry.set_stage(baseline, Stage.PRODUCTION)
     registry.set_stage(candidate, Stage.STAGING)
     return ABTest(test_id, baseline, candidate, test.test_start, _open_test_run(client, test, baseline, candidate))
 
 
-def _log_model(client: MlflowClient, experiment_id: str, model: TrainedModel) -> Model:
+def log_model(client: MlflowClient, experiment_id: str, model: TrainedModel, registered: TrainedModel | None = None) -> Model:
+    """Log and register a model with everything known about its making.
+
+    Args:
+        registered: what is registered in its place, such as its trees without their preprocessing.
+    """
     import mlflow
     import mlflow.sklearn as flavor
     from mlflow.models import infer_signature
 
+    kept = registered or model
     with mlflow.start_run(experiment_id=experiment_id, run_name=f"train {model.name}") as run:
         _log_making(client, str(run.info.run_id), model)
         logged = flavor.log_model(
-            model.pipeline,
+            kept.pipeline,
             name="model",
             registered_model_name=model.name,
-            signature=infer_signature(model.input_example, model.predict(model.input_example)),
-            input_example=model.input_example,
+            signature=infer_signature(kept.input_example, kept.predict(kept.input_example)),
+            input_example=kept.input_example,
             serialization_format="skops",
             skops_trusted_types=[TREES],
             pip_requirements=[f"scikit-learn=={sklearn.__version__}", f"numpy=={np.__version__}", "skops"],
