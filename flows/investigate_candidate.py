@@ -26,7 +26,7 @@ from flows.documents import document_investigation
 from flows.domain.decision_record import Investigation, RecordKind
 from flows.domain.drift import compare_feature
 from flows.domain.errors import FraudABError
-from flows.domain.findings import Finding, Hypothesis
+from flows.domain.findings import Finding
 from flows.investigation_material import FACTS, Gathering, compare_files, read_making
 from flows.production_steps import append_record
 from flows.reports.drift_chart import drift_chart
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 FINDINGS = TypeAdapter(tuple[Finding, ...])
 SHOW_EVERY_SECONDS = 2.0
-PICTURED = (Hypothesis.FEATURE_DRIFT, Hypothesis.SCALING, Hypothesis.SERVING_SKEW)
 
 
 @flow(name="investigate-candidate", persist_result=True)
@@ -256,10 +255,9 @@ def _pictures(decision: Decision, cause: RootCause) -> dict[str, bytes]:
 
 def _drift_picture(decision: Decision, cause: RootCause) -> bytes | None:
     """The most suspect feature in training and in production."""
-    finding = next((one for one in cause.supported if one.hypothesis in PICTURED), None)
-    if finding is None:
+    feature = next((one.feature for one in cause.supported if one.feature is not None), None)
+    if feature is None:
         return None
-    [feature, *_] = cast("dict[str, object]", next(iter(finding.numbers.values())))
     with Gathering(decision) as gathering:
         one, two = (gathering.table(name).column(feature) for name in ("training", "production"))
         return drift_chart(compare_feature(feature, one, two), one, two)
