@@ -7,35 +7,25 @@ continued, and thread lines echoed to the channel.
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
-from deployments.sandbox.slack import NothingThere
+from deployments.sandbox.slack import NothingThere, Outcome
 from flows.domain.decision import Choice, NextStep, next_step
 from flows.domain.decision_record import RecordKind
 from flows.domain.verdict import VerdictKind
 from slackbot.identifiers import Action, Field, View
 from slackbot.messages.block_kit import local_time
 from tests.e2e.app_in_process import ANA, BEN, CHI, ONCE, World, claim_directly, confirm
-from tests.slack_world import text_of
+from tests.slack_world import all_at_once, text_of
 
 pytest_plugins = ("tests.e2e.app_in_process",)
 
 
-def submit_together(world: World, user: str) -> list[Any]:
+def submit_twice(world: World, user: str) -> list[Outcome]:
     """One modal, submitted twice at the same moment: a double tap, or a delivery that Slack repeats."""
-    barrier = threading.Barrier(2)
-
-    def submit(_: int) -> Any:
-        barrier.wait()
-        return world.slack.submit(user)
-
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(submit, range(2)))
+    return all_at_once(world.slack.submit, [user, user])
 
 
 def test_approving_takes_many_steps_away_from_the_message(world: World) -> None:
@@ -54,13 +44,13 @@ def test_one_click_acts_twice_or_the_first_click_does_nothing(world: World) -> N
     decision = world.ask()
     assert world.slack.press(ANA, Action.CONFIRM).acked
     assert world.wait(lambda: world.slack.open_view(ANA))["callback_id"] == View.CONFIRM, "the first click opens it"
-    submit_together(world, ANA)
+    submit_twice(world, ANA)
     world.answered(decision)
     records = [record.kind for record in world.bot.decision_log.records(decision.decision_id)]
     assert (records, len(world.nudges)) == ([RecordKind.DECIDED], 1)
     assert world.slack.slash(CHI, "/fraud-rollback").acked
     assert world.wait(lambda: world.slack.open_view(CHI))["callback_id"] == View.FRAUD_ROLLBACK
-    submit_together(world, CHI)
+    submit_twice(world, CHI)
     world.told(CHI, "fraud-v1 100 %")
     assert len(world.bot.emergency.read().unrecorded) == 1
 
