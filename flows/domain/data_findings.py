@@ -159,6 +159,7 @@ def find_feature_drift(features: int, suspects: Suspects, restored: Restoration)
             severity=severity,
             next_step=f"Retrain on weeks that have today's {worst.feature}, and watch its distribution.",
             numbers={"drifted": {drift.feature: drift_numbers(drift) for drift in drifted}},
+            feature=worst.feature,
         ),
         restored,
     )
@@ -181,6 +182,7 @@ def find_scaling(suspects: Suspects, restored: Restoration) -> Finding:
             severity=Severity.SEVERE,
             next_step=f"Make the serving path give {worst.feature} as the training had it, and test one row through both.",
             numbers={"rescaled": {found.feature: _scaled_numbers(found) for found in rescaled}},
+            feature=worst.feature,
         ),
         restored,
     )
@@ -215,6 +217,7 @@ def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared:
                 "broken": {drift.feature: drift_numbers(drift) for drift in broken},
                 "mismatches": dict(suspects.mismatches),
             },
+            feature=worst.feature,
         ),
         restored,
     )

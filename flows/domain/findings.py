@@ -46,6 +46,7 @@ class Finding:
     `explained_recall`: points of recall (0..1) that the candidate would win back without this cause; None where nobody can tell.
     `next_step`: what to do about it; empty where nothing follows.
     `numbers`: everything that a reader may want to recompute, JSON-ready.
+    `feature`: the most suspect one, whose values a picture can show; None where the hypothesis is about no single feature.
     """
 
     hypothesis: Hypothesis
@@ -56,6 +57,7 @@ class Finding:
     severity: Severity = Severity.NONE
     next_step: str = ""
     numbers: Mapping[str, object] = field(default_factory=dict[str, object])
+    feature: str | None = None
 
     @property
     def is_supported(self) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flows.domain.decision import Decision
     from flows.domain.decision_record import DecisionRecord
     from flows.domain.serving_state import ServingState
+    from flows.domain.verdict import ModelMetrics
 
 
 class LifecycleStatus(StrEnum):
@@ -65,6 +66,12 @@ class ModelLife:
         """Whether it was tried and is not in charge, nor waiting for another try that nobody doubts."""
         is_out = self.status is LifecycleStatus.ARCHIVED or self.investigation is not None
         return self.arm is Arm.CANDIDATE and self.status is not LifecycleStatus.PROMOTED and is_out
+
+    @property
+    def metrics(self) -> ModelMetrics:
+        """Its own, by the latest verdict about it."""
+        both = self.decision.request.verdict.metrics
+        return both.candidate if self.arm is Arm.CANDIDATE else both.baseline
 
     @property
     def status(self) -> LifecycleStatus:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from flows.domain.ab_test import Arm
 from flows.domain.guardrails import percent
 from flows.domain.intervals import wilson
 from flows.domain.policy import Policy
+from flows.reports.figures import BLUE, ORANGE, new_figure, png_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
-    from flows.domain.counts import DayCounts, ModelCounts
+    from flows.domain.counts import DayCounts, FeedbackCounts, ModelCounts
     from flows.domain.decision import DecisionRequest
 
-_LOOKS = {Arm.BASELINE: ("#0072B2", "o"), Arm.CANDIDATE: ("#D55E00", "^")}  # told apart without colours too
-_SIZE_INCHES, _DOTS_PER_INCH = (9.0, 5.4), 110
+_LOOKS = {Arm.BASELINE: (BLUE, "o"), Arm.CANDIDATE: (ORANGE, "^")}  # told apart without colours too
+_HEIGHT_INCHES = 5.4
 
 
 def recall_and_precision_chart(request: DecisionRequest) -> bytes | None:
@@ -31,12 +31,10 @@ def recall_and_precision_chart(request: DecisionRequest) -> bytes | None:
     Returns:
         None when the evidence holds no days, as with counts alone.
     """
-    feedback = request.evidence.feedback if request.evidence else None
-    if feedback is None or not feedback.days:
+    feedback = charted_feedback(request)
+    if feedback is None:
         return None
-    from matplotlib.figure import Figure  # a second of imports
-
-    figure = Figure(figsize=_SIZE_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = new_figure(_HEIGHT_INCHES)
     rows = figure.subplots(2, 2, width_ratios=(1, 3), sharey="row")
     names = {Arm.BASELINE: request.test.baseline.name, Arm.CANDIDATE: request.test.candidate.name}
     confidence = _confidence(request)
@@ -51,9 +49,13 @@ def recall_and_precision_chart(request: DecisionRequest) -> bytes | None:
         for axes in (whole, daily):
             axes.grid(axis="y", alpha=0.3)
     figure.legend(*rows[0][1].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=2)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})  # the same evidence gives the same bytes
-    return picture.getvalue()
+    return png_of(figure)
+
+
+def charted_feedback(request: DecisionRequest) -> FeedbackCounts | None:
+    """What the picture is drawn of; None when the evidence holds no days."""
+    feedback = request.evidence.feedback if request.evidence else None
+    return feedback if feedback and feedback.days else None
 
 
 def chart_in_words(request: DecisionRequest) -> str:

@@ -10,7 +10,7 @@ from flows.domain.criteria import CriterionName
 from flows.domain.decision import Choice
 from flows.domain.decision_record import RecordKind
 from flows.domain.verdict import VerdictKind
-from flows.reports.charts import chart_in_words
+from flows.reports.charts import chart_in_words, charted_feedback
 from flows.reports.dossier import Dossier, actions, business_impact, failure_analysis, outcome_sentence
 from flows.reports.markdown import address, harmless, section, table, words
 
@@ -112,8 +112,7 @@ def _metrics(dossier: Dossier, verdict: Verdict) -> str:
 
 
 def _chart(request: DecisionRequest) -> str:
-    feedback = request.evidence.feedback if request.evidence else None
-    return f"![{harmless(chart_in_words(request))}]({CHART_NAME})" if feedback and feedback.days else ""
+    return f"![{harmless(chart_in_words(request))}]({CHART_NAME})" if charted_feedback(request) else ""
 
 
 def _significance(verdict: Verdict) -> str:

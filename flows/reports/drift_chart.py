@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from flows.domain.drift import FeatureDrift, FeatureKind, feature_drifts
 from flows.domain.guardrails import percent
 from flows.reports.drift_words import describe_drift
+from flows.reports.figures import BLUE, ORANGE, new_figure, png_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     Column = NDArray[Any]
 
-_SIZE_INCHES, _DOTS_PER_INCH = (9.0, 4.2), 110
-_TRAINING, _PRODUCTION = "#0072B2", "#D55E00"
+_HEIGHT_INCHES = 4.2
+_TRAINING, _PRODUCTION = BLUE, ORANGE
 _BINS = 60
 _OUTER = (0.5, 99.5)  # percentiles: beyond them a handful of values would squeeze all others into one bar
 _MOSTLY = 0.5
@@ -32,10 +32,9 @@ def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> by
     Args:
         training, production: the feature's columns, as `feature_drifts` takes them.
     """
-    from matplotlib.figure import Figure  # a second of imports
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import PercentFormatter  # a second of imports
 
-    figure = Figure(figsize=_SIZE_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = new_figure(_HEIGHT_INCHES)
     axes = figure.subplots()
     if drift.kind is FeatureKind.CATEGORY:
         _draw_categories(axes, drift)
@@ -45,9 +44,7 @@ def drift_chart(drift: FeatureDrift, training: Column, production: Column) -> by
     axes.set(title=f"{drift.feature} – {describe_drift(drift)}", ylabel="share of the values")
     axes.grid(axis="y", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", frameon=False)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})  # the same columns give the same bytes
-    return picture.getvalue()
+    return png_of(figure)
 
 
 def suspect_chart(feature: str, training: Column, production: Column) -> bytes:

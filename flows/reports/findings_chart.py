@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING
 
+from flows.reports.figures import ORANGE, new_figure, png_of
 from flows.reports.root_cause_report import title_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from flows.domain.findings import Finding
-
-_WIDTH_INCHES, _DOTS_PER_INCH = 9.0, 110
-_COLOUR = "#D55E00"
 
 
 def findings_chart(findings: Sequence[Finding], lost_recall: float | None) -> bytes | None:
@@ -28,12 +25,10 @@ def findings_chart(findings: Sequence[Finding], lost_recall: float | None) -> by
     shown = [one for one in findings if one.is_supported and one.explained_recall]
     if not shown:
         return None
-    from matplotlib.figure import Figure  # a second of imports
-
-    figure = Figure(figsize=(_WIDTH_INCHES, 1.6 + 0.5 * len(shown)), dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = new_figure(1.6 + 0.5 * len(shown))
     axes = figure.subplots()
     points = [100 * (one.explained_recall or 0.0) for one in shown]
-    bars = axes.barh([title_of(one.hypothesis) for one in shown], points, color=_COLOUR, height=0.55)
+    bars = axes.barh([title_of(one.hypothesis) for one in shown], points, color=ORANGE, height=0.55)
     axes.bar_label(bars, [f"{value:.1f}" for value in points], padding=4)
     axes.set_ylim(len(shown) - 0.4, -0.6)  # the first on top
     axes.set(xlabel="points of recall explained", xlim=(0, 1.15 * max([*points, 100 * (lost_recall or 0.0)])))
@@ -42,6 +37,4 @@ def findings_chart(findings: Sequence[Finding], lost_recall: float | None) -> by
         figure.legend(frameon=False, loc="outside lower center")  # beside the bars it would lie on the line
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})  # the same findings give the same bytes
-    return picture.getvalue()
+    return png_of(figure)

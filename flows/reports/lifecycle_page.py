@@ -62,13 +62,11 @@ def _key(life: ModelLife, lives: Sequence[ModelLife]) -> str:
 
 
 def _model(life: ModelLife, key: str, policy: Policy) -> list[str]:
-    verdict = life.decision.request.verdict
-    metrics = verdict.metrics.candidate if life.arm is Arm.CANDIDATE else verdict.metrics.baseline
     lines = [
         f"  {key}:",
         f"    status: {_quoted(life.status)}",
         f"    version: {_quoted(life.model.version)}",
-        f"    metrics: {_metrics(metrics)}",
+        f"    metrics: {_metrics(life.metrics)}",
         f'    last_updated: "{life.last_updated:%Y-%m-%d}"',
     ]
     if life.trial is not None:
@@ -131,7 +129,7 @@ def _tests(tested: Sequence[tuple[ModelLife, Decision]], policy: Policy) -> str:
 
 
 def _arrow(before: float | None, after: float | None) -> str:
-    return " → ".join("unknown" if share is None else f"{share:.3f}" for share in (before, after))
+    return f"{_shown(before)} → {_shown(after)}"
 
 
 def _analysis(life: ModelLife) -> list[str]:

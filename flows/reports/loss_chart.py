@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 from flows.domain.model_findings import LOSS_RISE, divergence_point
+from flows.reports.figures import BLUE, ORANGE, new_figure, png_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SIZE_INCHES, _DOTS_PER_INCH = (9.0, 3.6), 110
-_CURVES = (("training", "#0072B2", "-"), ("validation", "#D55E00", "--"))  # told apart without colours too
+_CURVES = (("training", BLUE, "-"), ("validation", ORANGE, "--"))  # told apart without colours too
 
 
 def loss_chart(training: Sequence[float], validation: Sequence[float]) -> bytes | None:
@@ -23,9 +22,7 @@ def loss_chart(training: Sequence[float], validation: Sequence[float]) -> bytes 
     curves = [(look, losses) for look, losses in zip(_CURVES, (training, validation), strict=True) if len(losses) > 1]
     if not curves:
         return None
-    from matplotlib.figure import Figure  # a second of imports
-
-    figure = Figure(figsize=_SIZE_INCHES, dpi=_DOTS_PER_INCH, layout="constrained")
+    figure = new_figure(3.6)
     axes = figure.subplots()
     for (name, colour, line), losses in curves:
         axes.plot(range(len(losses)), losses, line, color=colour, linewidth=1.8, label=f"{name} loss")
@@ -36,6 +33,4 @@ def loss_chart(training: Sequence[float], validation: Sequence[float]) -> bytes 
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})  # the same curves give the same bytes
-    return picture.getvalue()
+    return png_of(figure)

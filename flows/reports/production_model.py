@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flows.domain.ab_test import Arm
 from flows.domain.counts import Design
 from flows.domain.lifecycle import LifecycleStatus
 from flows.domain.policy import LabelBasis
@@ -75,8 +74,7 @@ def _expected(life: ModelLife) -> list[str]:
     """Caught fraud, false alerts and work, each beside what it was with the model before."""
     verdict = life.decision.request.verdict
     is_new = life.status is LifecycleStatus.PROMOTED
-    mine = verdict.metrics.candidate if life.arm is Arm.CANDIDATE else verdict.metrics.baseline
-    before = verdict.metrics.baseline if is_new else None
+    mine, before = life.metrics, verdict.metrics.baseline if is_new else None
     lines = [
         _of_100("Of 100 frauds it catches about {}", mine.recall, before.recall if before else None),
         _of_100("Of 100 alerts about {} are really fraud", mine.precision, before.precision if before else None),

@@ -28,7 +28,7 @@ def confirm_pressed(bot: Bot, press: Press) -> None:
     except REFUSALS as refusal:
         bot.tell(presser, bot.explain(refusal, presser, question.decision_id))
         return
-    asked = AskedQuestion(decision_id=question.decision_id, evidence=question.evidence, channel=presser.channel)
+    asked = AskedQuestion.of(question, presser.channel)
     bot.open_modal(press.trigger_id, confirm_modal(decision, asked))
 
 

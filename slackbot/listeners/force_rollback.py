@@ -27,7 +27,7 @@ def force_rollback_pressed(bot: Bot, press: Press) -> None:
     except NotAuthorized as refusal:
         bot.tell(presser, bot.explain(refusal, presser, question.decision_id))
         return
-    asked = AskedQuestion(decision_id=question.decision_id, evidence=question.evidence, channel=presser.channel)
+    asked = AskedQuestion.of(question, presser.channel)
     bot.open_modal(press.trigger_id, force_rollback_modal(asked))
 
 

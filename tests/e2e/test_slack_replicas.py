@@ -21,7 +21,7 @@ from deployments.sandbox.slack.people import DEFAULT_USERS
 from flows.domain.decision import Choice, Decision, Person
 from flows.domain.decision_record import RecordKind
 from slackbot.identifiers import Action
-from tests.slack_world import CHANNEL, SlackSite, text_of, wait_until
+from tests.slack_world import CHANNEL, SlackSite, all_at_once, text_of, wait_until
 
 ANA, BEN, CHI = "U0ANA", "U0BEN", "U0CHI"
 TEAM = [SandboxUser(f"U0TEAM{number}", f"team{number}", f"Team {number}") for number in range(100)]
@@ -50,17 +50,6 @@ def is_redrawn(site: SlackSite, decision: Decision) -> bool:
     """Whether its one message has lost its buttons."""
     [message] = site.posted(decision)
     return not any(block["type"] == "actions" for block in message["blocks"])
-
-
-def all_at_once(act: Any, users: list[str]) -> list[Outcome]:
-    barrier = threading.Barrier(len(users))
-
-    def together(user: str) -> Outcome:
-        barrier.wait()
-        return act(user)
-
-    with ThreadPoolExecutor(len(users)) as pool:
-        return list(pool.map(together, users))
 
 
 def test_three_apps_post_once_and_of_thirty_who_press_one_decides(site: SlackSite) -> None:

