@@ -10,8 +10,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed, Failed
 from prefect.types.entrypoint import EntrypointType
+from typer.testing import CliRunner
 
 from deployments import serve
+from deployments.cli import app
+from flows.documents import document_investigation
+from flows.domain.decision_record import Investigation, RecordKind
 from flows.domain.errors import OutsideSystemError
 from flows.domain.serving_state import acknowledge_recorded
 from flows.investigate_candidate import investigate_candidate
@@ -19,6 +23,7 @@ from flows.production_steps import change_serving
 from flows.rollback_to_baseline import rollback_to_baseline, see_it_arrive
 from flows.watch import Arrival
 from slackbot.prefect_gateway import KnownRun, PrefectGateway
+from tests.integration.production_world import run
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -42,7 +47,7 @@ def runs(world: World) -> list[FlowRun]:
     serve.catch_up(PrefectGateway())
     with get_client(sync_client=True) as api:
         found = api.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC)
-    return [run for run in found if run.parameters.get("revert_id") == f"revert-{world.test.test_id}"]
+    return [one for one in found if one.parameters.get("revert_id") == f"revert-{world.test.test_id}"]
 
 
 def test_it_is_started_once_and_anew_whenever_it_has_failed(noted: World) -> None:
@@ -91,7 +96,7 @@ def test_a_revert_that_does_not_arrive_stays_noted_until_it_has(noted: World, mo
             rollback_to_baseline(revert_id, "ana", "too many false alarms")
     assert told("does not send all traffic to fraud-v1 yet") == 1
     assert [entry["id"] for entry in noted.state.unrecorded] == [revert_id]
-    assert [run.state_name for run in runs(noted)].count("Scheduled") == 1, "it is tried again"
+    assert [one.state_name for one in runs(noted)].count("Scheduled") == 1, "it is tried again"
     rollback_to_baseline(revert_id, "ana", "too many false alarms")
     assert told("the router sends all traffic to fraud-v1") == 1
     assert noted.state.unrecorded == ()
@@ -104,13 +109,31 @@ def test_why_a_candidate_had_to_be_taken_out_is_looked_into_once(world: World) -
         world.emergency(revert_id)
         rollback_to_baseline(revert_id, "ana", "too many false alarms")
         with get_client(sync_client=True) as api:
-            found = [run.parameters for run in api.read_flow_runs()]
+            found = [one.parameters for one in api.read_flow_runs()]
         return [told for told in found if str(told.get("decision_id", "")).startswith(world.test.test_id)]
 
     assert taken_out("revert-a") == [], "no question was asked, so that there is no evidence to look into"
     decision_id = world.decide().decision_id
     assert taken_out("revert-b") == [{"decision_id": decision_id}]
     assert taken_out("revert-c") == [{"decision_id": decision_id}]
+
+
+def test_what_an_investigation_finds_is_in_the_emergencys_document_too(world: World) -> None:
+    decision_id = world.decide().decision_id
+    world.emergency("revert-d")
+    rollback_to_baseline("revert-d", "ana", "too many false alarms")
+    assert "Not investigated when this was written." in world.document("revert-d")
+    found = Investigation(("Amounts have drifted.",))
+    world.systems.decision_log.append_record(RecordKind.INVESTIGATED, decision_id, found.to_payload())
+
+    def document(identifier: str) -> str:
+        document_investigation(identifier)
+        return "done"
+
+    run(document, decision_id)
+    assert "- Amounts have drifted." in world.document("revert-d")
+    verified = CliRunner().invoke(app, ["verify-record", "revert-d"])
+    assert verified.exit_code == 0, verified.output
 
 
 def test_what_is_recorded_needs_none(noted: World) -> None:
