@@ -82,7 +82,7 @@ planted-causes: setup  ## plant the causes of a lost test, one at a time: does t
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.planted_causes
 
 pictures: setup  ## draw the pictures of README and docs/ anew, by Chromium; all of them lie in build/pictures then
-	FRAUD_AB_PICTURES=1 $(BIN)/python -m pytest -q tests/e2e/test_pictures.py
+	FRAUD_AB_PICTURES=1 $(BIN)/python -m pytest -q tests/e2e/test_pictures.py tests/e2e/test_document_pictures.py
 
 clean:  ## remove the environment and every cache
 	rm -rf .venv .cache build mutants *.egg-info .pytest_cache .ruff_cache .hypothesis .coverage .import_linter_cache

@@ -33,7 +33,7 @@ DRIFT = Finding(
     "amount drifted",
     explained_recall=0.05,
     severity=Severity.SEVERE,
-    numbers={"drifted": {"amount": {"distance": 0.5}}},
+    feature="amount",
 )
 FACTS = ModelFacts("fraud_v2", training_loss=(0.5, 0.3, 0.2), validation_loss=(0.5, 0.4, 0.6))
 FOUND = RootCause(decision(VerdictKind.KEEP_BASELINE), (DRIFT,), {Arm.BASELINE: FACTS, Arm.CANDIDATE: FACTS})

@@ -65,5 +65,5 @@ def test_a_baseline_is_not_retired_before_the_watch_is_over() -> None:
 
 def test_only_what_has_come_of_a_decision_is_its_outcome() -> None:
     answers = {RecordKind.CONFIRMED_FIRST, RecordKind.DECIDED}
-    later = {RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED, RecordKind.INVESTIGATED}
+    later = {RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED, RecordKind.INVESTIGATED, RecordKind.DOCUMENTED}
     assert {kind for kind in RecordKind if not kind.is_outcome} == answers | later

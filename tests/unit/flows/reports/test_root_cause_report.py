@@ -109,7 +109,10 @@ def test_without_a_cause_nothing_is_claimed() -> None:
     [
         ((SKEW, FITTED), "Ranked by the points of recall that each explains"),
         ((FITTED,), "Ranked by severity: how much recall each explains cannot be told."),
-        ((replace(FITTED, hypothesis=Hypothesis.ARTIFACT), SKEW), "The first one undermines the test itself"),
+        (
+            (replace(FITTED, hypothesis=Hypothesis.ARTIFACT, severity=Severity.SEVERE), SKEW),
+            "The first one undermines the test itself",
+        ),
     ],
 )
 def test_the_report_says_by_what_it_is_ranked(findings: tuple[Finding, ...], said: str) -> None:
@@ -148,7 +151,9 @@ def with_statistics() -> list[Finding]:
         find_holdout(Caught(4000, 3600), Caught(8000, 6000), unlike, None, 0.0),
         find_label_drift(*weeks),
         find_calibration(Scored(10_000, 300.0, 200.0, 300), Scored(10_000, 300.0, 200.0, 600)),
-        find_segments([Band("amount", 1, 9, Overlap(500, 200, 20, 80))]),
+        find_segments(
+            [Band("amount", "small amounts", Overlap(500, 200, 20, 80)), Band("amount", "others", Overlap(700, 20, 20, 60))]
+        ),
         find_latency(latency),
         find_errors(errors),
     ]
