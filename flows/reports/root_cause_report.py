@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from flows.domain.ab_test import Arm
-from flows.domain.criteria import CriterionStatus
+from flows.domain.criteria import CriterionName, CriterionStatus
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, is_ranked_by_recall
 from flows.reports.markdown import address, bullets, harmless, section, table, words
 from flows.reports.root_cause_tables import drift_by_week, offline_and_production, ruled_out, side_by_side
@@ -94,6 +94,7 @@ def report_summary(cause: RootCause) -> tuple[str, ...]:
         f"Why {request.test.candidate} did not win: {_headline(supported)}.",
         f"Expected: {_promised(cause.offline)}. Measured: {_measured(request)}.",
     ]
+    lines += [] if supported else filter(None, [_not_enough(request)])
     lines += [f"Cause {place}: {_in_short(finding)}" for place, finding in enumerate(supported[:_NAMED_IN_SUMMARY], 1)]
     if len(supported) > _NAMED_IN_SUMMARY:
         lines.append(f"{len(supported) - _NAMED_IN_SUMMARY} more in the report.")
@@ -141,6 +142,15 @@ def _headline(supported: Sequence[Finding]) -> str:
         return "no cause was found in what could be tested"
     title = title_of(supported[0].hypothesis)
     return title[0].lower() + title[1:]
+
+
+def _not_enough(request: DecisionRequest) -> str:
+    """Of a candidate that is better than the baseline, and by less than the rule asks: nothing is wrong with it; else empty."""
+    judged = next((one for one in request.verdict.criteria if one.name is CriterionName.RECALL_IMPROVEMENT), None)
+    if judged is None or judged.observed is None or judged.status is not CriterionStatus.FAILED or judged.observed <= 0:
+        return ""
+    asked = f"the rule asks for {judged.threshold:.1%} more"
+    return f"It catches {judged.observed:.1%} more frauds than the baseline, and {asked}: better, and not by enough."
 
 
 def _promised(offline: Mapping[str, float]) -> str:

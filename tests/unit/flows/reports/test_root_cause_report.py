@@ -14,7 +14,7 @@ from matplotlib import image
 
 from flows.domain.ab_test import Arm
 from flows.domain.counts import Overlap, RequestBucket
-from flows.domain.criteria import check_stability
+from flows.domain.criteria import CriterionStatus, check_stability
 from flows.domain.data_findings import Labels, Restoration, Suspects, find_feature_drift, find_label_drift
 from flows.domain.drift import Severity, feature_drifts
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
@@ -102,6 +102,28 @@ def test_without_a_cause_nothing_is_claimed() -> None:
     text = root_cause_report(cause(RULED_OUT, UNTESTED, offline={}))
     assert "None of the causes is supported by what could be tested." in text
     assert "The candidate's run logged no offline metrics." in text
+
+
+@pytest.mark.parametrize(
+    ("observed", "status", "is_said"),
+    [
+        (0.021, CriterionStatus.FAILED, 1),
+        (-0.02, CriterionStatus.FAILED, 0),
+        (0.06, CriterionStatus.PASSED, 0),
+        (None, CriterionStatus.FAILED, 0),
+    ],
+)
+def test_a_candidate_that_is_better_by_less_than_the_rule_asks_reads_so(
+    observed: float | None, status: CriterionStatus, is_said: int
+) -> None:
+    found = cause(RULED_OUT)
+    verdict = found.decision.request.verdict
+    recall, *others = verdict.criteria
+    judged = (replace(recall, observed=observed, status=status, threshold=0.05), *others)
+    request = replace(found.decision.request, verdict=replace(verdict, criteria=judged))
+    text = "\n".join(report_summary(replace(found, decision=replace(found.decision, request=request))))
+    sentence = "It catches 2.1% more frauds than the baseline, and the rule asks for 5.0% more: better, and not by enough."
+    assert (sentence in text) == bool(is_said)
 
 
 @pytest.mark.parametrize(
