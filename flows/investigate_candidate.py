@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 import httpx
 from prefect import flow, get_run_logger
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from flows.table_drift import TableDrift
 
 Json = dict[str, Any]
+P = ParamSpec("P")
 SHOW_EVERY_SECONDS = 2.0
 
 
@@ -69,7 +70,9 @@ def investigate_candidate(decision_id: str) -> list[str]:
         OutsideSystemError: MLflow did not take the report, which is in Prefect then, or what follows could not be stored; retry
             the run, which goes on there.
     """
-    making, files = _or_why(read_facts, decision_id), _or_why(compare_artifacts, decision_id)
+    making = _or_why(read_facts, decision_id)
+    # again at each retry: of what could not be had, only its own fact is missing
+    files = _or_why(compare_artifacts, decision_id, flow_run.run_count)
     drift_report = _or_why(draw_drift_report, decision_id)
     found = look_for_causes(decision_id, making, files, drift_report)
     number = _number(found["summary"])
@@ -90,8 +93,9 @@ def read_facts(decision_id: str) -> Json:
 
 
 @step("Compare the candidate's files with the archive")
-def compare_artifacts(decision_id: str) -> Json:
-    """SHA-256 by path, as archived and as served."""
+def compare_artifacts(decision_id: str, attempt: int) -> Json:
+    """SHA-256 by path, as the test began and as served. `attempt`: part of the step's key."""
+    del attempt
     return compare_files(_decision(decision_id).request.test)
 
 
@@ -186,9 +190,9 @@ def _count_frauds(material: Material) -> Json:
     return {part: labels.frauds for part, table in tables.items() if (labels := count_labels(table)) is not None}
 
 
-def _or_why(part: Task[[str], Json], decision_id: str) -> Json | str:
+def _or_why(part: Task[P, Json], *given: P.args, **named: P.kwargs) -> Json | str:
     """What a part found; where an outside system or a table failed, the reason, which the report then gives."""
-    state = part(decision_id, return_state=True)
+    state: State[Json] = cast("Any", part)(*given, **named, return_state=True)
     return _trouble(state) or state.result()
 
 

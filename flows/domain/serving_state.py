@@ -263,9 +263,12 @@ def shift_traffic(state: ServingState, decision_id: str, epoch: int, traffic: Ma
         traffic: per cent by predictor name; predictors not named get 0, and a shadow becomes a live one.
 
     Raises:
-        Superseded: the operation is no longer this decision's at this epoch.
+        Superseded: the operation is no longer this decision's at this epoch, or a predictor that is to serve is gone.
     """
     require_operation(state, decision_id, epoch)
+    gone = [name for name, share in traffic.items() if share and state.predictor(name) is None]
+    if gone:
+        raise Superseded(f"{state.name} has no predictor {gone[0]} any more, which was to serve {traffic[gone[0]]} %")
     return ServingChange(why=f"{decision_id} shifts traffic", traffic=only_these(state, traffic), annotations={})
 
 

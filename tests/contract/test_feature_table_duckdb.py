@@ -258,19 +258,19 @@ def test_a_transaction_that_is_told_again_is_one_row_with_all_that_was_told(tmp_
         assert sorted(zip(*columns, strict=True)) == [("b", 1, 0), ("c", 1, 1)]
 
 
-def test_of_a_database_only_the_windows_rows_and_the_wanted_columns_are_read(tmp_path: Path, postgres: str) -> None:
+def test_of_a_database_only_the_windows_rows_and_the_wanted_columns_are_read(tmp_path: Path, postgresql: str) -> None:
     """Whatever else would be read divides by zero."""
     SEEN.to_parquet(tmp_path / "seen.parquet")
-    with psycopg.connect(postgres, autocommit=True) as connection:
+    with psycopg.connect(postgresql, autocommit=True) as connection:
         connection.execute("CREATE TABLE answers (id text, event_time timestamptz, flag int)")
         connection.execute("INSERT INTO answers VALUES ('b', '2026-01-05', 1), ('c', '2026-01-18', 1), ('d', '2025-01-19', 0)")
         told = "1 / flag = 1 AS is_fraud, true AS baseline_prediction, false AS candidate_prediction, 1 / (flag - flag) AS note"
         connection.execute(f"CREATE VIEW told AS SELECT id, event_time, {told} FROM answers")  # type: ignore[arg-type]
         seen = "id AS transaction_id, event_time, 1.0 / flag AS amount"
         connection.execute(f"CREATE VIEW seen AS SELECT {seen} FROM answers")  # type: ignore[arg-type]
-    mark = "&" if "?" in postgres else "?"
-    labels = Labels(f"{postgres}{mark}table=told", CALLED)
-    for source in (str(tmp_path / "seen.parquet"), f"{postgres}{mark}table=seen"):
+    mark = "&" if "?" in postgresql else "?"
+    labels = Labels(f"{postgresql}{mark}table=told", CALLED)
+    for source in (str(tmp_path / "seen.parquet"), f"{postgresql}{mark}table=seen"):
         with open_features(source, labels=labels, window=WINDOW) as table:
             assert sorted(table.column("transaction_id")) == ["b", "c"]
             assert table.column("is_fraud").tolist() == [1, 1]

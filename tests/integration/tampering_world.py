@@ -107,7 +107,7 @@ class Promoted:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+def mlflow_and_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
     """MLflow's address, an experiment in it, and S3's address."""
     folder = tmp_path_factory.mktemp("mlflow")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -122,9 +122,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
 @pytest.fixture
 def promoted(
-    servers: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    mlflow_and_s3: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[Promoted]:
-    uri, experiment, s3 = servers
+    uri, experiment, s3 = mlflow_and_s3
     database = tmp_path / "log.db"
     for name, value in {
         "MLFLOW_TRACKING_URI": uri,

@@ -124,10 +124,10 @@ def test_what_an_investigation_finds_is_in_the_emergencys_document_too(world: Wo
     rollback_to_baseline("revert-d", "ana", "too many false alarms")
     assert "Not investigated when this was written." in world.document("revert-d")
     found = Investigation(("Amounts have drifted.",))
-    world.systems.decision_log.append_record(RecordKind.INVESTIGATED, decision_id, found.to_payload())
+    kept = world.systems.decision_log.append_record(RecordKind.INVESTIGATED, decision_id, found.to_payload())
 
     def document(identifier: str) -> str:
-        document_investigation(identifier)
+        document_investigation(identifier, kept.hash)
         return "done"
 
     run(document, decision_id)

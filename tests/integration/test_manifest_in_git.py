@@ -91,7 +91,7 @@ def test_a_promotion_is_committed_with_every_comment_and_only_once(manifests: Ma
     assert manifests.subjects() == [f"Traffic after {decision_id}", "begin"]
     told = [line for line in lines(world, decision_id) if line.startswith("manifest: ")]
     assert len(told) == 1
-    assert told[0].endswith("prod/fraud.yaml"), "a long word loses its middle in Slack"
+    assert told[0].endswith(f":{FILE}`"), "an address that people copy is whole"
     assert run(promote_candidate, decision_id) == "promoted"
     assert len(manifests.subjects()) == 2
     assert [line for line in lines(world, decision_id) if line.startswith("manifest: ")] == told

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flows.domain.ab_test import ABTest, Model
@@ -390,6 +390,7 @@ ACTIONS = st.lists(
 
 
 @given(ACTIONS)
+@example(["open", "shift-100", "close", "retire", "open", "shift-10"])
 def test_live_traffic_sums_to_100_and_the_epoch_never_falls_whatever_happens(actions: list[str]) -> None:
     now, held = state(80, 20, epoch="1", revert_to=POINT), 1
     for action in actions:
