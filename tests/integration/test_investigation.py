@@ -246,7 +246,7 @@ def test_a_retry_tells_once_what_it_finds_and_also_what_it_finds_anew(
     assert "artifact" not in first.partition("Ruled out: ")[2]
     assert "artifact" in "\n".join(summary).partition("Ruled out: ")[2]
     assert sum(line.startswith("root-cause report: ") for line in told) == 1
-    assert lost.kinds() == [RecordKind.INVESTIGATED]
+    assert lost.kinds() == [RecordKind.INVESTIGATED, RecordKind.INVESTIGATED], "first in Prefect, then in MLflow"
     assert investigation(lost, decision_id).summary == tuple(summary)
 
 
