@@ -67,3 +67,5 @@ def test_only_what_has_come_of_a_decision_is_its_outcome() -> None:
     answers = {RecordKind.CONFIRMED_FIRST, RecordKind.DECIDED}
     later = {RecordKind.BREACH, RecordKind.WATCHED, RecordKind.RETIRED, RecordKind.INVESTIGATED, RecordKind.DOCUMENTED}
     assert {kind for kind in RecordKind if not kind.is_outcome} == answers | later
+    own = {kind for kind in RecordKind if kind.has_own_id}
+    assert own == {RecordKind.EMERGENCY_REVERT, RecordKind.BREACH, RecordKind.DOCUMENTED}

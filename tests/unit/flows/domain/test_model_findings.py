@@ -261,3 +261,8 @@ def test_models_made_alike_and_models_unknown() -> None:
     assert find_model_changes(ONE, replace(ONE, name="v2"), None).said == "Both models were made alike."
     for pair in ((None, ONE), (ONE, None)):
         assert find_model_changes(*pair, None).status is FindingStatus.NOT_TESTABLE
+
+
+def test_models_of_which_no_features_are_known_are_laid_side_by_side_by_their_parameters() -> None:
+    one, two = (ModelFacts(name, (), {"leaves": leaves}) for name, leaves in (("v1", 15), ("v2", 31)))
+    assert find_model_changes(one, two, None).said == "From baseline to candidate leaves: 15 → 31."
