@@ -115,7 +115,7 @@ def show_report(decision_id: str, found: Json, number: int) -> Json:
         artifact = create_markdown_artifact(text, key, f"Root cause {decision_id}")
     except (httpx.HTTPError, PrefectException) as error:
         raise OutsideSystemError("Prefect", f"showing the root-cause report of {decision_id}", retryable=True) from error
-    base = systems().settings.prefect_ui_url.rstrip("/") or (flow_run.get_flow_run_ui_url() or "").partition("/runs/")[0]
+    base = systems().settings.prefect_ui_url.rstrip("/") or re.split("/(?:flow-)?runs/", flow_run.get_flow_run_ui_url() or "")[0]
     uri = f"{base}/artifacts/artifact/{artifact}" if base else f"Prefect artifact {key}"
     said = "root-cause report, in Prefect because MLflow does not take it; retry this run when it does"
     tell(decision_id, f"root-cause-shown-{number}", said, page=uri if base else "", where="" if base else uri)
