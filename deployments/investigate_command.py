@@ -114,7 +114,8 @@ def _compare(sources: Sources, report: Path | None, *, as_json: bool) -> None:
 
 def _investigated(sources: Sources, report: Path | None, on_step: OnStep) -> Investigated:
     from flows.adapters.feature_table_duckdb import open_features
-    from flows.diagnosis import Material, diagnose
+    from flows.diagnosis import diagnose
+    from flows.material import Material
     from flows.table_drift import compare_tables
 
     with ExitStack() as opened:

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from prefect import State
     from prefect.tasks import Task
 
-    from flows.diagnosis import Material
     from flows.domain.decision import Decision
+    from flows.material import Material
     from flows.table_drift import TableDrift
 
 Json = dict[str, Any]

@@ -16,10 +16,6 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.models import infer_signature
-from prefect import State
-from prefect.client.orchestration import get_client
-from prefect.flow_engine import run_flow
-from prefect.states import AwaitingRetry
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,11 +24,12 @@ from deployments.sandbox.fault_proxy import HttpFaultProxy, Mishap
 from flows import investigate_candidate as flow_module
 from flows.adapters.archive_s3 import S3Archive
 from flows.domain.ab_test import Model
-from flows.domain.decision_record import Investigation, RecordKind, latest_investigation
+from flows.domain.decision_record import Investigation, RecordKind
 from flows.domain.errors import DataInvalid, OutsideSystemError
 from flows.investigate_candidate import investigate_candidate
 from flows.investigation_material import Gathering
 from slackbot.messages.block_kit import escape
+from tests.integration.investigations import investigation, retry_in_prefect
 from tests.integration.production_world import World, lines
 
 pytest_plugins = ("tests.integration.production_world",)
@@ -111,22 +108,6 @@ def mishap_of_s3(lost: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
 def try_once(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Let a step of the investigation fail without its pauses."""
     monkeypatch.setattr(flow_module, step, getattr(flow_module, step).with_options(retries=0))
-
-
-def retry_in_prefect(failed: State[list[str]], decision_id: str) -> list[str]:
-    """*Retry*, and the execution that Prefect's runner then starts."""
-    run_id = failed.state_details.flow_run_id
-    assert run_id is not None
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(run_id, AwaitingRetry(), force=True)
-        run = client.read_flow_run(run_id)
-    return run_flow(investigate_candidate, run, {"decision_id": decision_id})
-
-
-def investigation(world: World, decision_id: str) -> Investigation:
-    found = latest_investigation(world.systems.decision_log.records(decision_id))
-    assert found is not None
-    return found
 
 
 def statuses(found: Investigation) -> dict[str, str]:
