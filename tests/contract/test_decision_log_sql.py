@@ -242,15 +242,16 @@ def test_an_answer_is_undelivered_until_it_is_consumed(log: SqlDecisionLog) -> N
 
 
 def test_a_postponement_is_delivered_when_it_is_due(log: SqlDecisionLog) -> None:
-    decision = log.open(request())
-    until = log.now() + timedelta(seconds=0.4)
-    claimed = answer(log, decision, Choice.POSTPONE, postponed_until=until)
+    later, soon = (log.open(request(round=number)) for number in (1, 2))
+    until, tomorrow = log.now() + timedelta(seconds=0.4), log.now() + timedelta(days=1)
+    answer(log, later, Choice.POSTPONE, postponed_until=tomorrow)
+    claimed = answer(log, soon, Choice.POSTPONE, postponed_until=until)
     assert claimed.claim is not None
     assert abs(claimed.claim.due_at - until) < timedelta(milliseconds=1)
-    assert not claimed.is_due(log.now())
-    assert log.undelivered() == []
+    assert not claimed.is_due(until - timedelta(milliseconds=1))
+    assert claimed.is_due(until + timedelta(milliseconds=1))
     wait_for(log, until)
-    assert [found.decision_id for found in log.undelivered()] == [decision.decision_id]
+    assert [found.decision_id for found in log.undelivered()] == [soon.decision_id]
 
 
 def test_an_extension_waits_for_the_next_look(log: SqlDecisionLog) -> None:
