@@ -180,10 +180,15 @@ class _Examination:
         return not_testable(hypothesis, self.unlabelled) if self.unlabelled else _guarded(hypothesis, look)
 
     def _weaker(self, elsewhere: float, *, is_overfitted: bool) -> Finding:
-        both = self.answers_of_both
-        overlap = overlap_of(overlap_kinds(*both[1:])) if both else None
+        both, on_holdout = self.answers_of_both, None if self.is_holdout_known else self._replayed(self.material.holdout)
         return find_weaker_model(
-            self.outcomes, self.promised, self.in_production, elsewhere, is_overfitted=is_overfitted, overlap=overlap
+            self.outcomes,
+            self.promised,
+            self.in_production,
+            elsewhere,
+            is_overfitted=is_overfitted,
+            overlap=overlap_of(overlap_kinds(*both[1:])) if both else None,
+            on_holdout=overlap_of(overlap_kinds(*on_holdout)) if on_holdout else None,
         )
 
     def _segments(self) -> Finding:
@@ -193,15 +198,23 @@ class _Examination:
     @cached_property
     def answers_of_both(self) -> tuple[Column, Column, Column] | None:
         """Places of production's frauds (k,), and which baseline and candidate catch: as served, else replayed."""
-        production, flags, baseline_flags = self.material.production, self.material.flags, self.material.baseline_flags
+        production = self.material.production
         if production is None or not production.has("is_fraud"):
             return None
         if (served := served_answers(production)) is not None:
             return served
-        one, two = self._frauds(production, self.material.baseline), self._frauds(production)
-        if one is None or two is None or flags is None or baseline_flags is None:
+        replayed = self._replayed(production)
+        return (np.flatnonzero(is_fraud(production)), *replayed) if replayed else None
+
+    def _replayed(self, table: FeatureTable | None) -> tuple[Column, Column] | None:
+        """Which of a table's frauds (k,) each model catches when run again, the baseline first; None where nobody can tell."""
+        flags, baseline_flags = self.material.flags, self.material.baseline_flags
+        if table is None or flags is None or baseline_flags is None:
             return None
-        return np.flatnonzero(is_fraud(production)), np.asarray(baseline_flags(one), bool), np.asarray(flags(two), bool)
+        one, two = self._frauds(table, self.material.baseline), self._frauds(table)
+        if one is None or two is None:
+            return None
+        return np.asarray(baseline_flags(one), bool), np.asarray(flags(two), bool)
 
     def pipeline_findings(self) -> list[Finding]:
         material, answers = self.material, self._answers()
@@ -247,11 +260,16 @@ class _Examination:
         scaler = self.material.candidate.scalers.get(drift.feature) if self.material.candidate else None
         return find_rescaling(drift.feature, one.astype(np.float64), two.astype(np.float64), scaler)
 
+    @cached_property
+    def is_holdout_known(self) -> bool:
+        """Whether the baseline was trained on some of the holdout's days, so that what it catches there tells nothing."""
+        baseline, holdout = self.material.baseline, self.material.holdout
+        return baseline is not None and holdout is not None and is_from(holdout, baseline.trained_on)
+
     def _ease(self) -> Ease | None:
-        """The baseline on the frauds of holdout, training and production; None where it cannot tell, or was trained on the
-        holdout's days."""
+        """The baseline on the frauds of holdout, training and production; None where it cannot tell."""
         material = self.material
-        if material.baseline and material.holdout and is_from(material.holdout, material.baseline.trained_on):
+        if self.is_holdout_known:
             return None
         parts = [self._baseline_by_week(table) for table in (material.holdout, material.training, material.production)]
         return Ease(*parts) if all(parts) else None

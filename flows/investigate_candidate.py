@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 
 from flows.diagnosis import diagnose
 from flows.documents import document_investigation, keep_files
+from flows.domain.ab_test import Arm
 from flows.domain.decision_record import Investigation, RecordKind
 from flows.domain.errors import DataInvalid, FraudABError
 from flows.domain.evidence import plain
@@ -70,7 +71,7 @@ def investigate_candidate(decision_id: str) -> list[str]:
         OutsideSystemError: MLflow did not take the report, which is in Prefect then, or what follows could not be stored; retry
             the run, which goes on there.
     """
-    making = _or_why(read_facts, decision_id)
+    making = {str(arm): _or_why(read_facts, decision_id, arm) for arm in Arm}
     # again at each retry: of what could not be had, only its own fact is missing
     files = _or_why(compare_artifacts, decision_id, flow_run.run_count)
     drift_report = _or_why(draw_drift_report, decision_id)
@@ -86,13 +87,13 @@ def investigate_candidate(decision_id: str) -> list[str]:
     return found["summary"]
 
 
-@step("Read how both models were made")
-def read_facts(decision_id: str) -> Json:
-    """As JSON by arm, from MLflow."""
-    return read_making(_decision(decision_id).request.test)
+@step("Read how a model was made")
+def read_facts(decision_id: str, arm: Arm) -> Json:
+    """As JSON, from MLflow."""
+    return read_making(_decision(decision_id).request.test.model(arm))
 
 
-@step("Compare the candidate's files with the archive")
+@step("Compare the candidate's files with those of the test's start")
 def compare_artifacts(decision_id: str, attempt: int) -> Json:
     """SHA-256 by path, as the test began and as served. `attempt`: part of the step's key."""
     del attempt
@@ -114,11 +115,11 @@ def draw_drift_report(decision_id: str) -> Json:
 
 
 @step("Look for the causes")
-def look_for_causes(decision_id: str, making: Json | str, files: Json | str, drift_report: Json | str) -> Json:
+def look_for_causes(decision_id: str, making: dict[str, Json | str], files: Json | str, drift_report: Json | str) -> Json:
     """Every hypothesis with its finding, ranked, the weeks, the pictures and the summary.
 
     Args:
-        making, files, drift_report: of the other parts; text in place of JSON says why that part failed.
+        making, files, drift_report: of the other parts, `making` by arm; text in place of JSON says why that part failed.
     """
     decision = _decision(decision_id)
     with Progress() as progress, Gathering(decision, progress) as gathering:

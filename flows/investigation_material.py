@@ -51,9 +51,14 @@ class Watcher(Protocol):
     def reading(self, table: str, column: str) -> None: ...
 
 
-def read_making(test: ABTest) -> dict[str, Any]:
-    """What MLflow knows of the making of both models, as JSON by arm."""
-    return {str(arm): FACTS.dump_python(systems().registry.making(test.model(arm)), mode="json") for arm in Arm}
+def read_making(model: Model) -> dict[str, Any]:
+    """What MLflow knows of a model's making, as JSON."""
+    return FACTS.dump_python(systems().registry.making(model), mode="json")
+
+
+def known_making(making: Mapping[str, Mapping[str, Any] | str]) -> dict[Arm, ModelFacts]:
+    """Of `read_making` by arm, where it did not fail."""
+    return {Arm(arm): FACTS.validate_python(facts) for arm, facts in making.items() if not isinstance(facts, str)}
 
 
 def compare_files(test: ABTest) -> dict[str, Any]:
@@ -153,28 +158,28 @@ class Gathering:
     def __exit__(self, *_: object) -> None:
         self._ends.close()
 
-    def material(self, making: Mapping[str, Any] | str, files: Mapping[str, Any] | str) -> Material:
+    def material(self, making: Mapping[str, Mapping[str, Any] | str], files: Mapping[str, Any] | str) -> Material:
         """Everything that could be had.
 
         Args:
-            making, files: of `read_making` and `compare_files`; where they failed, why.
+            making: of `read_making` by arm; where it failed, why.
+            files: of `compare_files`; where it failed, why.
         """
         request, evidence = self._decision.request, self._decision.request.evidence
         missing, (one, two) = dict[str, str](), request.test.models
         tables = {name: _or_missing(missing, lambda name=name: self.table(name), name) for name in TABLES}
         baseline = _or_missing(missing, lambda: self._load(one), "baseline_flags")
         candidate = _or_missing(missing, lambda: self._load(two), "flags", "scores")
-        facts = {arm: None if isinstance(making, str) else FACTS.validate_python(making[arm]) for arm in Arm}
-        if isinstance(making, str):
-            missing["candidate"] = making
+        facts = known_making(making)
+        missing |= {str(arm): why for arm, why in making.items() if isinstance(why, str)}
         known: Mapping[str, Any] = {"missing": dict.fromkeys(FILES, files)} if isinstance(files, str) else files
         return Material(
             training=tables["training"],
             holdout=tables["holdout"],
             production=tables["production"],
             reference=tables["reference"],
-            baseline=_asked_for(one, facts[Arm.BASELINE], baseline),
-            candidate=_asked_for(two, facts[Arm.CANDIDATE], candidate),
+            baseline=_asked_for(one, facts.get(Arm.BASELINE), baseline),
+            candidate=_asked_for(two, facts.get(Arm.CANDIDATE), candidate),
             flags=candidate.flags if candidate else None,
             baseline_flags=baseline.flags if baseline else None,
             scores=candidate.scores if candidate else None,

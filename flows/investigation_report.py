@@ -21,7 +21,7 @@ from flows.documents import keep_files
 from flows.domain.ab_test import Arm
 from flows.domain.errors import FraudABError, OutsideSystemError
 from flows.domain.findings import Finding
-from flows.investigation_material import FACTS
+from flows.investigation_material import known_making
 from flows.reports.dossier import investigation_folder
 from flows.reports.drift_chart import suspect_chart
 from flows.reports.findings_chart import findings_chart
@@ -51,7 +51,7 @@ NOT_DRAWN = "the picture of the most suspect feature"
 
 def root_cause(decision: Decision, found: Json) -> RootCause:
     """Everything that the report tells, of what an investigation has found (see `look_for_causes`)."""
-    making, drift_report = found["making"], found["drift_report"]
+    drift_report = found["drift_report"]
     links = {"Prefect run": decision.request.links.prefect_run, "MLflow run": decision.request.links.mlflow_run}
     missing: Json = dict(found["missing"])
     if isinstance(drift_report, str):
@@ -61,7 +61,7 @@ def root_cause(decision: Decision, found: Json) -> RootCause:
     return RootCause(
         decision,
         FINDINGS.validate_python(found["findings"]),
-        {} if isinstance(making, str) else {arm: FACTS.validate_python(making[arm]) for arm in Arm},
+        known_making(found["making"]),
         frauds=found["frauds"],
         weeks=tuple((week["begins"][:10], week["distances"]) for week in found["weeks"]),
         pictures=frozenset(found["pictures"]),

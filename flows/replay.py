@@ -147,11 +147,14 @@ def restore_from_reference(
 
 
 def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | None:
-    """Where production's rows are in the reference (-1: not there): by their ids, else by order; None without common rows.
+    """Where production's rows are in the reference (-1: not there): by their ids, by order where neither has any; None without
+    common rows.
 
     An id that the reference has more than once, as after a retried request, means its first row; a row without an id is nowhere.
     """
-    if production.has("transaction_id") and reference.has("transaction_id"):
+    if production.has("transaction_id") != reference.has("transaction_id"):  # joined with labels: in no order any more
+        return None
+    if production.has("transaction_id"):
         import pandas as pd  # half a second of imports
 
         ids = pd.Index(reference.column("transaction_id"))

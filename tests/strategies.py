@@ -13,7 +13,7 @@ overlaps = st.builds(Overlap, counts, counts, counts, counts)
 @st.composite
 def paired_outcomes(draw: st.DrawFn) -> Outcomes:
     frauds, false = draw(overlaps), draw(st.builds(Overlap, counts, counts, counts))
-    total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+    total = frauds.total
     caught = frauds.both + frauds.baseline_only, frauds.both + frauds.candidate_only
     wrong = false.both + false.baseline_only, false.both + false.candidate_only
     models = [ModelCounts(total, right, right + bad, right) for right, bad in zip(caught, wrong, strict=True)]

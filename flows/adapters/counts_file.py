@@ -46,7 +46,7 @@ class _Paired(_Part):
 
     def outcomes(self) -> Outcomes:
         frauds = Overlap(**self.frauds.model_dump())
-        total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+        total = frauds.total
         flagged = self.flagged
         baseline = ModelCounts(total, frauds.both + frauds.baseline_only, flagged.baseline.all, flagged.baseline.true)
         candidate = ModelCounts(total, frauds.both + frauds.candidate_only, flagged.candidate.all, flagged.candidate.true)

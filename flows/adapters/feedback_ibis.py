@@ -284,7 +284,7 @@ def _models(design: Design, numbers: _Numbers) -> tuple[tuple[ModelCounts, Model
         return (one, two), None, None
     frauds = Overlap(numbers["fraud_both"], numbers["fraud_baseline"], numbers["fraud_candidate"], numbers["fraud_neither"])
     false = Overlap(numbers["false_both"], numbers["false_baseline"], numbers["false_candidate"])
-    total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+    total = frauds.total
     caught = (frauds.both + frauds.baseline_only, frauds.both + frauds.candidate_only)
     wrong = (false.both + false.baseline_only, false.both + false.candidate_only)
     one, two = (ModelCounts(total, right, right + bad, right) for right, bad in zip(caught, wrong, strict=True))

@@ -43,6 +43,10 @@ class Overlap:
     candidate_only: int
     neither: int = 0
 
+    @property
+    def total(self) -> int:
+        return self.both + self.baseline_only + self.candidate_only + self.neither
+
 
 @dataclass(frozen=True, slots=True)
 class CardProducts:

@@ -64,9 +64,9 @@ def nothing_checked(reason: str) -> tuple[Guardrail, ...]:
     return tuple(Guardrail(name, GuardrailStatus.NOT_CHECKED, reason) for name in GuardrailName)
 
 
-def percent(share: Fraction | float) -> str:
+def percent(share: Fraction | float, digits: int = 1) -> str:
     """A share 0..1 in words, such as 81.3 %."""
-    return f"{float(share) * 100:.1f} %"
+    return f"{float(share) * 100:.{digits}f} %"
 
 
 def _judge(name: GuardrailName, problems: list[str], passed: str) -> Guardrail:

@@ -95,7 +95,7 @@ def paired_difference(frauds: Overlap, confidence: float = 0.95) -> tuple[float,
         >>> tuple(round(end, 2) for end in paired_difference(Overlap(794, 150, 86, 570)))
         (-0.06, -0.02)
     """
-    total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+    total = frauds.total
     more = frauds.candidate_only - frauds.baseline_only
     variance = frauds.candidate_only + frauds.baseline_only - more**2 / total
     half = two_sided_z(confidence) * sqrt(variance)

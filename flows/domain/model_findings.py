@@ -67,11 +67,6 @@ class Band:
     said: str
     frauds: Overlap
 
-    @property
-    def total(self) -> int:
-        frauds = self.frauds
-        return frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
-
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -184,7 +179,7 @@ def _curve_words(making: ModelFacts | None, step: int, rise: float) -> str:
         return f"the validation loss is no number after step {step}"
     falls = len(making.training_loss) > step and making.training_loss[-1] < making.training_loss[step]
     still = ", while the training loss still falls" if falls else ""
-    return f"the validation loss rises after step {step}, by {rise:.0%} to the end{still}"
+    return f"the validation loss rises after step {step}, by {percent(rise, 0)} to the end{still}"
 
 
 def find_weaker_model(
@@ -195,8 +190,10 @@ def find_weaker_model(
     *,
     is_overfitted: bool,
     overlap: Overlap | None = None,
+    on_holdout: Overlap | None = None,
 ) -> Finding:
-    """Whether the candidate is simply weaker: it does as well as it promised, and that is less than the baseline does.
+    """Whether the candidate is simply weaker: it catches less than the baseline, and either does as well as it promised or was
+    behind on the holdout already.
 
     Args:
         outcomes: both models in production.
@@ -204,6 +201,7 @@ def find_weaker_model(
         elsewhere: points of recall (0..1) that other causes explain.
         is_overfitted: then its weakness has a name already.
         overlap: which model catches which of the same frauds, where that is known otherwise than from `outcomes`.
+        on_holdout: the same of the holdout's frauds, unless the baseline was trained on those days; None: nobody can tell.
     """
     if outcomes is None or not (outcomes.baseline.frauds and outcomes.candidate.frauds):
         return not_testable(Hypothesis.WEAKER_MODEL, "Give production's labels with the predictions of both models.")
@@ -220,20 +218,31 @@ def find_weaker_model(
         f" the holdout promised {percent(promised.recall)}."
     )
     is_kept = not promised.is_above(production, PROMISE_KEPT)
+    before = _behind(on_holdout)
+    said += f" There it was {points(before)[1:]} behind the baseline already." if before else ""
     is_weaker = high < -elsewhere and deficit - elsewhere >= WORTH_TALKING
-    effect, numbers = ("difference of recall", -deficit), {"deficit": deficit, "is_promise_kept": is_kept}
-    if not (is_weaker and is_kept) or is_overfitted:
+    effect, numbers = ("difference of recall", -deficit), {"deficit": deficit, "is_promise_kept": is_kept, "before": before}
+    if not (is_weaker and (is_kept or before)) or is_overfitted:
         return Finding(Hypothesis.WEAKER_MODEL, FindingStatus.NOT_SUPPORTED, said, effect, numbers=numbers)
     return Finding(
         Hypothesis.WEAKER_MODEL,
         FindingStatus.SUPPORTED,
         said,
         effect,
-        deficit - elsewhere,
+        deficit - elsewhere if is_kept else min(deficit - elsewhere, before),
         Severity.SEVERE if deficit >= SEVERE_GAP else Severity.MILD,
         "Give the model what it lacks: more features, more capacity, or another architecture such as gradient boosting.",
         numbers,
     )
+
+
+def _behind(on_holdout: Overlap | None) -> float:
+    """Points of recall (0..1) that the candidate was behind the baseline on the holdout, beyond chance; 0 where it was not."""
+    if on_holdout is None:
+        return 0.0
+    _, high = paired_difference(on_holdout)
+    behind = (on_holdout.baseline_only - on_holdout.candidate_only) / on_holdout.total
+    return behind if high < 0 and behind >= WORTH_TALKING else 0.0
 
 
 def _overlap_words(frauds: Overlap | None) -> str:
@@ -275,7 +284,7 @@ def find_segments(bands: Sequence[Band]) -> Finding:
         Fisher's exact test of a band against the feature's other ones, on the share of frauds that the baseline alone caught;
         Benjamini & Hochberg 1995 over all bands.
     """
-    tested = [band for band in bands if band.total >= LEAST_BAND_FRAUDS]
+    tested = [band for band in bands if band.frauds.total >= LEAST_BAND_FRAUDS]
     if not tested:
         return not_testable(Hypothesis.SEGMENTS, "Give both models, or their predictions, on the same 50 frauds in a segment.")
     of_feature = {feature: _sums(bands, feature) for feature in {band.feature for band in bands}}
@@ -310,12 +319,12 @@ def _sums(bands: Sequence[Band], feature: str) -> tuple[int, int, int]:
     """All frauds of a feature's bands, those that the baseline caught alone, and those that the candidate caught alone."""
     own = [band for band in bands if band.feature == feature]
     lost, gained = (sum(getattr(band.frauds, which) for band in own) for which in ("baseline_only", "candidate_only"))
-    return sum(band.total for band in own), lost, gained
+    return sum(band.frauds.total for band in own), lost, gained
 
 
 def _lost_here_p(band: Band, total: int, lost: int) -> float:
     """p of so many lost frauds in a band, if those that the feature's bands lost were spread over all their frauds by chance."""
-    return float(scipy.stats.hypergeom.sf(band.frauds.baseline_only - 1, total, lost, band.total))
+    return float(scipy.stats.hypergeom.sf(band.frauds.baseline_only - 1, total, lost, band.frauds.total))
 
 
 def find_precision(outcomes: Outcomes | None, band: float, criterion: Criterion | None = None) -> Finding:

@@ -30,10 +30,10 @@ class Answers:
 
 
 def find_artifact(manifest: Mapping[str, str] | None, artifact: Mapping[str, str] | None, answers: Answers | None) -> Finding:
-    """Whether the served files are those that were archived.
+    """Whether the served files are those of the test's start.
 
     Args:
-        manifest: SHA-256 by relative path, as archived.
+        manifest: SHA-256 by relative path, as noted when the test began.
         artifact: the same of what is served now.
         answers: the intact model's answers beside the served ones.
     """
@@ -44,7 +44,7 @@ def find_artifact(manifest: Mapping[str, str] | None, artifact: Mapping[str, str
     if not wrong:
         said = f"All {len(manifest)} files of the artifact are as the manifest has them."
         return Finding(Hypothesis.ARTIFACT, FindingStatus.NOT_SUPPORTED, said)
-    # what lies beside the archived files, and changes no answer, has changed no measurement
+    # what lies beside the noted files, and changes no answer, has changed no measurement
     is_harmless = manifest.keys() <= artifact.keys() - wrong.keys() and answers is not None and not answers.different
     said = "; ".join(f"{path} {what}" for path, what in wrong.items()) + f".{_answer_words(answers)}"
     return Finding(
@@ -65,8 +65,8 @@ def _difference(wanted: str | None, found: str | None) -> str:
     if found is None:
         return "is missing"
     if wanted is None:
-        return "is not in the manifest"
-    return "" if wanted == found else "is not what was archived"
+        return "was not registered"
+    return "" if wanted == found else "is not the file that was registered"
 
 
 def _answer_words(answers: Answers | None) -> str:

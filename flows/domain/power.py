@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import scipy
 
+from flows.domain.guardrails import percent
 from flows.domain.metrics import relative_improvement, two_sided_z
 from flows.domain.policy import Sides
 from flows.domain.sequential import Look, boundaries
@@ -180,7 +181,7 @@ def _sentence(evidence: Evidence, policy: Policy, chance: float | None, more: in
     start = (
         "At today's estimates "
         if chance is None
-        else f"At today's estimates the test is won at its end with a probability of {chance:.0%}; "
+        else f"At today's estimates the test is won at its end with a probability of {percent(chance, 0)}; "
     )
     if not more:
         return f"{start}recall needs no more frauds {win}."

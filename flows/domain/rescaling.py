@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flows.domain.guardrails import percent
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -69,7 +71,7 @@ class Rescaling:
 
     @property
     def said(self) -> str:
-        rows = "" if self.share > 0.975 else f" in about {self.share:.0%} of the rows"
+        rows = "" if self.share > 0.975 else f" in about {percent(self.share, 0)} of the rows"
         return f"{self.feature} is {self.transformation.said}{rows}"
 
 

@@ -9,6 +9,7 @@ from flows.domain.ab_test import Arm
 from flows.domain.criteria import CriterionName
 from flows.domain.decision import Choice
 from flows.domain.decision_record import RecordKind
+from flows.domain.guardrails import percent
 from flows.domain.verdict import VerdictKind
 from flows.reports.charts import chart_in_words, charted_feedback
 from flows.reports.dossier import Dossier, actions, business_impact, failure_analysis, outcome_sentence
@@ -125,7 +126,7 @@ def _significance(verdict: Verdict) -> str:
         return text
     high = "no upper end" if found.interval.high is None else f"{found.interval.high:.4f}"
     what = f"{found.interval.what[:1].upper()}{found.interval.what[1:]}"
-    return f"{text} {what}: {found.interval.low:.4f} to {high} ({found.interval.confidence:.0%} interval)."
+    return f"{text} {what}: {found.interval.low:.4f} to {high} ({percent(found.interval.confidence, 0)} interval)."
 
 
 def _stability(verdict: Verdict) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from flows.domain.ab_test import Arm
 from flows.domain.criteria import CriterionName, CriterionStatus
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, is_ranked_by_recall
+from flows.domain.guardrails import percent
 from flows.reports.markdown import address, bullets, harmless, section, table, words
 from flows.reports.root_cause_tables import drift_by_week, offline_and_production, ruled_out, side_by_side
 
@@ -73,7 +74,7 @@ class RootCause:
     @property
     def offline(self) -> Mapping[str, float]:
         """Metrics by name that the candidate's run promised."""
-        return self.making[Arm.CANDIDATE].offline if self.making else {}
+        return self.making[Arm.CANDIDATE].offline if Arm.CANDIDATE in self.making else {}
 
     @property
     def lost_recall(self) -> float | None:
@@ -149,20 +150,20 @@ def _not_enough(request: DecisionRequest) -> str:
     judged = next((one for one in request.verdict.criteria if one.name is CriterionName.RECALL_IMPROVEMENT), None)
     if judged is None or judged.observed is None or judged.status is not CriterionStatus.FAILED or judged.observed <= 0:
         return ""
-    asked = f"the rule asks for {judged.threshold:.1%} more"
-    return f"It catches {judged.observed:.1%} more frauds than the baseline, and {asked}: better, and not by enough."
+    asked = f"the rule asks for {percent(judged.threshold)} more"
+    return f"It catches {percent(judged.observed)} more frauds than the baseline, and {asked}: better, and not by enough."
 
 
 def _promised(offline: Mapping[str, float]) -> str:
     recall = offline.get("holdout_recall")
-    return "its run logged no recall on the holdout" if recall is None else f"recall {recall:.1%} on the holdout"
+    return "its run logged no recall on the holdout" if recall is None else f"recall {percent(recall)} on the holdout"
 
 
 def _measured(request: DecisionRequest) -> str:
     one, two = request.verdict.metrics.baseline.recall, request.verdict.metrics.candidate.recall
     if one is None or two is None:
         return "recall unknown"
-    return f"recall {two:.1%} in production, {request.test.baseline.name} {one:.1%}"
+    return f"recall {percent(two)} in production, {request.test.baseline.name} {percent(one)}"
 
 
 def _in_short(finding: Finding) -> str:

@@ -82,15 +82,18 @@ def _change(metric: str, offline: Mapping[str, float], candidate: ModelMetrics) 
 
 
 def side_by_side(test: ABTest, making: Mapping[Arm, ModelFacts], at: datetime) -> str:
-    """How both models were made, what differs first; empty where it is not known of both."""
+    """How both models were made, what differs first; empty where it is known of neither."""
     if not making:
         return ""
-    one, two = (facts_of_making(making[arm], at) for arm in Arm)
-    names = sorted(one | two, key=lambda name: (one.get(name) == two.get(name), name))
-    rows = [
-        [name, one.get(name, "not logged"), two.get(name, "not logged"), "" if one.get(name) == two.get(name) else "changed"]
-        for name in names
-    ]
+    made = [facts_of_making(making[arm], at) if arm in making else None for arm in Arm]
+    known = [facts for facts in made if facts is not None]
+
+    def is_changed(name: str) -> bool:
+        return len(known) > 1 and known[0].get(name) != known[1].get(name)
+
+    names = sorted(set[str]().union(*known), key=lambda name: (not is_changed(name), name))
+    cells = [["not readable" if facts is None else facts.get(name, "not logged") for facts in made] for name in names]
+    rows = [[name, *cell, "changed" if is_changed(name) else ""] for name, cell in zip(names, cells, strict=True)]
     return table([["", str(test.baseline), str(test.candidate), ""], *rows]) if rows else "Nothing was logged of their making."
 
 

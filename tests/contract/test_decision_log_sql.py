@@ -243,7 +243,7 @@ def test_an_answer_is_undelivered_until_it_is_consumed(log: SqlDecisionLog) -> N
 
 def test_a_postponement_is_delivered_when_it_is_due(log: SqlDecisionLog) -> None:
     later, soon = (log.open(request(round=number)) for number in (1, 2))
-    until, tomorrow = log.now() + timedelta(seconds=0.4), log.now() + timedelta(days=1)
+    until, tomorrow = log.now() + timedelta(seconds=2), log.now() + timedelta(days=1)
     answer(log, later, Choice.POSTPONE, postponed_until=tomorrow)
     claimed = answer(log, soon, Choice.POSTPONE, postponed_until=until)
     assert claimed.claim is not None

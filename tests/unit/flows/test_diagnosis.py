@@ -306,6 +306,17 @@ def test_a_candidate_that_keeps_a_poor_promise_is_weaker() -> None:
     assert Hypothesis.SEGMENTS in found
 
 
+def test_a_candidate_that_was_behind_on_an_easier_holdout_already_is_weaker_too() -> None:
+    weaker = FrameTable(served(RIGHT).assign(baseline_prediction=(RIGHT["amount"] > 20).to_numpy()))
+    easy = rows(2)
+    easy = FrameTable(easy.loc[~easy["is_fraud"] | (easy["amount"] > 35)])
+    easier = replace(HEALTHY, production=weaker, holdout=easy, baseline_flags=lambda table: (table["amount"] > 20).to_numpy())
+    found = supported(easier)[Hypothesis.WEAKER_MODEL]
+    assert "points behind the baseline already" in found.said
+    seen = (datetime(2025, 6, 1, tzinfo=UTC), datetime(2025, 6, 10, tzinfo=UTC))
+    assert Hypothesis.WEAKER_MODEL not in supported(replace(easier, baseline=replace(FACTS, trained_on=seen)))
+
+
 def test_a_holdout_of_larger_frauds_flattered() -> None:
     easy = rows(2)
     easy = easy.loc[~easy["is_fraud"] | ((easy["amount"] > 55) & (easy["risk"] > 0.6))]

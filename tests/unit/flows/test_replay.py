@@ -141,6 +141,8 @@ def test_rows_are_found_by_their_ids_else_by_their_order() -> None:
     assert by_order is not None
     assert by_order.tolist() == [0, 1]
     assert same_rows(table(a=[1.0, 2.0]), table(a=[1.0])) is None
+    assert same_rows(table(transaction_id=ids), table(a=[1.0, 2.0, 3.0])) is None, "one side may be in another order"
+    assert same_rows(table(a=[1.0, 2.0, 3.0]), table(transaction_id=ids)) is None
     assert same_rows(table(transaction_id=ids), table(transaction_id=np.array(["w"], dtype=object))) is None
 
 

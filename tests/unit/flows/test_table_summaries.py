@@ -83,15 +83,15 @@ def test_segments_hold_each_fraud_once_and_a_feature_of_few_values_by_its_values
     by_feature = {name: [band for band in found if band.feature == name] for name in names}
     assert [len(bands) for bands in by_feature.values()] == [4, 2, 2, 4, 4]
     assert {band.feature for band in found} == set(by_feature), "one value makes no segments"
-    assert [sum(band.total for band in bands) for bands in by_feature.values()] == [400, 400, 300, 300, 400]
-    whole = [(band.said, band.total) for name in ("is_weekend", "channel") for band in by_feature[name]]
+    assert [sum(band.frauds.total for band in bands) for bands in by_feature.values()] == [400, 400, 300, 300, 400]
+    whole = [(band.said, band.frauds.total) for name in ("is_weekend", "channel") for band in by_feature[name]]
     assert whole == [
         ("is_weekend from 0 to 0", 300),
         ("is_weekend from 1 to 1", 100),
         ("channel web", 200),
         ("channel shop", 100),
     ]
-    assert [band.total for band in by_feature["amount"]] == [100] * 4
+    assert [band.frauds.total for band in by_feature["amount"]] == [100] * 4
     assert by_feature["hour of the day (UTC)"][0].said == "hour of the day (UTC) from 0 to 5"
 
 

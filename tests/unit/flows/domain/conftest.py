@@ -43,14 +43,14 @@ class Builder:
     """Evidence of a test that is won at its first look, with anything replaced."""
 
     def outcomes(self, *, frauds: Overlap = WON, false: Overlap = FALSE_ALERTS) -> Outcomes:
-        total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+        total = frauds.total
         caught = frauds.both + frauds.baseline_only, frauds.both + frauds.candidate_only
         wrong = false.both + false.baseline_only, false.both + false.candidate_only
         models = [ModelCounts(total, right, right + bad, right) for right, bad in zip(caught, wrong, strict=True)]
         return Outcomes(Design.PAIRED, models[0], models[1], frauds=frauds, false_alerts=false)
 
     def day(self, day: int, frauds: Overlap = Overlap(278, 7, 21, 50)) -> DayCounts:  # noqa: B008 - frozen
-        total = frauds.both + frauds.baseline_only + frauds.candidate_only + frauds.neither
+        total = frauds.total
         caught = frauds.both + frauds.baseline_only, frauds.both + frauds.candidate_only
         return DayCounts(day, *(ModelCounts(total, right, right + 28, right) for right in caught), frauds)
 

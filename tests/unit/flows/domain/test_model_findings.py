@@ -42,7 +42,7 @@ def test_a_model_far_better_on_its_training_than_on_the_holdout_is_overfitted() 
 def test_a_broken_promise_is_what_overfitting_explains() -> None:
     found = find_overfitting(CURVES, KNOWN, SEEN, SERVED, 0.02)
     assert found.explained_recall == pytest.approx(0.08)
-    assert found.said.endswith("holdout 85.0 %, production 75.0 %; the validation loss rises after step 2, by 25% to the end.")
+    assert found.said.endswith("holdout 85.0 %, production 75.0 %; the validation loss rises after step 2, by 25 % to the end.")
     kept = find_overfitting(CURVES, KNOWN, SEEN, Caught(8000, 6800), 0.0)
     assert kept.is_supported
     assert kept.explained_recall is None
@@ -86,7 +86,7 @@ def test_losses_below_zero_rise_too() -> None:
 
 def test_a_training_loss_that_still_falls_is_told() -> None:
     found = find_overfitting(replace(CURVES, training_loss=(0.5, 0.3, 0.2, 0.1, 0.05)), KNOWN, SEEN, None, 0.0)
-    assert found.said.endswith("by 25% to the end, while the training loss still falls.")
+    assert found.said.endswith("by 25 % to the end, while the training loss still falls.")
 
 
 def paired(both: int, baseline: int, candidate: int, neither: int) -> Outcomes:
@@ -133,6 +133,34 @@ def test_a_weakness_with_another_name_or_none_is_not_called_so(
     outcomes: Outcomes, promised: Caught, elsewhere: float, overfitted: int
 ) -> None:
     found = find_weaker_model(outcomes, promised, Caught(1000, 720), elsewhere, is_overfitted=bool(overfitted))
+    assert found.status is FindingStatus.NOT_SUPPORTED
+
+
+def test_a_candidate_that_was_behind_on_an_easier_holdout_already_is_weaker_by_that_much() -> None:
+    behind = Overlap(700, 60, 20, 220)
+    found = find_weaker_model(WEAKER, Caught(1000, 800), Caught(1000, 720), 0.0, is_overfitted=False, on_holdout=behind)
+    assert found.is_supported
+    assert found.explained_recall == pytest.approx(0.04), "the rest is the holdout's"
+    assert found.said.endswith("the holdout promised 80.0 %. There it was 4.0 points behind the baseline already.")
+    much = find_weaker_model(
+        WEAKER, Caught(1000, 800), Caught(1000, 720), 0.05, is_overfitted=False, on_holdout=Overlap(600, 150, 20, 230)
+    )
+    assert much.explained_recall == pytest.approx(0.03), "never more than production lacks"
+    kept = find_weaker_model(WEAKER, PROMISED, Caught(1000, 720), 0.0, is_overfitted=False, on_holdout=behind)
+    assert kept.explained_recall == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize(
+    "on_holdout",
+    [
+        pytest.param(None, id="nobody can tell"),
+        pytest.param(Overlap(700, 32, 20, 240), id="behind by chance"),
+        pytest.param(Overlap(7000, 240, 160, 2600), id="hardly behind"),
+        pytest.param(Overlap(700, 20, 60, 220), id="ahead"),
+    ],
+)
+def test_a_broken_promise_without_a_weakness_on_the_holdout_is_no_weaker_model(on_holdout: Overlap | None) -> None:
+    found = find_weaker_model(WEAKER, Caught(1000, 800), Caught(1000, 720), 0.0, is_overfitted=False, on_holdout=on_holdout)
     assert found.status is FindingStatus.NOT_SUPPORTED
 
 

@@ -27,9 +27,9 @@ def test_an_artifact_like_its_manifest_is_intact() -> None:
 @pytest.mark.parametrize(
     ("served", "said"),
     [
-        (FILES | {"model.skops": "cc"}, "model.skops is not what was archived"),
+        (FILES | {"model.skops": "cc"}, "model.skops is not the file that was registered"),
         ({"MLmodel": "bb"}, "model.skops is missing"),
-        (FILES | {"more": "cc"}, "more is not in the manifest"),
+        (FILES | {"more": "cc"}, "more was not registered"),
     ],
 )
 def test_every_difference_from_the_manifest_is_named(served: dict[str, str], said: str) -> None:
@@ -39,7 +39,7 @@ def test_every_difference_from_the_manifest_is_named(served: dict[str, str], sai
     assert found.explained_recall is None
 
 
-def test_what_a_corrupted_artifact_cost_is_told_by_the_archived_model() -> None:
+def test_what_a_corrupted_artifact_cost_is_told_by_the_registered_model() -> None:
     found = find_artifact(FILES, FILES | {"model.skops": "cc"}, OTHERWISE)
     assert found.explained_recall == pytest.approx(0.07)
     assert "answers otherwise on 9.0 % of the frauds, and its recall is +7.0 points from what was served" in found.said
@@ -49,7 +49,7 @@ def test_a_file_too_many_undermines_nothing_where_the_answers_are_the_same() -> 
     more, same = FILES | {"more": "cc"}, Answers(1000, 0, Replayed(1000, gained=0, lost=0, both=800))
     harmless = find_artifact(FILES, more, same)
     assert (harmless.is_supported, harmless.severity, harmless.is_undermining) == (True, Severity.MILD, False)
-    assert harmless.said == "more is not in the manifest. The registered model answers on all frauds as was served."
+    assert harmless.said == "more was not registered. The registered model answers on all frauds as was served."
     for served, answers in ((more, OTHERWISE), (more, None), (FILES | {"MLmodel": "cc"}, same), ({"MLmodel": "bb"}, same)):
         assert find_artifact(FILES, served, answers).is_undermining
 

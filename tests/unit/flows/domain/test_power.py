@@ -65,7 +65,7 @@ def test_a_test_that_lacks_only_precision_needs_no_more_frauds_for_its_recall(bu
     assert found.win_probability is not None
     assert 0.5 < found.win_probability < 1
     assert found.sentence == (
-        f"At today's estimates the test is won at its end with a probability of {found.win_probability:.0%}; "
+        f"At today's estimates the test is won at its end with a probability of {found.win_probability * 100:.0f} %; "
         "recall needs no more frauds to win with a probability of 80 %."
     )
     assert verdict.reasons[1].endswith(found.sentence)

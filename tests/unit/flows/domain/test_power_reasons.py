@@ -163,7 +163,7 @@ def test_what_takes_longer_than_the_test_is_told(build: Any, days: int, frauds: 
     assert (found.more_frauds, found.more_days) == (frauds, ceil(frauds * days / 1000))
     assert found.win_probability is not None
     assert found.sentence == (
-        f"At today's estimates the test is won at its end with a probability of {found.win_probability:.0%}; recall needs"
+        f"At today's estimates the test is won at its end with a probability of {found.win_probability * 100:.0f} %; recall needs"
         f" {frauds} more frauds to win with a probability of 80 %{end}"
     )
 

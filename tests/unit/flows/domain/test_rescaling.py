@@ -25,7 +25,7 @@ def test_another_unit_in_some_of_the_rows_is_found_with_their_share() -> None:
     served = np.where(RANDOM.random(len(PRODUCTION)) < 0.4, PRODUCTION / 100, PRODUCTION)
     found = find_rescaling("amount", TRAINING, served)
     assert found is not None
-    assert found.said == "amount is 100 times as small in about 40% of the rows"
+    assert found.said == "amount is 100 times as small in about 40 % of the rows"
 
 
 def test_values_scaled_already_and_values_not_scaled_are_found_by_the_logged_scaler() -> None:

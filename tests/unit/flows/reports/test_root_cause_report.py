@@ -86,7 +86,7 @@ def test_the_summary_is_ten_lines_at_most_with_the_gravest_first() -> None:
     assert "features arrive broken" not in lines[0], "what undermines the test comes first"
     lines = report_summary(cause(FITTED, RULED_OUT, SKEW, UNTESTED, missing={"Evidently's drift report": "not installed"}))
     assert lines[0].endswith("features arrive broken at the candidate.")
-    assert "recall 85.0% on the holdout" in lines[1]
+    assert "recall 85.0 % on the holdout" in lines[1]
     assert lines[2].startswith("Cause 1: Features arrive broken at the candidate (explains 8.3 points of recall): In production")
     assert lines[3].startswith("Cause 2: The candidate is overfitted: ")
     assert "Could not be tested: calibration, Evidently's drift report." in lines
@@ -122,7 +122,7 @@ def test_a_candidate_that_is_better_by_less_than_the_rule_asks_reads_so(
     judged = (replace(recall, observed=observed, status=status, threshold=0.05), *others)
     request = replace(found.decision.request, verdict=replace(verdict, criteria=judged))
     text = "\n".join(report_summary(replace(found, decision=replace(found.decision, request=request))))
-    sentence = "It catches 2.1% more frauds than the baseline, and the rule asks for 5.0% more: better, and not by enough."
+    sentence = "It catches 2.1 % more frauds than the baseline, and the rule asks for 5.0 % more: better, and not by enough."
     assert (sentence in text) == bool(is_said)
 
 
@@ -236,6 +236,11 @@ def test_both_models_stand_side_by_side_and_are_not_ruled_out() -> None:
     assert title_of(Hypothesis.MODEL_CHANGES) not in part(text, "What was ruled out")
     assert "Ruled out: scaling." in report_summary(found)
     assert "side by side" not in root_cause_report(cause(SKEW, making={}))
+
+
+def test_where_one_models_run_cannot_be_read_the_other_one_is_still_shown() -> None:
+    text = root_cause_report(cause(SKEW, making={Arm.CANDIDATE: making()[Arm.CANDIDATE]}))
+    assert "| leaves | not readable | 255 |  |" in part(text, "The models side by side").splitlines()
 
 
 def test_what_was_ruled_out_has_its_effect_and_its_numbers() -> None:

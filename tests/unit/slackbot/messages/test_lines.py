@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from slackbot.messages.block_kit import LINES_BYTES, SlackMessage, escape, lines, place
 
-WORDS = "In production amount is 100 times as large in about 37% of the rows, q <0.01 & more "
+WORDS = "In production amount is 100 times as large in about 37 % of the rows, q <0.01 & more "
 
 
 def test_each_line_is_one_and_nothing_in_it_formats() -> None:
