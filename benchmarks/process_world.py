@@ -270,8 +270,8 @@ def process_world(mlflow_meets: Choose | None = None) -> Generator[ProcessWorld]
         if stack.kubernetes is None or stack.slack is None:
             raise LookupError("these cases break what they run on: unset KUBECONFIG and SLACK_BOT_TOKEN")
         world = ProcessWorld(stack, stack.kubernetes, stack.slack)
+        ends.callback(world.close)
         yield world
-        world.close()
     finally:
         ends.close()
         stack.stop()

@@ -87,7 +87,7 @@ def investigate_candidate(decision_id: str) -> list[str]:
     return found["summary"]
 
 
-@step("Read how a model was made")
+@step("Read how a model was made", "Read how the {arm} was made")
 def read_facts(decision_id: str, arm: Arm) -> Json:
     """As JSON, from MLflow."""
     return read_making(_decision(decision_id).request.test.model(arm))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.domain.data_findings import NATURAL_TIMES, drift_numbers
+from flows.domain.data_findings import drift_numbers
 from flows.domain.drift import FeatureDrift, Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FLATTERING = 2 * WORTH_TALKING
+FARTHER = 3.0  # than training, and than weeks from each other
 _ADVICE = "Choose the holdout from the last matured weeks before the test, and evaluate the candidate anew."
 
 
@@ -32,8 +33,8 @@ class Likeness:
     def is_unlike(self) -> bool:
         """Whether the holdout is much farther from production than training is, and than weeks are from each other."""
         distance = self.holdout.distance or 0.0
-        nearer = NATURAL_TIMES * max(self.training_distance, self.natural_distance)
-        return self.holdout.severity is not Severity.NONE and distance >= nearer
+        nearer = max(self.training_distance, self.natural_distance)
+        return self.holdout.severity is not Severity.NONE and distance >= FARTHER * nearer
 
     @property
     def said(self) -> str:
@@ -51,14 +52,10 @@ class Ease:
 
     @property
     def is_flattering(self) -> bool:
-        """Whether the holdout's frauds are easier than production's by more than weeks differ anyway, and training's are not."""
-        holdout, training, production = (together(weeks).recall for weeks in (self.holdout, self.training, self.production))
-        more = holdout - production
-        return (
-            more >= FLATTERING
-            and abs(training - production) <= more / NATURAL_TIMES
-            and weekly_p(self.holdout, self.production, self.training) < CHANCE_P
-        )
+        """Whether the holdout's frauds are easier than production's, and its weeks stand out from all the others: what training
+        and production differ by is nothing that a holdout could be blamed for."""
+        more = together(self.holdout).recall - together(self.production).recall
+        return more >= FLATTERING and weekly_p(self.holdout, self.training + self.production) < CHANCE_P
 
     @property
     def said(self) -> str:

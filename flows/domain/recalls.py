@@ -63,30 +63,26 @@ def together(weeks: Sequence[Caught]) -> Caught:
     return Caught(sum(week.frauds for week in weeks), sum(week.caught for week in weeks))
 
 
-def weekly_p(higher: Sequence[Caught], lower: Sequence[Caught], *others: Sequence[Caught]) -> float:
+def weekly_p(higher: Sequence[Caught], lower: Sequence[Caught]) -> float:
     """One-sided p of "the first weeks' recalls are no higher than the second weeks'", measured by how much weeks differ anyway.
 
-    Args:
-        others: more weeks of the same model, which tell only how much weeks differ within a period.
-
     Returns:
-        1 where no period has two weeks, so that nobody knows how much weeks differ.
+        1 where neither side has two weeks, so that nobody knows how much weeks differ.
 
     Source:
-        Student's t-test with the variance within groups pooled over all of them; it is never taken for less than chance alone
-        (binomial) makes it.
+        Student's two-sample t-test; the variance is never taken for less than chance alone (binomial) makes it.
 
     Example:
         >>> steady, easier = [Caught(1000, 800), Caught(1000, 810), Caught(1000, 790)], [Caught(1000, 880), Caught(1000, 870)]
         >>> weekly_p(easier, steady) < 0.01, weekly_p([Caught(1000, 815), Caught(1000, 805)], steady) < 0.01
         (True, False)
     """
-    periods = [np.array([week.recall for week in weeks]) for weeks in (higher, lower, *others)]
+    periods = [np.array([week.recall for week in weeks]) for weeks in (higher, lower)]
     freedom = sum(len(recalls) - 1 for recalls in periods)
     if freedom == 0:
         return 1.0
     within = sum(float(((recalls - recalls.mean()) ** 2).sum()) for recalls in periods) / freedom
-    by_chance = np.mean([week.recall * (1 - week.recall) / week.frauds for weeks in (higher, lower, *others) for week in weeks])
+    by_chance = np.mean([week.recall * (1 - week.recall) / week.frauds for week in (*higher, *lower)])
     error = np.sqrt(max(within, float(by_chance)) * (1 / len(higher) + 1 / len(lower)))
     difference = periods[0].mean() - periods[1].mean()
     if error == 0:  # every fraud of every week caught, or none

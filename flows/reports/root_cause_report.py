@@ -30,7 +30,7 @@ _NAMED_IN_SUMMARY = 3
 _STATISTICS = re.compile(r" \((?:KS|PSI|one-sided|[pq] =)[^()]*\)|; p = [^();]*(?=\))")
 _BY_WEEK = "Distance of each week of production from the whole training: 0 is as in training, 1 has nothing in common with it."
 _TITLES: Mapping[Hypothesis, str] = {
-    Hypothesis.ARTIFACT: "The model's files are not what was archived",
+    Hypothesis.ARTIFACT: "The model's files are not those that were registered",
     Hypothesis.SERVED_VERSION: "The served answers are not the registered model's",
     Hypothesis.SERVING_SKEW: "Features arrive broken at the candidate",
     Hypothesis.SCALING: "Features arrive in another scale than in training",

@@ -148,18 +148,19 @@ def test_what_mlflow_does_not_tell_of_the_models_is_not_testable_and_the_rest_is
     assert "MLflow failed while" in report(world, story).partition("## What could not be tested")[2].partition("\n## ")[0]
 
 
-def test_a_run_that_cannot_be_read_costs_the_facts_of_its_own_model_only(
+def test_what_mlflow_does_not_tell_of_the_baseline_costs_its_own_facts_only(
     world: ProcessWorld, way: WayToMlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story, client = world.new_story(), MlflowClient()
     world.until(lambda: world.systems.outbox.find(message_key(story.decision_id)), "the question")
-    one, two = (client.get_model_version(model.name, model.version).run_id for model in story.test.models)
-    client.log_param(two, "leaves", 15)
+    baseline, candidate = story.test.models
+    client.log_param(client.get_model_version(candidate.name, candidate.version).run_id, "leaves", 15)
     monkeypatch.setattr(flow_module, "read_facts", flow_module.read_facts.with_options(retries=0))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    way.fails = f"runs/get?run_id={one}"
+    way.fails = f"model-versions/get?name={baseline.name}"
     investigate_candidate(story.decision_id)
 
     way.mend()
-    assert "| leaves | not readable | 15 |  |" in report(world, story)
-    assert "MLflow failed while reading how" in report(world, story).partition("## What could not be tested")[2]
+    text = report(world, story)
+    assert "| leaves | not readable | 15 |  |" in text
+    assert f"MLflow failed while reading {baseline}" in text.partition("## What could not be tested")[2].partition("\n## ")[0]
