@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from deployments.sandbox.processes import free_port
 from flows.diagnosis import diagnose
-from flows.domain.ab_test import Model
+from flows.domain.ab_test import Arm, Model
 from flows.domain.errors import OutsideSystemError
 from flows.domain.findings import FindingStatus, Hypothesis
 from flows.domain.pipeline_findings import find_artifact
@@ -186,7 +186,7 @@ def test_what_is_away_takes_only_its_own_facts_with_it(
 
 def test_both_models_tell_their_features_when_nothing_is_known_of_their_making(world: World) -> None:
     with Gathering(world.decide()) as gathering:
-        material = gathering.material("MLflow failed.", "S3 failed.")
+        material = gathering.material(dict.fromkeys(Arm, "MLflow failed."), "S3 failed.")
     assert material.baseline is not None
     assert material.candidate is not None
     assert material.baseline.features == material.candidate.features == ("amount",)
@@ -204,6 +204,6 @@ def test_both_models_tell_their_features_when_nothing_is_known_of_their_making(w
 def test_a_model_that_cannot_be_loaded_is_the_reason_for_flags_and_scores(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.systems.registry, "artifact_files", failing("MLflow"))
     with Gathering(world.decide()) as gathering:
-        material = gathering.material("MLflow failed.", "S3 failed.")
+        material = gathering.material(dict.fromkeys(Arm, "MLflow failed."), "S3 failed.")
     assert material.baseline is material.candidate is None
     assert len({material.missing[name] for name in ("flags", "scores", "baseline_flags")}) == 1
