@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,12 +54,20 @@ def _roll_back(serving: Serving, name: str, reason: str) -> None:
     outcome = revert_traffic(
         serving,
         revert_id=f"revert-{uuid.uuid4()}",
-        actor=f"cli:{getpass.getuser()}",
+        actor=f"cli:{_login()}",
         reason=reason,
         at=datetime.now(UTC),
     )
     _say_what_was_done(outcome)
     _say_whether_it_arrived(serving, name, START_SECONDS if outcome.pending_restore else ARRIVAL_SECONDS)
+
+
+def _login() -> str:
+    """Who types: the login; the number of a user without a name, as pods have it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the second from Python 3.13 on
+        return f"uid-{os.getuid()}"
 
 
 def _say_what_was_done(outcome: RevertOutcome) -> None:

@@ -19,7 +19,7 @@ _HALFWAY = 1
 
 
 def start(
-    file: Annotated[Path, typer.Argument(help="TOML: test_id, and name, version, predictor of [baseline] and [candidate]")],
+    file: Annotated[Path, typer.Argument(help="TOML: test_id, and name, version, predictor in tables baseline and candidate")],
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything, change nothing, show what would be done")] = False,
 ) -> None:

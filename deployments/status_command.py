@@ -129,8 +129,10 @@ def _first_look(tests: list[ABTest]) -> JSON:
     from slackbot.prefect_gateway import PrefectGateway
 
     gateway = PrefectGateway(ui_url=os.environ.get("FRAUD_AB_PREFECT_UI_URL", ""))
-    run = gateway.find_run(FINALIZE, first_look_key(tests[0])) if tests else None
-    return {"at": run.starts_at, "state": run.state, "run": run.url} if run else {}
+    if not tests:
+        return {"state": "no test is known to look for"}
+    run = gateway.find_run(FINALIZE, first_look_key(tests[0]))
+    return {"at": run.starts_at, "state": run.state, "run": run.url} if run else {"state": "no run is scheduled"}
 
 
 def _given(variable: str, value: str) -> str:
@@ -175,7 +177,7 @@ def _registry_rows(registry: JSON) -> Iterable[tuple[str, str]]:
 
 def _look_rows(look: JSON) -> Iterable[tuple[str, str]]:
     at = f"{look['at']:%Y-%m-%d %H:%M} UTC, " if look.get("at") else ""
-    return [("first look", f"{at}{look['state']}: {look['run']}" if look else "no run is scheduled")]
+    return [("first look", f"{at}{look['state']}" + (f": {look['run']}" if "run" in look else ""))]
 
 
 def _decision_rows(decisions: JSON) -> Iterable[tuple[str, str]]:

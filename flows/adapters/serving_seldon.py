@@ -248,7 +248,7 @@ def _connect(kubeconfig: Path | None) -> client.ApiClient:
         else:
             config.load_kube_config(str(kubeconfig), client_configuration=settings, persist_config=False)
     except (ConfigException, OSError) as error:
-        how = f"set KUBECONFIG to a kubeconfig file, or run inside the cluster ({error})"
+        how = f"set KUBECONFIG to a kubeconfig file (none is taken by itself), or run inside the cluster ({error})"
         raise SettingsInvalid(str(kubeconfig or "KUBECONFIG"), [how]) from error
     settings.retries = False  # urllib3's own retries would repeat a patch behind our back
     return client.ApiClient(settings)

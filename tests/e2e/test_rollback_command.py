@@ -56,8 +56,8 @@ class Shell:
     def state(self) -> ServingState:
         return self.serving.read()
 
-    def run(self, *words: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "deployments.cli", "rollback", *words]
+    def run(self, *words: str, entry: tuple[str, ...] = ("-m", "deployments.cli")) -> tuple[int, str]:
+        command = [sys.executable, *entry, "rollback", *words]
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
@@ -85,6 +85,15 @@ def test_a_rollback_moves_the_traffic_and_says_when_the_router_has_followed(shel
     assert "The router sends all traffic to fraud-v1." in said
     assert shell.state.serves_alone("fraud-v1")
     assert [entry["reason"] for entry in shell.state.unrecorded] == ["wrong alerts"]
+
+
+def test_a_user_without_a_name_as_pods_have_it_can_roll_back(shell: Shell) -> None:
+    shell.deploy()
+    nameless = "import os; os.getuid = lambda: 3_999_999_999; from deployments.cli import main; main()"
+    code, said = shell.run("--reason", "wrong alerts", entry=("-c", nameless))
+    assert code == 0, said
+    assert shell.state.serves_alone("fraud-v1")
+    assert [entry["actor"] for entry in shell.state.unrecorded] == ["cli:uid-3999999999"]
 
 
 def test_a_rollback_needs_a_reason_and_without_one_changes_nothing(shell: Shell) -> None:

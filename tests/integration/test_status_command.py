@@ -46,7 +46,8 @@ def test_status_shows_what_is_live(idle: Idle, cli: Cli) -> None:
 
 def test_status_of_a_deployment_without_a_test(idle: Idle, cli: Cli) -> None:
     code, found = status(cli)
-    assert (code, found["serving"]["test"], found["registry"], found["first look"]) == (0, None, {}, {})
+    assert (code, found["serving"]["test"], found["registry"]) == (0, None, {})
+    assert found["first look"] == {"state": "no test is known to look for"}
     assert "none was started" in cli("status")[1]
 
 
