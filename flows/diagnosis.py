@@ -349,7 +349,9 @@ class _Examination:
         return Answers(replayed.frauds, replayed.gained + replayed.lost, replayed) if replayed else None
 
     def _holdout(self, elsewhere: float) -> Finding:
-        return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere)
+        training, holdout = self.material.training, self.material.holdout
+        beside = feature_drifts(column_pairs(training, holdout)) if training and holdout else ()
+        return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere, beside)
 
     def _likenesses(self) -> list[Likeness] | None:
         holdout, training, production = self.material.holdout, self.material.training, self.material.production

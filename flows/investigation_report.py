@@ -26,14 +26,19 @@ from flows.reports.dossier import investigation_folder
 from flows.reports.drift_chart import suspect_chart
 from flows.reports.findings_chart import findings_chart
 from flows.reports.loss_chart import loss_chart
+from flows.reports.model_charts import recall_chart, scores_chart, segments_chart
 from flows.reports.root_cause_report import (
     DRIFT_CHART,
     FINDINGS_CHART,
     LOSS_CHART,
     PICTURES_IN_WORDS,
+    RECALL_CHART,
+    SCORES_CHART,
+    SEGMENTS_CHART,
     RootCause,
     root_cause_report,
 )
+from flows.reports.root_cause_tables import recall_by_part
 from flows.reports.web_page import web_page
 from flows.steps import step
 from flows.telling import describe_failure, show_picture, tell, tell_lines
@@ -73,9 +78,12 @@ def root_cause(decision: Decision, found: Json) -> RootCause:
 def draw_pictures(cause: RootCause, training: FeatureTable | None, production: FeatureTable | None) -> tuple[Json, Json]:
     """PNG as base64 by name, and why one is missing, by what it shows: no picture holds the report up."""
     missing: Json = {}
-    candidate = cause.making.get(Arm.CANDIDATE)
+    candidate, request = cause.making.get(Arm.CANDIDATE), cause.decision.request
     drawn = {
         FINDINGS_CHART: findings_chart(cause.findings, cause.lost_recall),
+        SEGMENTS_CHART: segments_chart(cause.findings),
+        RECALL_CHART: recall_chart(recall_by_part(request.test, cause.counted, request.verdict.metrics)),
+        SCORES_CHART: scores_chart(cause.findings),
         LOSS_CHART: loss_chart(candidate.training_loss, candidate.validation_loss) if candidate else None,
     }
     try:

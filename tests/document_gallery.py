@@ -5,6 +5,7 @@ Times and numbers are fixed, so that the same code gives the same pictures.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,27 +13,37 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from benchmarks.frame_table import FrameTable
 from flows.decision_json import claim_to_json
 from flows.domain.ab_test import Arm
+from flows.domain.counts import Overlap
 from flows.domain.data_findings import Labels, Restoration, Suspects, find_feature_drift, find_label_drift, find_scaling
 from flows.domain.decision import Choice, Decision
 from flows.domain.decision_record import GENESIS, DecisionRecord, Investigation, RecordKind, record_hash
 from flows.domain.drift import feature_drifts
 from flows.domain.findings import Hypothesis, not_testable, rank_findings
 from flows.domain.lifecycle import model_lives
-from flows.domain.model_findings import ModelFacts, find_model_changes, find_overfitting
+from flows.domain.model_findings import (
+    Band,
+    ModelFacts,
+    Scored,
+    find_calibration,
+    find_model_changes,
+    find_overfitting,
+    find_segments,
+    sum_scores,
+)
 from flows.domain.recalls import Caught, Replayed
 from flows.domain.verdict import VerdictKind
+from flows.investigation_report import draw_pictures
 from flows.reports.charts import recall_and_precision_chart
 from flows.reports.decision_document import CHART_NAME, decision_document
 from flows.reports.dossier import Dossier
-from flows.reports.drift_chart import suspect_chart
-from flows.reports.findings_chart import findings_chart
 from flows.reports.lifecycle_page import lifecycle_page
-from flows.reports.loss_chart import loss_chart
 from flows.reports.production_model import production_model_page
-from flows.reports.root_cause_report import DRIFT_CHART, FINDINGS_CHART, LOSS_CHART, RootCause, root_cause_report
+from flows.reports.root_cause_report import RootCause, root_cause_report
 from tests.gallery import BASELINE, CANDIDATE, NOW, POLICY, TEST_RUN, decision
 
 FOUND = Investigation(
@@ -180,6 +191,8 @@ def _chart(dossier: Dossier) -> dict[str, bytes]:
 
 AMOUNTS = np.sort(np.random.default_rng(7).lognormal(3.7, 0.8, 20_000))
 MORE = AMOUNTS * 1.7
+SEGMENTS = {"from 0 to 6": (300, 74, 21, 105), "from 6 to 18": (800, 40, 40, 120), "from 18 to 24": (410, 30, 12, 48)}
+"""Frauds that both models caught, the baseline alone, the candidate alone, and neither."""
 
 
 def root_cause() -> RootCause:
@@ -202,6 +215,7 @@ def root_cause() -> RootCause:
         training_loss=tuple(0.35 * 0.97**step + 0.05 for step in range(60)),
         validation_loss=tuple(0.33 * 0.96**step + 0.09 + 0.0001 * step for step in range(60)),
     )
+    draws = np.random.default_rng(8)
     drifts = feature_drifts([("amount", AMOUNTS, MORE), ("hour", AMOUNTS % 24, AMOUNTS[::-1] % 24)])
     replayed = Restoration(Replayed(1900, gained=141, lost=25), "With training's distribution on production's frauds")
     promised, production = Caught(3_100, 2_691), Caught(2_000, 1_624)
@@ -212,6 +226,8 @@ def root_cause() -> RootCause:
             find_overfitting(two, Caught(14_200, 12_368), promised, production, 0.061),
             find_scaling(Suspects((), (), (), {}), replayed),
             find_model_changes(one, two, NOW),
+            find_segments([Band("hour", f"hour {when}", Overlap(*told)) for when, told in SEGMENTS.items()]),
+            find_calibration(*(_scored(draws, height) for height in (6, 5))),
             not_testable(Hypothesis.ARTIFACT, "S3 failed while reading s3://models/fraud_v2/1 (worth another try)."),
         ]
     )
@@ -228,14 +244,14 @@ def root_cause() -> RootCause:
     )
 
 
+def _scored(draws: np.random.Generator, height: float) -> Scored:
+    is_fraud = draws.random(20_000) < 0.012
+    return sum_scores(np.where(is_fraud, draws.beta(height, 3, 20_000), draws.beta(0.2, 20, 20_000)), is_fraud)
+
+
 def _root_cause() -> Written:
     found = root_cause()
-    two = found.making[Arm.CANDIDATE]
-    drawn = {
-        FINDINGS_CHART: findings_chart(found.findings, found.lost_recall),
-        LOSS_CHART: loss_chart(two.training_loss, two.validation_loss),
-        DRIFT_CHART: suspect_chart("amount", AMOUNTS, MORE),
-    }
-    pictures = {name: png for name, png in drawn.items() if png is not None}
+    one, two = (FrameTable(pd.DataFrame({"amount": values})) for values in (AMOUNTS, MORE))
+    pictures = {name: base64.b64decode(png) for name, png in draw_pictures(found, one, two)[0].items()}
     text = root_cause_report(replace(found, pictures=frozenset(pictures)))
     return Written(text, pictures, f"Root cause {found.decision.decision_id}")

@@ -69,6 +69,7 @@ def find_holdout(
     likenesses: Sequence[Likeness] | None,
     ease: Ease | None,
     elsewhere: float,
+    from_training: Sequence[FeatureDrift] = (),
 ) -> Finding:
     """Whether the holdout was unlike production, where training is not, and flattered the candidate.
 
@@ -78,6 +79,7 @@ def find_holdout(
         likenesses: features of which holdout, training and production can be compared; None without a holdout.
         ease: the baseline on the same frauds; None where it cannot be run.
         elsewhere: points of recall (0..1) that other causes explain.
+        from_training: every feature of the holdout beside training, which says how it was drawn and accuses nobody.
     """
     if promised is None or production is None or likenesses is None:
         return not_testable(Hypothesis.HOLDOUT, "Give the holdout's rows with their labels, and its recall, to compare them.")
@@ -90,6 +92,7 @@ def find_holdout(
     is_supported = is_unlike and low > elsewhere and difference - elsewhere >= FLATTERING
     if not is_supported:
         said.append("So it did not flatter." if is_unlike else "It is as much like production as training is.")
+    said += [_beside_training(from_training)] if from_training else []
     return Finding(
         Hypothesis.HOLDOUT,
         FindingStatus.SUPPORTED if is_supported else FindingStatus.NOT_SUPPORTED,
@@ -99,4 +102,15 @@ def find_holdout(
         Severity.SEVERE if is_supported else Severity.NONE,
         _ADVICE if is_supported else "",
         {f"{one.holdout.feature} among {one.among}": drift_numbers(one.holdout) for one in unlike},
+    )
+
+
+def _beside_training(drifts: Sequence[FeatureDrift]) -> str:
+    other = [drift for drift in drifts if drift.severity is not Severity.NONE]
+    if not other:
+        return f"Beside training it is alike in all {len(drifts)} features."
+    most = max(other, key=lambda drift: drift.distance or 0.0)
+    return (
+        f"Beside training it differs in {len(other)} of {len(drifts)} features, most in {most.feature}"
+        f" (distance {most.distance or 0:.2f})."
     )

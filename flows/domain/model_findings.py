@@ -33,6 +33,7 @@ FITTED_GAP = 0.05  # points of recall from training to unseen data, beyond chanc
 LOSS_RISE = 0.02  # of the validation loss above its minimum, as a share
 SEVERE_GAP = 0.1
 OFF_CALIBRATION = 1.25  # as a factor, in either direction
+SCORE_BINS = 20
 LEAST_BAND_FRAUDS = 50
 
 
@@ -70,17 +71,26 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores of labelled rows summed up: frauds that the scores expect with their variance (Σp(1-p)), and those that came."""
+    """Scores of labelled rows summed up: frauds that the scores expect with their variance (Σp(1-p)), and those that came.
+
+    `spread`: how many rows have a score in each of SCORE_BINS equal parts of 0 to 1.
+    """
 
     rows: int
     expected: float
     variance: float
     frauds: int
+    spread: tuple[int, ...] = ()
 
     @property
     def ratio(self) -> float:
         """Frauds that came for each expected one."""
         return self.frauds / self.expected
+
+    @property
+    def shares(self) -> list[float]:
+        """Of the rows (0..1), by part of the scores' range; empty where the spread is not known."""
+        return [count / self.rows for count in self.spread]
 
 
 def sum_scores(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_]) -> Scored:
@@ -90,7 +100,10 @@ def sum_scores(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_]) -> Scor
         >>> sum_scores(np.array([0.5, 0.5]), np.array([True, False])).ratio
         1.0
     """
-    return Scored(len(scores), float(scores.sum()), float((scores * (1 - scores)).sum()), int(is_fraud.sum()))
+    spread = np.histogram(scores, SCORE_BINS, (0, 1))[0]
+    return Scored(
+        len(scores), float(scores.sum()), float((scores * (1 - scores)).sum()), int(is_fraud.sum()), tuple(map(int, spread))
+    )
 
 
 def divergence_point(validation_loss: Sequence[float]) -> tuple[int, float]:
@@ -263,14 +276,20 @@ def find_calibration(offline: Scored | None, production: Scored | None) -> Findi
     change, p_value = production.ratio / offline.ratio, two_sided_p(z)
     is_off = p_value < CHANCE_P and abs(log(max(change, 1e-9))) >= log(OFF_CALIBRATION)
     said = f"For each expected fraud came {production.ratio:.2f} in production and {offline.ratio:.2f} in the holdout"
+    said = f"{said} (p = {p_value:.2g})."
+    numbers: dict[str, object] = {"production": production.ratio, "offline": offline.ratio, "p_value": p_value}
+    if offline.spread and production.spread:
+        distance = float(np.abs(np.cumsum(np.subtract(offline.shares, production.shares))).max())
+        said += f" The scores' distributions are {distance:.2f} apart (0 is the same, 1 has nothing in common)."
+        numbers["scores"] = {"holdout": offline.shares, "production": production.shares}
     return Finding(
         Hypothesis.CALIBRATION,
         FindingStatus.SUPPORTED if is_off else FindingStatus.NOT_SUPPORTED,
-        f"{said} (p = {p_value:.2g}).",
+        said,
         ("change of observed over expected frauds", change),
         severity=Severity.MILD if is_off else Severity.NONE,
         next_step="Calibrate the scores anew on recent weeks, and choose the threshold after that." if is_off else "",
-        numbers={"production": production.ratio, "offline": offline.ratio, "p_value": p_value},
+        numbers=numbers,
     )
 
 
@@ -299,7 +318,8 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     worst = max(lost, key=lambda index: lost[index], default=None)
     if whole >= 0 or worst is None or lost[worst] < WORTH_TALKING:
         said = f"In none of {len(tested)} segments the candidate loses more to the baseline than elsewhere."
-        return Finding(Hypothesis.SEGMENTS, FindingStatus.NOT_SUPPORTED, said)
+        most = max((band.frauds.baseline_only - band.frauds.candidate_only) / total for band in tested)
+        return Finding(Hypothesis.SEGMENTS, FindingStatus.NOT_SUPPORTED, said, ("recall lost in the worst segment", most))
     band = tested[worst]
     where = band.said
     said = f"With {where} the candidate misses {band.frauds.baseline_only:,} frauds that the baseline catches, and catches"
@@ -366,7 +386,8 @@ def find_model_changes(baseline: ModelFacts | None, candidate: ModelFacts | None
     changes = {name: [one.get(name), two.get(name)] for name in sorted(one | two) if one.get(name) != two.get(name)}
     shown = "; ".join(f"{name}: {_word(before)} → {_word(after)}" for name, (before, after) in changes.items())
     said = f"From baseline to candidate {shown}." if changes else "Both models were made alike."
-    return Finding(Hypothesis.MODEL_CHANGES, FindingStatus.NOT_SUPPORTED, said, numbers={"changes": changes})
+    effect = ("facts that differ", float(len(changes)))
+    return Finding(Hypothesis.MODEL_CHANGES, FindingStatus.NOT_SUPPORTED, said, effect, numbers={"changes": changes})
 
 
 def _word(value: object) -> str:

@@ -37,7 +37,8 @@ class Money:
     confidence: float = 0.95
 
     def __str__(self) -> str:
-        amount, low, high = (f"{Decimal(text):,}" for text in (self.amount, self.low, self.high))
+        """In whole units of the currency: the interval is far wider than a cent."""
+        amount, low, high = (f"{Decimal(text):z,.0f}" for text in (self.amount, self.low, self.high))
         unsure = "; the interval crosses zero, so it may be no gain at all" if self.crosses_zero else ""
         unit = "" if self.unit == "card" else "; by transaction, since the feedback has no entity_id: probably too narrow"
         return f"{amount} {self.currency} ({self.confidence * 100:g} % interval {low} to {high}{unsure}{unit})"

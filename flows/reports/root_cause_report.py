@@ -19,12 +19,16 @@ if TYPE_CHECKING:
     from flows.domain.decision import Decision, DecisionRequest
     from flows.domain.model_findings import ModelFacts
 
-FINDINGS_CHART, DRIFT_CHART, LOSS_CHART = "findings.png", "drift.png", "losses.png"
+FINDINGS_CHART, DRIFT_CHART, SEGMENTS_CHART = "findings.png", "drift.png", "segments.png"
+RECALL_CHART, LOSS_CHART, SCORES_CHART = "recall.png", "losses.png", "scores.png"
 """Beside the report."""
 PICTURES_IN_WORDS: Mapping[str, str] = {
     FINDINGS_CHART: "How many points of recall each cause explains.",
     DRIFT_CHART: "The most suspect feature: its values in training and in production.",
+    SEGMENTS_CHART: "Where the candidate loses most to the baseline.",
+    RECALL_CHART: "Recall in training, on the holdout and in production, with 95 % intervals.",
     LOSS_CHART: "The candidate's losses on training and validation rows, by step of the training.",
+    SCORES_CHART: "How the candidate's scores are spread on the holdout and in production.",
 }
 _NAMED_IN_SUMMARY = 3
 _STATISTICS = re.compile(r" \((?:KS|PSI|one-sided|[pq] =)[^()]*\)|; p = [^();]*(?=\))")
@@ -77,6 +81,11 @@ class RootCause:
         return self.making[Arm.CANDIDATE].offline if Arm.CANDIDATE in self.making else {}
 
     @property
+    def counted(self) -> Mapping[str, float]:
+        """The same, with the frauds of the tables where the run did not log of how many its recalls are."""
+        return {f"{part}_frauds": float(frauds) for part, frauds in self.frauds.items()} | dict(self.offline)
+
+    @property
     def lost_recall(self) -> float | None:
         """Points of recall (0..1) between what the holdout promised and what was measured."""
         promised, measured = self.offline.get("holdout_recall"), self.decision.request.verdict.metrics.candidate.recall
@@ -120,9 +129,19 @@ def root_cause_report(cause: RootCause) -> str:
         section("In short", [bullets(report_summary(cause))]),
         section("What was expected", [_expected(cause.offline)]),
         section("What happened", [*map(harmless, request.verdict.reasons), _criteria(request)]),
-        section("Offline against production", [*_offline_against_production(cause), *_pictures(cause, LOSS_CHART)]),
+        section(
+            "Offline against production",
+            [*_offline_against_production(cause), *_pictures(cause, RECALL_CHART, LOSS_CHART, SCORES_CHART)],
+        ),
         # before the findings: after one of them, a picture would seem to be about that
-        section("Findings", [_order(cause.findings), *_pictures(cause, FINDINGS_CHART, DRIFT_CHART), *map(_finding, supported)]),
+        section(
+            "Findings",
+            [
+                _order(cause.findings),
+                *_pictures(cause, FINDINGS_CHART, DRIFT_CHART, SEGMENTS_CHART),
+                *map(_finding, supported),
+            ],
+        ),
         _section("Drift by week", drift_by_week(cause.weeks), _BY_WEEK),
         _section("The models side by side", side_by_side(request.test, cause.making, cause.decision.created_at)),
         section("What could not be tested", [_untested(cause)]),
@@ -184,8 +203,7 @@ def without_statistics(said: str) -> str:
 
 def _offline_against_production(cause: RootCause) -> list[str]:
     request = cause.decision.request
-    counted = {f"{part}_frauds": float(frauds) for part, frauds in cause.frauds.items()}
-    return offline_and_production(request.test, counted | dict(cause.offline), request.verdict.metrics)
+    return offline_and_production(request.test, cause.counted, request.verdict.metrics)
 
 
 def _ruled_out(cause: RootCause) -> list[Finding]:
@@ -230,7 +248,8 @@ def _finding(finding: Finding) -> str:
     facts = [f"hypothesis: {words(finding.hypothesis)}, {finding.severity}"]
     if finding.effect is not None:
         facts.append(f"{finding.effect[0]}: {finding.effect[1]:.4g}")
-    facts.append(f"explains {'unknown' if explained is None else f'{100 * explained:.1f}'} points of recall")
+    cannot = "how much recall it explains cannot be told"
+    facts.append(cannot if explained is None else f"explains {100 * explained:.1f} points of recall")
     if finding.next_step:
         facts.append(f"next step: {finding.next_step}")
     return "\n\n".join([f"### {title_of(finding.hypothesis)}", harmless(finding.said), bullets(facts)])

@@ -49,6 +49,18 @@ def offline_and_production(test: ABTest, offline: Mapping[str, float], measured:
     ]
 
 
+def recall_by_part(test: ABTest, offline: Mapping[str, float], measured: MetricsByArm) -> dict[str, Caught]:
+    """Recalls of which it is known of how many frauds they are: the candidate's, where it was made and where it served, and the
+    baseline's."""
+    parts = {
+        "training": _logged(offline, "train", "recall"),
+        "holdout": _logged(offline, "holdout", "recall"),
+        f"{test.candidate.name} in production": _counted(measured.candidate, "recall"),
+        f"{test.baseline.name} in production": _counted(measured.baseline, "recall"),
+    }
+    return {name: caught for name, caught in parts.items() if caught is not None}
+
+
 def _logged(offline: Mapping[str, float], part: str, metric: str) -> Caught | None:
     """What was caught of how many frauds, or of how many alerts were right; None unless both were logged."""
     share, total = offline.get(f"{part}_{metric}"), int(offline.get(f"{part}_{_OUT_OF[metric]}", 0))

@@ -19,7 +19,15 @@ from flows.domain.verdict import VerdictKind
 from flows.investigation_report import NOT_DRAWN, draw_pictures
 from flows.reports.drift_chart import drift_chart
 from flows.reports.drift_words import describe_drift
-from flows.reports.root_cause_report import DRIFT_CHART, FINDINGS_CHART, LOSS_CHART, RootCause
+from flows.reports.root_cause_report import (
+    DRIFT_CHART,
+    FINDINGS_CHART,
+    LOSS_CHART,
+    PICTURES_IN_WORDS,
+    RECALL_CHART,
+    RootCause,
+    root_cause_report,
+)
 from tests.gallery import decision
 
 if TYPE_CHECKING:
@@ -35,6 +43,18 @@ DRIFT = Finding(
     severity=Severity.SEVERE,
     feature="amount",
 )
+SEGMENTS = Finding(
+    Hypothesis.SEGMENTS,
+    FindingStatus.SUPPORTED,
+    "it loses at night",
+    numbers={"segments": {"hour from 0 to 6": 0.03, "hour from 6 to 12": 0.01, "hour from 12 to 18": -0.02}},
+)
+SCORES = Finding(
+    Hypothesis.CALIBRATION,
+    FindingStatus.NOT_SUPPORTED,
+    "as before",
+    numbers={"scores": {"holdout": [0.9, 0.06, 0.04], "production": [0.92, 0.05, 0.03]}},
+)
 FACTS = ModelFacts("fraud_v2", training_loss=(0.5, 0.3, 0.2), validation_loss=(0.5, 0.4, 0.6))
 FOUND = RootCause(decision(VerdictKind.KEEP_BASELINE), (DRIFT,), {Arm.BASELINE: FACTS, Arm.CANDIDATE: FACTS})
 
@@ -48,10 +68,12 @@ class GoneTable(FrameTable):
 
 
 def test_everything_that_can_be_drawn_is() -> None:
-    pictures, missing = draw_pictures(FOUND, AMOUNTS, MORE)
-    assert set(pictures) == {FINDINGS_CHART, LOSS_CHART, DRIFT_CHART}
+    pictures, missing = draw_pictures(replace(FOUND, findings=(DRIFT, SEGMENTS, SCORES)), AMOUNTS, MORE)
+    assert set(pictures) == set(PICTURES_IN_WORDS)
     assert all(base64.b64decode(png).startswith(b"\x89PNG") for png in pictures.values())
     assert missing == {}
+    text = root_cause_report(replace(FOUND, pictures=frozenset(pictures)))
+    assert [name for name in PICTURES_IN_WORDS if f"]({name})" not in text] == []
 
 
 def test_the_picture_of_a_feature_that_drifted_says_so() -> None:
@@ -63,10 +85,17 @@ def test_the_picture_of_a_feature_that_drifted_says_so() -> None:
 
 def test_a_database_that_is_away_costs_one_picture_and_is_named() -> None:
     pictures, missing = draw_pictures(FOUND, AMOUNTS, GoneTable(MORE.frame))
-    assert set(pictures) == {FINDINGS_CHART, LOSS_CHART}
+    assert set(pictures) == {FINDINGS_CHART, RECALL_CHART, LOSS_CHART}
     assert missing == {NOT_DRAWN: "PostgreSQL failed while reading amount (worth another try)"}
 
 
 def test_without_tables_a_suspect_or_curves_nothing_is_missing() -> None:
-    assert set(draw_pictures(FOUND, None, MORE)[0]) == {FINDINGS_CHART, LOSS_CHART}
-    assert draw_pictures(replace(FOUND, findings=(), making={}), AMOUNTS, MORE) == ({}, {})
+    assert set(draw_pictures(FOUND, None, MORE)[0]) == {FINDINGS_CHART, RECALL_CHART, LOSS_CHART}
+    nowhere = replace(SEGMENTS, numbers={"segments": {"hour from 0 to 6": -0.01}})
+    for findings in ((), (nowhere, replace(SCORES, numbers={}))):
+        assert draw_pictures(replace(FOUND, findings=findings, making={}), AMOUNTS, MORE)[0].keys() == {RECALL_CHART}
+    request = FOUND.decision.request
+    metrics = request.verdict.metrics
+    unknown = replace(metrics, candidate=replace(metrics.candidate, recall=None))
+    unmeasured = replace(FOUND.decision, request=replace(request, verdict=replace(request.verdict, metrics=unknown)))
+    assert draw_pictures(replace(FOUND, decision=unmeasured, findings=(), making={}), AMOUNTS, MORE) == ({}, {})

@@ -84,6 +84,15 @@ def test_frauds_that_are_no_easier_than_weeks_differ_anyway_flatter_nobody(
     assert find_holdout(PROMISED, PRODUCTION, [], alike, 0.0).status is FindingStatus.NOT_SUPPORTED
 
 
+def test_how_the_holdout_was_drawn_from_beside_training_is_said_and_accuses_nobody() -> None:
+    same, other = drift(VALUES[::-1]), drift(VALUES * 1.6)
+    alike = find_holdout(PROMISED, PRODUCTION, [], None, 0.0, [same, same])
+    assert alike.said.endswith("Beside training it is alike in all 2 features.")
+    differs = find_holdout(PROMISED, PRODUCTION, [], None, 0.0, [same, other])
+    assert differs.said.endswith("Beside training it differs in 1 of 2 features, most in amount (distance 0.26).")
+    assert differs.status is FindingStatus.NOT_SUPPORTED
+
+
 def test_a_holdout_like_production_is_ruled_out() -> None:
     assert find_holdout(PROMISED, PRODUCTION, [likeness(training=0.3)], None, 0.0).status is FindingStatus.NOT_SUPPORTED
 

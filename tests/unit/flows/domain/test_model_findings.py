@@ -181,6 +181,16 @@ def test_scores_that_mean_less_than_on_the_holdout_are_off() -> None:
     assert find_calibration(EXPECTED, Scored(10_000, 300.0, 250.0, 0)).is_supported
 
 
+def test_the_distributions_of_the_scores_are_laid_side_by_side() -> None:
+    low, high = (sum_scores(np.full(100, score), np.arange(100) < 30) for score in (0.21, 0.42))
+    assert low.spread[4] == high.spread[8] == 100
+    found = find_calibration(low, high)
+    assert "distributions are 1.00 apart" in found.said
+    assert found.numbers["scores"] == {"holdout": [0.0] * 4 + [1.0] + [0.0] * 15, "production": [0.0] * 8 + [1.0] + [0.0] * 11}
+    assert "0.00 apart" in find_calibration(low, low).said
+    assert "apart" not in find_calibration(EXPECTED, high).said
+
+
 @pytest.mark.parametrize("production", [Scored(10_000, 300.0, 250.0, 330), Scored(100, 3.0, 2.5, 5)])
 def test_scores_off_by_little_or_by_chance_are_calibrated(production: Scored) -> None:
     assert find_calibration(EXPECTED, production).status is FindingStatus.NOT_SUPPORTED

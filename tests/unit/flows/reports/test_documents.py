@@ -226,7 +226,7 @@ def test_the_json_holds_verdict_answer_and_the_records_as_they_are_in_the_log() 
 
 def test_savings_are_a_number_only_when_they_are_known() -> None:
     known = business_impact(dossier(decision(savings=Money("1234.50", "-100.00", "2569.00", "EUR")), RecordKind.PROMOTED))
-    assert "1,234.50 EUR (95 % interval -100.00 to 2,569.00; the interval crosses zero" in known
+    assert "1,234 EUR (95 % interval -100 to 2,569; the interval crosses zero" in known
     unknown = decision()
     metrics = replace(unknown.request.verdict.metrics.candidate, recall=None)
     verdict = replace(unknown.request.verdict, metrics=replace(unknown.request.verdict.metrics, candidate=metrics))

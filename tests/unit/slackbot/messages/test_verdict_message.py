@@ -111,7 +111,7 @@ def test_a_pending_message_shows_numbers_plan_people_deadline_and_default(decisi
         "<!date^1772701200^",
         "if nobody decides, the baseline stays",
         "<https://prefect.example/runs/1|Prefect run>",
-        "12,345.60 EUR (95 % interval 2,345.60 to 22,345.60)",
+        "12,346 EUR (95 % interval 2,346 to 22,346)",
         "240 frauds caught, 60 missed, 24 false alerts",
     ):
         assert part in text, part
