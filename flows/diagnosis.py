@@ -31,6 +31,7 @@ from flows.domain.model_findings import (
     find_precision,
     find_segments,
     find_weaker_model,
+    logged_share,
     sum_scores,
 )
 from flows.domain.pipeline_findings import Answers, find_artifact, find_errors, find_latency, find_served_version
@@ -301,9 +302,8 @@ class _Examination:
 
     def _logged(self, name: str) -> Caught | None:
         """The logged recall, on as many frauds as the part has or the run logged; None where either is unknown."""
-        metric = {"training": "train", "holdout": "holdout"}.get(name)
         logged = self.material.candidate.offline if self.material.candidate else {}
-        recall, frauds = logged.get(f"{metric}_recall"), int(logged.get(f"{metric}_frauds", 0))
+        recall, frauds = logged_share(logged, {"training": "train", "holdout": "holdout"}.get(name, ""))
         table: FeatureTable | None = getattr(self.material, name)
         if table is not None and table.has("is_fraud"):
             frauds = int(is_fraud(table).sum())

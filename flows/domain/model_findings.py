@@ -34,13 +34,18 @@ LOSS_RISE = 0.02  # of the validation loss above its minimum, as a share
 SEVERE_GAP = 0.1
 OFF_CALIBRATION = 1.25  # as a factor, in either direction
 LEAST_BAND_FRAUDS = 50
+OUT_OF = {"recall": "frauds", "precision": "alerts"}
+"""Of what each share is one."""
+
+Curve = tuple[tuple[int, float], ...]
+"""A loss by step, in the order of the steps, of which not every one need be logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What was logged of a model's making; what was not logged is empty or None.
 
-    `offline`: metrics by name, such as `train_recall` and `holdout_recall`; the losses are by step; `scalers` by feature;
+    `offline`: metrics by name, such as `train_recall` and `holdout_recall`; `scalers` by feature;
     `trained_on`: first moment and end of its training window.
     """
 
@@ -48,8 +53,8 @@ class ModelFacts:
     features: tuple[str, ...] = ()
     parameters: Mapping[str, object] = field(default_factory=dict[str, object])
     offline: Mapping[str, float] = field(default_factory=dict[str, float])
-    training_loss: tuple[float, ...] = ()
-    validation_loss: tuple[float, ...] = ()
+    training_loss: Curve = ()
+    validation_loss: Curve = ()
     scalers: Mapping[str, Scaler] = field(default_factory=dict[str, Scaler])
     trained_on: tuple[datetime, datetime] | None = None
 
@@ -57,6 +62,19 @@ class ModelFacts:
     def is_logged(self) -> bool:
         """Whether anything is known besides the features, which the model itself may tell."""
         return any((self.parameters, self.offline, self.training_loss, self.validation_loss, self.scalers, self.trained_on))
+
+
+def logged_share(offline: Mapping[str, float], part: str, metric: str = "recall") -> tuple[float | None, int]:
+    """A logged share, such as `holdout_recall`, and of how many it is; None and 0 where it is not logged or no such number.
+
+    Example:
+        >>> logged_share({"holdout_recall": 0.8, "holdout_frauds": 500.0}, "holdout")
+        (0.8, 500)
+        >>> logged_share({"holdout_recall": 80.0, "holdout_frauds": float("nan")}, "holdout")
+        (None, 0)
+    """
+    share, total = offline.get(f"{part}_{metric}", -1.0), offline.get(f"{part}_{OUT_OF[metric]}", 0.0)
+    return share if 0 <= share <= 1 else None, int(total) if 0 < total < inf else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +111,25 @@ def sum_scores(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_]) -> Scor
     return Scored(len(scores), float(scores.sum()), float((scores * (1 - scores)).sum()), int(is_fraud.sum()))
 
 
-def divergence_point(validation_loss: Sequence[float]) -> tuple[int, float]:
-    """The step from 0 after which the validation loss only rises above its minimum, and by which share it has risen at the end.
+def divergence_point(validation_loss: Curve) -> tuple[int, float]:
+    """The logged step after which the validation loss only rises above its minimum, and by which share it has risen at the end.
 
     A loss that is no number any more has risen without end.
 
     Example:
-        >>> step, rise = divergence_point([0.5, 0.3, 0.2, 0.25, 0.3])
+        >>> step, rise = divergence_point(((0, 0.5), (25, 0.2), (50, 0.3)))
         >>> step, round(rise, 2)
-        (2, 0.5)
+        (25, 0.5)
     """
-    losses = np.asarray(validation_loss, np.float64)
+    losses = np.asarray([loss for _, loss in validation_loss], np.float64)
     is_number = np.isfinite(losses)
     if not is_number.any():
-        return 0, inf
+        return validation_loss[0][0], inf
     best = int(np.nanargmin(np.where(is_number, losses, np.nan)))
     if not is_number[best:].all():
-        return best, inf
+        return validation_loss[best][0], inf
     least = abs(float(losses[best]))
-    return best, (float(losses[-1]) - float(losses[best])) / least if least > 0 else 0.0
+    return validation_loss[best][0], (float(losses[-1]) - float(losses[best])) / least if least > 0 else 0.0
 
 
 def find_overfitting(
@@ -177,8 +195,8 @@ def _curve_words(making: ModelFacts | None, step: int, rise: float) -> str:
         return "the validation loss does not diverge"
     if rise == inf:
         return f"the validation loss is no number after step {step}"
-    falls = len(making.training_loss) > step and making.training_loss[-1] < making.training_loss[step]
-    still = ", while the training loss still falls" if falls else ""
+    until = [loss for logged, loss in making.training_loss if logged <= step]
+    still = ", while the training loss still falls" if until and making.training_loss[-1][1] < until[-1] else ""
     return f"the validation loss rises after step {step}, by {percent(rise, 0)} to the end{still}"
 
 

@@ -10,6 +10,7 @@ from flows.domain.ab_test import Arm
 from flows.domain.criteria import CriterionName, CriterionStatus
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, is_ranked_by_recall
 from flows.domain.guardrails import percent
+from flows.domain.model_findings import logged_share
 from flows.reports.markdown import address, bullets, harmless, section, table, words
 from flows.reports.root_cause_tables import drift_by_week, offline_and_production, ruled_out, side_by_side
 
@@ -79,7 +80,7 @@ class RootCause:
     @property
     def lost_recall(self) -> float | None:
         """Points of recall (0..1) between what the holdout promised and what was measured."""
-        promised, measured = self.offline.get("holdout_recall"), self.decision.request.verdict.metrics.candidate.recall
+        (promised, _), measured = logged_share(self.offline, "holdout"), self.decision.request.verdict.metrics.candidate.recall
         return promised - measured if promised is not None and measured is not None else None
 
 
@@ -155,7 +156,7 @@ def _not_enough(request: DecisionRequest) -> str:
 
 
 def _promised(offline: Mapping[str, float]) -> str:
-    recall = offline.get("holdout_recall")
+    recall, _ = logged_share(offline, "holdout")
     return "its run logged no recall on the holdout" if recall is None else f"recall {percent(recall)} on the holdout"
 
 
@@ -184,8 +185,9 @@ def without_statistics(said: str) -> str:
 
 def _offline_against_production(cause: RootCause) -> list[str]:
     request = cause.decision.request
-    counted = {f"{part}_frauds": float(frauds) for part, frauds in cause.frauds.items()}
-    return offline_and_production(request.test, counted | dict(cause.offline), request.verdict.metrics)
+    unlogged = {part: frauds for part, frauds in cause.frauds.items() if not logged_share(cause.offline, part)[1]}
+    counted = {f"{part}_frauds": float(frauds) for part, frauds in unlogged.items()}
+    return offline_and_production(request.test, dict(cause.offline) | counted, request.verdict.metrics)
 
 
 def _ruled_out(cause: RootCause) -> list[Finding]:
@@ -206,7 +208,7 @@ def _expected(offline: Mapping[str, float]) -> str:
 
 def _metric(value: float) -> str:
     """Shares have digits, counts have none."""
-    return f"{value:,.0f}" if value > 1 and value == int(value) else f"{value:.4f}"
+    return f"{value:,.0f}" if value > 1 and float(value).is_integer() else f"{value:.4f}"
 
 
 def _criteria(request: DecisionRequest) -> str:

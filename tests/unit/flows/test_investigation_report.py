@@ -35,7 +35,7 @@ DRIFT = Finding(
     severity=Severity.SEVERE,
     feature="amount",
 )
-FACTS = ModelFacts("fraud_v2", training_loss=(0.5, 0.3, 0.2), validation_loss=(0.5, 0.4, 0.6))
+FACTS = ModelFacts("fraud_v2", training_loss=((0, 0.5), (1, 0.3), (2, 0.2)), validation_loss=((0, 0.5), (2, 0.6)))
 FOUND = RootCause(decision(VerdictKind.KEEP_BASELINE), (DRIFT,), {Arm.BASELINE: FACTS, Arm.CANDIDATE: FACTS})
 
 

@@ -23,12 +23,13 @@ from flows.domain.model_findings import (
     find_precision,
     find_segments,
     find_weaker_model,
+    logged_share,
     sum_scores,
 )
 from flows.domain.recalls import Caught
 
-CURVES = ModelFacts("fraud_v2", validation_loss=(0.5, 0.3, 0.2, 0.22, 0.25))
-SMOOTH = ModelFacts("fraud_v2", validation_loss=(0.5, 0.3, 0.2, 0.19))
+CURVES = ModelFacts("fraud_v2", validation_loss=((0, 0.5), (1, 0.3), (2, 0.2), (3, 0.22), (4, 0.25)))
+SMOOTH = ModelFacts("fraud_v2", validation_loss=((0, 0.5), (1, 0.3), (2, 0.2), (3, 0.19)))
 KNOWN, SEEN, SERVED = Caught(4000, 3960), Caught(4000, 3400), Caught(8000, 6000)
 
 
@@ -62,31 +63,78 @@ def test_a_moderate_gap_is_mild_and_without_curves_it_says_so() -> None:
     assert found.said.endswith("no validation loss is logged.")
 
 
-@pytest.mark.parametrize(("training", "holdout"), [(None, SEEN), (KNOWN, None)])
-def test_without_training_or_unseen_rows_there_is_nothing_to_compare(training: Caught | None, holdout: Caught | None) -> None:
-    assert find_overfitting(CURVES, training, holdout, None, 0.0).status is FindingStatus.NOT_TESTABLE
+@pytest.mark.parametrize(
+    ("training", "holdout", "missing"),
+    [
+        (None, SEEN, "Log train_recall and train_frauds with the run"),
+        (KNOWN, None, "Give labelled rows of the holdout or of production"),
+    ],
+)
+def test_without_training_or_unseen_rows_overfitting_says_what_is_missing(
+    training: Caught | None, holdout: Caught | None, missing: str
+) -> None:
+    found = find_overfitting(CURVES, training, holdout, None, 0.0)
+    assert found.status is FindingStatus.NOT_TESTABLE
+    assert found.said.startswith(missing)
+
+
+@pytest.mark.parametrize(
+    ("recall", "frauds", "read"),
+    [
+        (0.8, 500.0, (0.8, 500)),
+        (0.0, 1.0, (0.0, 1)),
+        (85.0, 500.0, (None, 500)),
+        (-0.1, -5.0, (None, 0)),
+        (float("nan"), float("nan"), (None, 0)),
+        (float("inf"), float("inf"), (None, 0)),
+        (1.0, 0.0, (1.0, 0)),
+    ],
+)
+def test_a_logged_share_or_count_that_can_be_none_is_not_logged(
+    recall: float, frauds: float, read: tuple[float | None, int]
+) -> None:
+    assert logged_share({"holdout_recall": recall, "holdout_frauds": frauds}, "holdout") == read
+    assert logged_share({"train_precision": recall, "train_alerts": frauds}, "train", "precision") == read
+    assert logged_share({}, "holdout") == (None, 0)
 
 
 def test_a_loss_that_reaches_zero_has_risen_by_nothing() -> None:
-    assert divergence_point([0.5, 0.0, 0.1]) == (1, 0.0)
+    assert divergence_point(((0, 0.5), (1, 0.0), (2, 0.1))) == (1, 0.0)
 
 
 @pytest.mark.parametrize(("losses", "step"), [([0.5, 0.2, float("nan"), 0.3], 1), ([float("nan")] * 2, 0)])
 def test_a_loss_that_is_no_number_any_more_has_diverged(losses: list[float], step: int) -> None:
-    assert divergence_point(losses) == (step, float("inf"))
-    found = find_overfitting(ModelFacts("fraud_v2", validation_loss=tuple(losses)), KNOWN, SEEN, None, 0.0)
+    curve = tuple(enumerate(losses))
+    assert divergence_point(curve) == (step, float("inf"))
+    found = find_overfitting(ModelFacts("fraud_v2", validation_loss=curve), KNOWN, SEEN, None, 0.0)
     assert found.said.endswith(f"the validation loss is no number after step {step}.")
     assert found.numbers["loss_rise"] is None
 
 
 def test_losses_below_zero_rise_too() -> None:
-    step, rise = divergence_point([-1.0, -2.0, -1.5])
+    step, rise = divergence_point(((0, -1.0), (1, -2.0), (2, -1.5)))
     assert (step, rise) == (1, pytest.approx(0.25))
 
 
 def test_a_training_loss_that_still_falls_is_told() -> None:
-    found = find_overfitting(replace(CURVES, training_loss=(0.5, 0.3, 0.2, 0.1, 0.05)), KNOWN, SEEN, None, 0.0)
+    falling = tuple(enumerate((0.5, 0.3, 0.2, 0.1, 0.05)))
+    found = find_overfitting(replace(CURVES, training_loss=falling), KNOWN, SEEN, None, 0.0)
     assert found.said.endswith("by 25 % to the end, while the training loss still falls.")
+
+
+@pytest.mark.parametrize(
+    ("training", "still"),
+    [
+        (tuple((step, 1 - step / 100) for step in range(100)), ", while the training loss still falls"),
+        (tuple((step, max(0.7, 1 - step / 100)) for step in range(100)), ""),  # it fell until step 30 only
+        (((0, 0.5), (25, 0.3)), ""),  # no more was logged
+        (((60, 0.5), (90, 0.3)), ""),  # nothing was logged until then
+    ],
+)
+def test_losses_are_compared_at_their_steps(training: tuple[tuple[int, float], ...], still: str) -> None:
+    making = ModelFacts("fraud_v2", training_loss=training, validation_loss=((0, 0.5), (33, 0.2), (66, 0.22), (99, 0.25)))
+    found = find_overfitting(making, KNOWN, SEEN, None, 0.0)
+    assert found.said.endswith(f"the validation loss rises after step 33, by 25 % to the end{still}.")
 
 
 def paired(both: int, baseline: int, candidate: int, neither: int) -> Outcomes:
