@@ -219,12 +219,14 @@ class _Examination:
 
     def pipeline_findings(self) -> list[Finding]:
         material, answers = self.material, self._answers()
-        latency, errors = check_stability(material.telemetry, material.policy, is_final=True)
+        recomputed = check_stability(material.telemetry, material.policy, is_final=True)
+        # the verdict's own counts, where it judged
+        judged = {criterion.name: criterion for criterion in (*recomputed, *material.criteria)}
         artifact = find_artifact(material.manifest, material.artifact, answers)
         version = find_served_version(
             material.registered_version, material.served_version, answers, is_artifact_intact=not artifact.is_supported
         )
-        return [artifact, version, find_latency(latency), find_errors(errors)]
+        return [artifact, version, find_latency(judged[CriterionName.LATENCY]), find_errors(judged[CriterionName.ERROR_RATE])]
 
     @cached_property
     def drifts(self) -> tuple[FeatureDrift, ...]:

@@ -356,7 +356,9 @@ def find_precision(outcomes: Outcomes | None, band: float, criterion: Criterion 
         return not_testable(Hypothesis.PRECISION, "Give production's labels with alerts of both models.")
     is_lost, middle = change.high < -band, (change.low + change.high) / 2
     said = f"The precisions differ by {points(change.low)} to {points(change.high)} (95 %); ±{band * 100:g} points are allowed."
-    if criterion is not None and criterion.status in (CriterionStatus.PASSED, CriterionStatus.FAILED):
+    if criterion is not None and criterion.status is CriterionStatus.UNDECIDED:
+        return not_testable(Hypothesis.PRECISION, f"{said} The verdict left it undecided: {criterion.reason}.")
+    if criterion is not None and criterion.status is not CriterionStatus.NOT_CHECKED:
         is_lost = criterion.status is CriterionStatus.FAILED
         said = f"{said} The verdict: {criterion.reason}."
     threshold = "a higher threshold" if middle < 0 else "a lower threshold"

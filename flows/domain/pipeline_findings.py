@@ -125,6 +125,8 @@ def find_errors(criterion: Criterion | None) -> Finding:
 def _from_criterion(hypothesis: Hypothesis, criterion: Criterion | None, next_step: str) -> Finding:
     if criterion is None or criterion.status is CriterionStatus.NOT_CHECKED:
         return not_testable(hypothesis, criterion.reason if criterion else "Latency and errors of both arms were not measured.")
+    if criterion.status is CriterionStatus.UNDECIDED:
+        return not_testable(hypothesis, f"The verdict left it undecided: {criterion.reason}.")
     is_bad = criterion.status is CriterionStatus.FAILED
     return Finding(
         hypothesis,

@@ -303,7 +303,10 @@ def test_a_verdict_on_precision_is_not_contradicted() -> None:
     failed = find_precision(same, 0.01, judged)
     assert failed.is_supported
     assert failed.said.endswith("The verdict: precision rises.")
-    assert not find_precision(same, 0.01, replace(judged, status=CriterionStatus.UNDECIDED)).is_supported
+    open_still = find_precision(same, 0.01, replace(judged, status=CriterionStatus.UNDECIDED))
+    assert open_still.status is FindingStatus.NOT_TESTABLE
+    assert open_still.said.endswith("The verdict left it undecided: precision rises.")
+    assert find_precision(same, 0.01, replace(judged, status=CriterionStatus.NOT_CHECKED)) == find_precision(same, 0.01)
     bad = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3500, 3200), ModelCounts(1000, 800, 1100, 800))
     assert find_precision(bad, 0.01).next_step.startswith("Choose a higher threshold")
     assert not find_precision(bad, 0.01, replace(judged, status=CriterionStatus.PASSED)).is_supported

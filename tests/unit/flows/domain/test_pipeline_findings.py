@@ -102,6 +102,13 @@ def test_latency_and_errors_follow_the_verdicts_criteria() -> None:
     assert (passed.status, passed.effect, passed.next_step) == (FindingStatus.NOT_SUPPORTED, None, "")
 
 
+def test_what_the_verdict_left_undecided_is_neither_a_cause_nor_ruled_out() -> None:
+    for find in (find_latency, find_errors):
+        found = find(replace(SLOW, status=CriterionStatus.UNDECIDED))
+        assert found.status is FindingStatus.NOT_TESTABLE
+        assert found.said == "The verdict left it undecided: p95 is 140 ms."
+
+
 def test_what_was_not_measured_is_not_testable() -> None:
     unknown = replace(SLOW, status=CriterionStatus.NOT_CHECKED, reason="latency was not measured")
     assert find_latency(unknown).said == "latency was not measured"
