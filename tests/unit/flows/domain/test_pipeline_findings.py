@@ -50,6 +50,8 @@ def test_a_file_too_many_undermines_nothing_where_the_answers_are_the_same() -> 
     harmless = find_artifact(FILES, more, same)
     assert (harmless.is_supported, harmless.severity, harmless.is_undermining) == (True, Severity.MILD, False)
     assert harmless.said == "more was not registered. The registered model answers on all frauds as was served."
+    assert find_artifact(FILES, more, ALIKE).severity is Severity.MILD, "as few other answers as rounding makes"
+    assert not find_served_version("2", "2", ALIKE, is_artifact_intact=True).is_supported
     for served, answers in ((more, OTHERWISE), (more, None), (FILES | {"MLmodel": "cc"}, same), ({"MLmodel": "bb"}, same)):
         assert find_artifact(FILES, served, answers).is_undermining
 
@@ -87,6 +89,17 @@ def test_another_address_with_the_same_answers_serves_the_same_model() -> None:
 def test_the_registered_version_with_its_own_answers_is_served() -> None:
     assert find_served_version("2", "2", ALIKE, is_artifact_intact=True).status is FindingStatus.NOT_SUPPORTED
     assert find_served_version("2", "2", None, is_artifact_intact=True).status is FindingStatus.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(("different", "undermining"), [(2, 0), (19, 0), (20, 1)])
+def test_a_few_other_answers_do_not_undermine_the_test_unless_another_version_is_served(different: int, undermining: int) -> None:
+    answers = Answers(40, different, Replayed(40, gained=different, lost=0))
+    for registered, served in (("2", "2"), (None, None)):
+        found = find_served_version(registered, served, answers, is_artifact_intact=True)
+        assert found.is_supported
+        assert found.is_undermining == bool(undermining)
+        assert found.said.endswith("do not show that another model was measured.") != found.is_undermining
+    assert find_served_version("s3://a", "s3://b", answers, is_artifact_intact=True).is_undermining
 
 
 @pytest.mark.parametrize(("registered", "served"), [(None, "2"), ("2", None)])
