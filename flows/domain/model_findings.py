@@ -16,7 +16,7 @@ from flows.domain.drift import Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
 from flows.domain.intervals import paired_difference, precision_change, score_difference
-from flows.domain.metrics import two_sided_p
+from flows.domain.metrics import recall_design_effect, two_sided_p
 from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught
 from flows.domain.rescaling import Scaler
 
@@ -231,6 +231,8 @@ def find_weaker_model(
         _, high = paired_difference(outcomes.frauds)
     else:
         _, high = score_difference(two.caught, two.frauds, one.caught, one.frauds)
+    # a card makes many transactions, whose frauds are caught or missed together
+    high = (high + deficit) * sqrt(max(1.0, recall_design_effect(outcomes) or 1.0)) - deficit
     said = (
         f"Recall {percent(two.recall)} against the baseline's {percent(one.recall)}{_overlap_words(outcomes.frauds or overlap)};"
         f" the holdout promised {percent(promised.recall)}."
@@ -241,6 +243,7 @@ def find_weaker_model(
     is_weaker = high < -elsewhere and deficit - elsewhere >= WORTH_TALKING
     effect, numbers = ("difference of recall", -deficit), {"deficit": deficit, "is_promise_kept": is_kept, "before": before}
     if not (is_weaker and (is_kept or before)) or is_overfitted:
+        said += _why_not_weaker(deficit, high, is_weaker=is_weaker, is_overfitted=is_overfitted)
         return Finding(Hypothesis.WEAKER_MODEL, FindingStatus.NOT_SUPPORTED, said, effect, numbers=numbers)
     return Finding(
         Hypothesis.WEAKER_MODEL,
@@ -252,6 +255,15 @@ def find_weaker_model(
         "Give the model what it lacks: more features, more capacity, or another architecture such as gradient boosting.",
         numbers,
     )
+
+
+def _why_not_weaker(deficit: float, high: float, *, is_weaker: bool, is_overfitted: bool) -> str:
+    """Why a deficit that is worth talking about does not count here."""
+    if deficit < WORTH_TALKING:
+        return ""
+    if not is_weaker:
+        return " Other causes explain that." if high < 0 else " That is within chance."
+    return " That counts as overfitting." if is_overfitted else " It promised more, so what broke that promise counts instead."
 
 
 def _behind(on_holdout: Overlap | None) -> float:

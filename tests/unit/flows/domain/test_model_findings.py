@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from flows.domain.counts import Design, ModelCounts, Outcomes, Overlap
+from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap
 from flows.domain.criteria import Criterion, CriterionName, CriterionStatus
 from flows.domain.drift import Severity
 from flows.domain.findings import FindingStatus
@@ -168,7 +168,7 @@ def test_a_split_tells_a_weaker_candidate_by_separate_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "promised", "elsewhere", "overfitted"),
+    ("outcomes", "promised", "elsewhere", "overfitted", "why"),
     [
         (WEAKER, PROMISED, 0.0, 1),
         (WEAKER, PROMISED, 0.075, 0),
@@ -178,10 +178,31 @@ def test_a_split_tells_a_weaker_candidate_by_separate_groups() -> None:
     ],
 )
 def test_a_weakness_with_another_name_or_none_is_not_called_so(
-    outcomes: Outcomes, promised: Caught, elsewhere: float, overfitted: int
+    outcomes: Outcomes, promised: Caught, elsewhere: float, overfitted: int, why: str
 ) -> None:
     found = find_weaker_model(outcomes, promised, Caught(1000, 720), elsewhere, is_overfitted=bool(overfitted))
     assert found.status is FindingStatus.NOT_SUPPORTED
+    assert found.said.endswith(f"the holdout promised {why}")
+
+
+def by_card(outcomes: Outcomes, cards: int, lost: int, gained: int) -> Outcomes:
+    """The same with its frauds in a few cards: on each of one half the candidate loses that many, on each other it wins some."""
+    half = cards // 2
+    vectors = np.array([[0, lost, 0, 0, 0, 0]] * half + [[0, 0, 0, 0, gained, 0]] * half)
+    products = (vectors.T @ vectors)[np.triu_indices(len(VECTOR))]
+    return replace(outcomes, cards=CardProducts(cards, tuple(int(product) for product in products)))
+
+
+def test_frauds_that_come_in_a_few_cards_show_no_weakness() -> None:
+    close = paired(700, 100, 60, 140)
+    assert find_weaker_model(close, PROMISED, PROMISED, 0.0, is_overfitted=False).is_supported
+    few = find_weaker_model(by_card(close, 20, 10, 6), PROMISED, PROMISED, 0.0, is_overfitted=False)
+    assert few.status is FindingStatus.NOT_SUPPORTED
+    assert few.said.endswith("That is within chance.")
+    single = by_card(close, 200, 1, 1)
+    assert find_weaker_model(single, PROMISED, PROMISED, 0.0, is_overfitted=False).is_supported
+    chance = by_card(paired(700, 58, 42, 200), 2, 1, 1)
+    assert not find_weaker_model(chance, PROMISED, PROMISED, 0.0, is_overfitted=False).is_supported, "nothing is narrowed"
 
 
 def test_a_candidate_that_was_behind_on_an_easier_holdout_already_is_weaker_by_that_much() -> None:
