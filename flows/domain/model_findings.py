@@ -143,10 +143,15 @@ def find_overfitting(
         elsewhere: points of recall (0..1) of production that other causes explain.
     """
     curves = making.validation_loss if making else ()
-    if training is None or (holdout is None and production is None):
+    if training is None:
         return not_testable(
             Hypothesis.OVERFITTING,
-            "Log train_recall with the run, or give the training rows with labels, to compare with.",
+            "Log train_recall and train_frauds with the run, or give the training rows with labels, to compare with.",
+        )
+    if holdout is None and production is None:
+        return not_testable(
+            Hypothesis.OVERFITTING,
+            "Give labelled rows of the holdout or of production, or log holdout_recall and holdout_frauds with the run.",
         )
     step, rise = divergence_point(curves) if curves else (0, 0.0)
     unseen = {

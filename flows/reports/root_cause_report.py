@@ -28,7 +28,7 @@ PICTURES_IN_WORDS: Mapping[str, str] = {
     LOSS_CHART: "The candidate's losses on training and validation rows, by step of the training.",
 }
 _NAMED_IN_SUMMARY = 3
-_STATISTICS = re.compile(r" \((?:KS|PSI|one-sided|[pq] =)[^()]*\)|; p = [^();]*(?=\))")
+_STATISTICS = re.compile(r" \((?:KS|total variation|PSI|one-sided|[pq] =)[^()]*\)|; p = [^();]*(?=\))")
 _BY_WEEK = "Distance of each week of production from the whole training: 0 is as in training, 1 has nothing in common with it."
 _TITLES: Mapping[Hypothesis, str] = {
     Hypothesis.ARTIFACT: "The model's files are not those that were registered",
@@ -177,8 +177,8 @@ def without_statistics(said: str) -> str:
     """What a finding says, for who reads no statistics: distances, p- and q-values stand in brackets and are left out.
 
     Example:
-        >>> without_statistics("amount drifted (KS distance 0.31, PSI 0.67), and so did hour (p = 2e-05).")
-        'amount drifted, and so did hour.'
+        >>> without_statistics("kind drifted (total variation 0.31, PSI 0.67), and so did hour (p = 2e-05).")
+        'kind drifted, and so did hour.'
     """
     return _STATISTICS.sub("", said)
 

@@ -43,11 +43,26 @@ def test_an_unlike_holdout_that_flattered_is_a_cause() -> None:
     assert len(found.numbers) == 2
 
 
-@pytest.mark.parametrize(("production", "elsewhere"), [(Caught(8000, 7100), 0.0), (PRODUCTION, 0.1), (PRODUCTION, 0.085)])
-def test_an_unlike_holdout_that_did_not_flatter_is_none(production: Caught, elsewhere: float) -> None:
+@pytest.mark.parametrize(
+    ("production", "elsewhere", "why"),
+    [
+        (Caught(8000, 7100), 0.0, "So it did not flatter."),
+        (Caught(80, 70), 0.0, "So it did not flatter."),  # by chance
+        (PRODUCTION, 0.1, "Other causes explain that."),
+        (PRODUCTION, 0.085, "Other causes explain that."),
+    ],
+)
+def test_an_unlike_holdout_that_did_not_flatter_is_none(production: Caught, elsewhere: float, why: str) -> None:
     found = find_holdout(PROMISED, production, [likeness()], None, elsewhere)
     assert found.status is FindingStatus.NOT_SUPPORTED
-    assert found.said.endswith("So it did not flatter.")
+    assert found.said.endswith(why)
+
+
+def test_an_unlike_share_of_categories_is_called_by_its_own_measure() -> None:
+    names = np.array(["a", "b"], dtype=object)
+    [kinds] = feature_drifts([("kind", names[[0] * 90 + [1] * 10], names[[0] * 10 + [1] * 90])])
+    assert "(total variation 0.80; training 0.02)" in Likeness("frauds", kinds, 0.02, 0.01).said
+    assert "(KS distance " in likeness().said
 
 
 STEADY, UNSTEADY = (1570, 1580, 1575, 1575), (1450, 1700, 1500, 1650)

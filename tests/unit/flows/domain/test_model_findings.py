@@ -170,11 +170,12 @@ def test_a_split_tells_a_weaker_candidate_by_separate_groups() -> None:
 @pytest.mark.parametrize(
     ("outcomes", "promised", "elsewhere", "overfitted", "why"),
     [
-        (WEAKER, PROMISED, 0.0, 1),
-        (WEAKER, PROMISED, 0.075, 0),
-        (WEAKER, Caught(1000, 800), 0.0, 0),
-        (paired(700, 20, 18, 262), PROMISED, 0.0, 0),
-        (paired(700, 20, 100, 180), PROMISED, 0.0, 0),
+        (WEAKER, PROMISED, 0.0, 1, "72.2 %. That counts as overfitting."),
+        (WEAKER, PROMISED, 0.075, 0, "72.2 %. Other causes explain that."),
+        (WEAKER, Caught(1000, 800), 0.0, 0, "80.0 %. It promised more, so what broke that promise counts instead."),
+        (paired(700, 58, 42, 200), PROMISED, 0.0, 0, "72.2 %. That is within chance."),
+        (paired(700, 20, 18, 262), PROMISED, 0.0, 0, "72.2 %."),
+        (paired(700, 20, 100, 180), PROMISED, 0.0, 0, "72.2 %."),
     ],
 )
 def test_a_weakness_with_another_name_or_none_is_not_called_so(

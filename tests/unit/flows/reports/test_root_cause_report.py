@@ -35,6 +35,7 @@ from flows.reports.root_cause_report import (
     report_summary,
     root_cause_report,
     title_of,
+    without_statistics,
 )
 from flows.reports.web_page import web_page
 from tests.gallery import NOW, decision
@@ -191,6 +192,7 @@ def test_the_thread_says_what_changed_without_statistics_and_the_report_with_the
         assert not statistics.search(told), told
         assert "()" not in told
         assert statistics.search(part(root_cause_report(found), "Findings"))
+    assert without_statistics("kind drifted (total variation 0.31, PSI 0.67).") == "kind drifted."
     drift = cause(with_statistics()[0])
     said = "Cause 1: The data have drifted since training (explains 8.0 points of recall): amount drifted from a median of "
     assert report_summary(drift)[2].startswith(said)
