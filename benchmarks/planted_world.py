@@ -104,8 +104,8 @@ def facts_of(model: TrainedModel) -> ModelFacts:
         model.features,
         model.parameters,
         model.offline_metrics,
-        model.training_loss,
-        model.validation_loss,
+        tuple(enumerate(model.training_loss)),
+        tuple(enumerate(model.validation_loss)),
         {name: Scaler(bool(one["log1p"]), float(one["mean"]), float(one["scale"])) for name, one in scaling.items()},
         model.training_window,
     )

@@ -31,6 +31,7 @@ from flows.domain.model_findings import (
     find_precision,
     find_segments,
     find_weaker_model,
+    logged_share,
     sum_scores,
 )
 from flows.domain.pipeline_findings import Answers, find_artifact, find_errors, find_latency, find_served_version
@@ -218,12 +219,14 @@ class _Examination:
 
     def pipeline_findings(self) -> list[Finding]:
         material, answers = self.material, self._answers()
-        latency, errors = check_stability(material.telemetry, material.policy, is_final=True)
+        recomputed = check_stability(material.telemetry, material.policy, is_final=True)
+        # the verdict's own counts, where it judged
+        judged = {criterion.name: criterion for criterion in (*recomputed, *material.criteria)}
         artifact = find_artifact(material.manifest, material.artifact, answers)
         version = find_served_version(
             material.registered_version, material.served_version, answers, is_artifact_intact=not artifact.is_supported
         )
-        return [artifact, version, find_latency(latency), find_errors(errors)]
+        return [artifact, version, find_latency(judged[CriterionName.LATENCY]), find_errors(judged[CriterionName.ERROR_RATE])]
 
     @cached_property
     def drifts(self) -> tuple[FeatureDrift, ...]:
@@ -301,9 +304,8 @@ class _Examination:
 
     def _logged(self, name: str) -> Caught | None:
         """The logged recall, on as many frauds as the part has or the run logged; None where either is unknown."""
-        metric = {"training": "train", "holdout": "holdout"}.get(name)
         logged = self.material.candidate.offline if self.material.candidate else {}
-        recall, frauds = logged.get(f"{metric}_recall"), int(logged.get(f"{metric}_frauds", 0))
+        recall, frauds = logged_share(logged, {"training": "train", "holdout": "holdout"}.get(name, ""))
         table: FeatureTable | None = getattr(self.material, name)
         if table is not None and table.has("is_fraud"):
             frauds = int(is_fraud(table).sum())

@@ -212,8 +212,8 @@ def root_cause() -> RootCause:
         parameters={"max_leaf_nodes": 255, "learning_rate": 0.1, "threshold": 0.58},
         offline={**offline, **counted},
         trained_on=(NOW - timedelta(days=300), NOW - timedelta(days=120)),
-        training_loss=tuple(0.35 * 0.97**step + 0.05 for step in range(60)),
-        validation_loss=tuple(0.33 * 0.96**step + 0.09 + 0.0001 * step for step in range(60)),
+        training_loss=tuple((step, 0.35 * 0.97**step + 0.05) for step in range(60)),
+        validation_loss=tuple((step, 0.33 * 0.96**step + 0.09 + 0.0001 * step) for step in range(60)),
     )
     draws = np.random.default_rng(8)
     drifts = feature_drifts([("amount", AMOUNTS, MORE), ("hour", AMOUNTS % 24, AMOUNTS[::-1] % 24)])

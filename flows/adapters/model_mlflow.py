@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field, FiniteFloat, ValidationError
 
 from flows.domain.model_findings import ModelFacts
 from flows.domain.rescaling import Scaler
 from flows.ports import LoadedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
     from numpy.typing import NDArray
     from pandas import DataFrame
+
+    from flows.domain.model_findings import Curve
 
 LOSSES = {
     "training_loss": ("training_loss", "train_loss", "loss"),
@@ -26,11 +30,21 @@ LOSSES = {
 }
 """Under which names loss curves are logged, by step; the first that is there counts."""
 PREPROCESSING = "preprocessing.json"
-"""`{"scaling": {feature: {"log1p": bool, "mean": number, "scale": number}}}`."""
+"""`{"scaling": {feature: {"log1p": bool, "mean": number, "scale": number above 0}}}`; another shape counts as not logged."""
 WINDOW = ("training_start", "training_end")
-"""Parameters: ISO 8601 times."""
+"""Parameters: ISO 8601 times, in UTC where they name no zone."""
 THRESHOLD = "threshold"
 """Parameter: from which score on (0..1) a transaction is flagged, where `predict` returns scores."""
+
+
+class _Scaling(BaseModel):
+    log1p: bool
+    mean: FiniteFloat
+    scale: Annotated[FiniteFloat, Field(gt=0)]
+
+
+class _Preprocessing(BaseModel):
+    scaling: dict[str, _Scaling]
 
 
 def read_making(client: MlflowClient, name: str, run_id: str, tracking_uri: str) -> ModelFacts:
@@ -50,8 +64,8 @@ def read_making(client: MlflowClient, name: str, run_id: str, tracking_uri: str)
         dict(run.data.params),
         offline,
         **curves,
-        scalers={feature: Scaler(bool(one["log1p"]), one["mean"], one["scale"]) for feature, one in scaling.items()},
-        trained_on=_window(run.data.params),
+        scalers=scaling,
+        trained_on=as_window(run.data.params),
     )
 
 
@@ -127,6 +141,38 @@ def as_flags(answers: Any, threshold: Callable[[], float | None]) -> NDArray[np.
     return values >= least
 
 
+def as_curve(history: Iterable[Metric]) -> Curve:
+    """A metric's values by step; those of one step in the order in which they were logged."""
+    return tuple((point.step, point.value) for point in sorted(history, key=lambda point: (point.step, point.timestamp)))
+
+
+def as_scaling(document: bytes) -> dict[str, Scaler]:
+    """Of a logged `PREPROCESSING`; empty where it has another shape."""
+    try:
+        found = _Preprocessing.model_validate_json(document)
+    except ValidationError:
+        return {}
+    return {feature: Scaler(one.log1p, one.mean, one.scale) for feature, one in found.scaling.items()}
+
+
+def as_window(parameters: Mapping[str, str]) -> tuple[datetime, datetime] | None:
+    """When the training window begins and ends, in UTC where no zone is logged; None where either is not logged as a time.
+
+    Example:
+        >>> as_window({"training_start": "2025-01-01", "training_end": "2025-03-01T06:00+02:00"})[0].isoformat()
+        '2025-01-01T00:00:00+00:00'
+    """
+    try:
+        begin, end = (datetime.fromisoformat(parameters[name]) for name in WINDOW)
+    except (KeyError, ValueError):
+        return None
+    return _in_utc(begin), _in_utc(end)
+
+
+def _in_utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
 def _model_inside(loaded: Any) -> Any:
     """None where MLflow does not give it out, as of a Python function."""
     try:
@@ -135,24 +181,15 @@ def _model_inside(loaded: Any) -> Any:
         return None
 
 
-def _curve(client: MlflowClient, run_id: str, metric: str) -> tuple[float, ...]:
-    history = client.get_metric_history(run_id, metric) if metric else []
-    return tuple(point.value for point in sorted(history, key=lambda point: point.step))
+def _curve(client: MlflowClient, run_id: str, metric: str) -> Curve:
+    return as_curve(client.get_metric_history(run_id, metric)) if metric else ()
 
 
-def _scaling(client: MlflowClient, run_id: str, tracking_uri: str) -> dict[str, Any]:
+def _scaling(client: MlflowClient, run_id: str, tracking_uri: str) -> dict[str, Scaler]:
     from mlflow.artifacts import download_artifacts
 
     if PREPROCESSING not in {file.path for file in client.list_artifacts(run_id)}:
         return {}
     with TemporaryDirectory(prefix="making-") as folder:
         file = download_artifacts(run_id=run_id, artifact_path=PREPROCESSING, dst_path=folder, tracking_uri=tracking_uri)
-        return dict(json.loads(Path(file).read_text(encoding="utf-8")).get("scaling", {}))
-
-
-def _window(parameters: Mapping[str, str]) -> tuple[datetime, datetime] | None:
-    try:
-        begin, end = (datetime.fromisoformat(parameters[name]) for name in WINDOW)
-    except (KeyError, ValueError):
-        return None
-    return begin, end
+        return as_scaling(Path(file).read_bytes())

@@ -148,14 +148,15 @@ def find_feature_drift(features: int, suspects: Suspects, restored: Restoration)
         return Finding(Hypothesis.FEATURE_DRIFT, FindingStatus.NOT_SUPPORTED, said)
     worst = drifted[0]
     others = f", and so did {', '.join(drift.feature for drift in drifted[1:])}" if drifted[1:] else ""
-    said = f"{worst.feature} drifted{_medians(worst)} (KS distance {worst.distance or 0:.2f}, PSI {worst.psi or 0:.2f}){others}"
+    distances = f"{worst.measure} {worst.distance or 0:.2f}, PSI {worst.psi or 0:.2f}"
+    said = f"{worst.feature} drifted{_medians(worst)} ({distances}){others}"
     severity = max((drift.severity for drift in drifted), key=list(Severity).index)
     return _judge_restored(
         Finding(
             Hypothesis.FEATURE_DRIFT,
             FindingStatus.SUPPORTED,
             said,
-            (f"KS distance of {worst.feature}", worst.distance or 0.0),
+            (f"{worst.measure} of {worst.feature}", worst.distance or 0.0),
             severity=severity,
             next_step=f"Retrain on weeks that have today's {worst.feature}, and watch its distribution.",
             numbers={"drifted": {drift.feature: drift_numbers(drift) for drift in drifted}},
@@ -204,7 +205,7 @@ def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared:
     said = "; ".join(_broken_words(drift, suspects.mismatches) for drift in broken)
     worst = broken[0]
     share = suspects.mismatches.get(worst.feature)
-    effect = ("KS distance" if share is None else "share of changed rows") + f" of {worst.feature}"
+    effect = (worst.measure if share is None else "share of changed rows") + f" of {worst.feature}"
     return _judge_restored(
         Finding(
             Hypothesis.SERVING_SKEW,

@@ -94,6 +94,11 @@ class FeatureDrift:
     shapes: tuple[Shape, ...] = ()
 
     @property
+    def measure(self) -> str:
+        """What `distance` is, in words."""
+        return "KS distance" if self.kind is FeatureKind.NUMBER else "total variation"
+
+    @property
     def severity(self) -> Severity:
         """Beyond chance and large; a shape is always severe."""
         if self.shapes or self._reaches(SEVERE_DISTANCE, SEVERE_PSI):

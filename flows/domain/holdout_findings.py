@@ -38,7 +38,7 @@ class Likeness:
 
     @property
     def said(self) -> str:
-        distances = f"KS distance {self.holdout.distance or 0:.2f}; training {self.training_distance:.2f}"
+        distances = f"{self.holdout.measure} {self.holdout.distance or 0:.2f}; training {self.training_distance:.2f}"
         return f"It is unlike production in {self.holdout.feature} among {self.among} ({distances})."
 
 
@@ -91,7 +91,9 @@ def find_holdout(
     is_unlike = len(said) > 1
     is_supported = is_unlike and low > elsewhere and difference - elsewhere >= FLATTERING
     if not is_supported:
-        said.append("So it did not flatter." if is_unlike else "It is as much like production as training is.")
+        is_explained = low > 0 and difference >= FLATTERING
+        unlike_words = "Other causes explain that." if is_explained else "So it did not flatter."
+        said.append(unlike_words if is_unlike else "It is as much like production as training is.")
     said += [_beside_training(from_training)] if from_training else []
     return Finding(
         Hypothesis.HOLDOUT,
@@ -112,5 +114,5 @@ def _beside_training(drifts: Sequence[FeatureDrift]) -> str:
     most = max(other, key=lambda drift: drift.distance or 0.0)
     return (
         f"Beside training it differs in {len(other)} of {len(drifts)} features, most in {most.feature}"
-        f" (distance {most.distance or 0:.2f})."
+        f" ({most.measure} {most.distance or 0:.2f})."
     )

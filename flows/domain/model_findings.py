@@ -16,7 +16,7 @@ from flows.domain.drift import Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
 from flows.domain.intervals import paired_difference, precision_change, score_difference
-from flows.domain.metrics import two_sided_p
+from flows.domain.metrics import recall_design_effect, two_sided_p
 from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught
 from flows.domain.rescaling import Scaler
 
@@ -35,13 +35,18 @@ SEVERE_GAP = 0.1
 OFF_CALIBRATION = 1.25  # as a factor, in either direction
 SCORE_BINS = 20
 LEAST_BAND_FRAUDS = 50
+OUT_OF = {"recall": "frauds", "precision": "alerts"}
+"""Of what each share is one."""
+
+Curve = tuple[tuple[int, float], ...]
+"""A loss by step, in the order of the steps, of which not every one need be logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What was logged of a model's making; what was not logged is empty or None.
 
-    `offline`: metrics by name, such as `train_recall` and `holdout_recall`; the losses are by step; `scalers` by feature;
+    `offline`: metrics by name, such as `train_recall` and `holdout_recall`; `scalers` by feature;
     `trained_on`: first moment and end of its training window.
     """
 
@@ -49,8 +54,8 @@ class ModelFacts:
     features: tuple[str, ...] = ()
     parameters: Mapping[str, object] = field(default_factory=dict[str, object])
     offline: Mapping[str, float] = field(default_factory=dict[str, float])
-    training_loss: tuple[float, ...] = ()
-    validation_loss: tuple[float, ...] = ()
+    training_loss: Curve = ()
+    validation_loss: Curve = ()
     scalers: Mapping[str, Scaler] = field(default_factory=dict[str, Scaler])
     trained_on: tuple[datetime, datetime] | None = None
 
@@ -58,6 +63,19 @@ class ModelFacts:
     def is_logged(self) -> bool:
         """Whether anything is known besides the features, which the model itself may tell."""
         return any((self.parameters, self.offline, self.training_loss, self.validation_loss, self.scalers, self.trained_on))
+
+
+def logged_share(offline: Mapping[str, float], part: str, metric: str = "recall") -> tuple[float | None, int]:
+    """A logged share, such as `holdout_recall`, and of how many it is; None and 0 where it is not logged or no such number.
+
+    Example:
+        >>> logged_share({"holdout_recall": 0.8, "holdout_frauds": 500.0}, "holdout")
+        (0.8, 500)
+        >>> logged_share({"holdout_recall": 80.0, "holdout_frauds": float("nan")}, "holdout")
+        (None, 0)
+    """
+    share, total = offline.get(f"{part}_{metric}", -1.0), offline.get(f"{part}_{OUT_OF[metric]}", 0.0)
+    return share if 0 <= share <= 1 else None, int(total) if 0 < total < inf else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,25 +124,25 @@ def sum_scores(scores: NDArray[np.float64], is_fraud: NDArray[np.bool_]) -> Scor
     )
 
 
-def divergence_point(validation_loss: Sequence[float]) -> tuple[int, float]:
-    """The step from 0 after which the validation loss only rises above its minimum, and by which share it has risen at the end.
+def divergence_point(validation_loss: Curve) -> tuple[int, float]:
+    """The logged step after which the validation loss only rises above its minimum, and by which share it has risen at the end.
 
     A loss that is no number any more has risen without end.
 
     Example:
-        >>> step, rise = divergence_point([0.5, 0.3, 0.2, 0.25, 0.3])
+        >>> step, rise = divergence_point(((0, 0.5), (25, 0.2), (50, 0.3)))
         >>> step, round(rise, 2)
-        (2, 0.5)
+        (25, 0.5)
     """
-    losses = np.asarray(validation_loss, np.float64)
+    losses = np.asarray([loss for _, loss in validation_loss], np.float64)
     is_number = np.isfinite(losses)
     if not is_number.any():
-        return 0, inf
+        return validation_loss[0][0], inf
     best = int(np.nanargmin(np.where(is_number, losses, np.nan)))
     if not is_number[best:].all():
-        return best, inf
+        return validation_loss[best][0], inf
     least = abs(float(losses[best]))
-    return best, (float(losses[-1]) - float(losses[best])) / least if least > 0 else 0.0
+    return validation_loss[best][0], (float(losses[-1]) - float(losses[best])) / least if least > 0 else 0.0
 
 
 def find_overfitting(
@@ -138,10 +156,15 @@ def find_overfitting(
         elsewhere: points of recall (0..1) of production that other causes explain.
     """
     curves = making.validation_loss if making else ()
-    if training is None or (holdout is None and production is None):
+    if training is None:
         return not_testable(
             Hypothesis.OVERFITTING,
-            "Log train_recall with the run, or give the training rows with labels, to compare with.",
+            "Log train_recall and train_frauds with the run, or give the training rows with labels, to compare with.",
+        )
+    if holdout is None and production is None:
+        return not_testable(
+            Hypothesis.OVERFITTING,
+            "Give labelled rows of the holdout or of production, or log holdout_recall and holdout_frauds with the run.",
         )
     step, rise = divergence_point(curves) if curves else (0, 0.0)
     unseen = {
@@ -190,8 +213,8 @@ def _curve_words(making: ModelFacts | None, step: int, rise: float) -> str:
         return "the validation loss does not diverge"
     if rise == inf:
         return f"the validation loss is no number after step {step}"
-    falls = len(making.training_loss) > step and making.training_loss[-1] < making.training_loss[step]
-    still = ", while the training loss still falls" if falls else ""
+    until = [loss for logged, loss in making.training_loss if logged <= step]
+    still = ", while the training loss still falls" if until and making.training_loss[-1][1] < until[-1] else ""
     return f"the validation loss rises after step {step}, by {percent(rise, 0)} to the end{still}"
 
 
@@ -226,6 +249,8 @@ def find_weaker_model(
         _, high = paired_difference(outcomes.frauds)
     else:
         _, high = score_difference(two.caught, two.frauds, one.caught, one.frauds)
+    # a card makes many transactions, whose frauds are caught or missed together
+    high = (high + deficit) * sqrt(max(1.0, recall_design_effect(outcomes) or 1.0)) - deficit
     said = (
         f"Recall {percent(two.recall)} against the baseline's {percent(one.recall)}{_overlap_words(outcomes.frauds or overlap)};"
         f" the holdout promised {percent(promised.recall)}."
@@ -236,6 +261,7 @@ def find_weaker_model(
     is_weaker = high < -elsewhere and deficit - elsewhere >= WORTH_TALKING
     effect, numbers = ("difference of recall", -deficit), {"deficit": deficit, "is_promise_kept": is_kept, "before": before}
     if not (is_weaker and (is_kept or before)) or is_overfitted:
+        said += _why_not_weaker(deficit, high, is_weaker=is_weaker, is_overfitted=is_overfitted)
         return Finding(Hypothesis.WEAKER_MODEL, FindingStatus.NOT_SUPPORTED, said, effect, numbers=numbers)
     return Finding(
         Hypothesis.WEAKER_MODEL,
@@ -247,6 +273,15 @@ def find_weaker_model(
         "Give the model what it lacks: more features, more capacity, or another architecture such as gradient boosting.",
         numbers,
     )
+
+
+def _why_not_weaker(deficit: float, high: float, *, is_weaker: bool, is_overfitted: bool) -> str:
+    """Why a deficit that is worth talking about does not count here."""
+    if deficit < WORTH_TALKING:
+        return ""
+    if not is_weaker:
+        return " Other causes explain that." if high < 0 else " That is within chance."
+    return " That counts as overfitting." if is_overfitted else " It promised more, so what broke that promise counts instead."
 
 
 def _behind(on_holdout: Overlap | None) -> float:
@@ -358,7 +393,9 @@ def find_precision(outcomes: Outcomes | None, band: float, criterion: Criterion 
         return not_testable(Hypothesis.PRECISION, "Give production's labels with alerts of both models.")
     is_lost, middle = change.high < -band, (change.low + change.high) / 2
     said = f"The precisions differ by {points(change.low)} to {points(change.high)} (95 %); ±{band * 100:g} points are allowed."
-    if criterion is not None and criterion.status in (CriterionStatus.PASSED, CriterionStatus.FAILED):
+    if criterion is not None and criterion.status is CriterionStatus.UNDECIDED:
+        return not_testable(Hypothesis.PRECISION, f"{said} The verdict left it undecided: {criterion.reason}.")
+    if criterion is not None and criterion.status is not CriterionStatus.NOT_CHECKED:
         is_lost = criterion.status is CriterionStatus.FAILED
         said = f"{said} The verdict: {criterion.reason}."
     threshold = "a higher threshold" if middle < 0 else "a lower threshold"

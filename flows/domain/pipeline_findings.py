@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flows.domain.recalls import Replayed
 
 OTHER_ANSWERS = 0.01  # of the frauds; rounding alone makes some of the answers differ
+LEAST_OTHERS = 20  # other answers, fewer of which do not show that another model was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class Answers:
     frauds: int
     different: int
     replayed: Replayed
+
+    @property
+    def are_same(self) -> bool:
+        """Whether no more of them differ than rounding explains."""
+        return self.different < OTHER_ANSWERS * self.frauds
 
 
 def find_artifact(manifest: Mapping[str, str] | None, artifact: Mapping[str, str] | None, answers: Answers | None) -> Finding:
@@ -45,7 +51,7 @@ def find_artifact(manifest: Mapping[str, str] | None, artifact: Mapping[str, str
         said = f"All {len(manifest)} files of the artifact are as the manifest has them."
         return Finding(Hypothesis.ARTIFACT, FindingStatus.NOT_SUPPORTED, said)
     # what lies beside the noted files, and changes no answer, has changed no measurement
-    is_harmless = manifest.keys() <= artifact.keys() - wrong.keys() and answers is not None and not answers.different
+    is_harmless = manifest.keys() <= artifact.keys() - wrong.keys() and answers is not None and answers.are_same
     said = "; ".join(f"{path} {what}" for path, what in wrong.items()) + f".{_answer_words(answers)}"
     return Finding(
         Hypothesis.ARTIFACT,
@@ -93,18 +99,19 @@ def find_served_version(
     if (registered is None or served is None) and answers is None:
         return not_testable(Hypothesis.SERVED_VERSION, "Neither the served version nor served answers to compare are known.")
     is_other = registered is not None and served is not None and registered != served
-    is_same = answers is not None and answers.different < OTHER_ANSWERS * answers.frauds
     names = [version or "an unknown version" for version in (registered, served)]
     said = f"The registry names {names[0]}, served is {names[1]}.{_answer_words(answers)}"
-    if is_same or not (is_other or (answers is not None and is_artifact_intact)):
+    if (answers is not None and answers.are_same) or not (is_other or (answers is not None and is_artifact_intact)):
         return Finding(Hypothesis.SERVED_VERSION, FindingStatus.NOT_SUPPORTED, said)
+    is_few = not is_other and answers is not None and answers.different < LEAST_OTHERS
+    said += " So few other answers do not show that another model was measured." if is_few else ""
     return Finding(
         Hypothesis.SERVED_VERSION,
         FindingStatus.SUPPORTED,
         said,
         ("share of other answers", answers.different / answers.frauds) if answers else None,
         answers.replayed.explained if answers else None,
-        Severity.SEVERE,
+        Severity.MILD if is_few else Severity.SEVERE,
         "Serve the registered version and repeat the test: another model than the candidate was measured."
         if is_other
         else "Find out what answered: other files, another threshold, or other features than those that were logged.",
@@ -125,6 +132,8 @@ def find_errors(criterion: Criterion | None) -> Finding:
 def _from_criterion(hypothesis: Hypothesis, criterion: Criterion | None, next_step: str) -> Finding:
     if criterion is None or criterion.status is CriterionStatus.NOT_CHECKED:
         return not_testable(hypothesis, criterion.reason if criterion else "Latency and errors of both arms were not measured.")
+    if criterion.status is CriterionStatus.UNDECIDED:
+        return not_testable(hypothesis, f"The verdict left it undecided: {criterion.reason}.")
     is_bad = criterion.status is CriterionStatus.FAILED
     return Finding(
         hypothesis,

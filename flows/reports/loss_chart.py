@@ -8,12 +8,12 @@ from flows.domain.model_findings import LOSS_RISE, divergence_point
 from flows.reports.figures import BLUE, ORANGE, new_figure, png_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from flows.domain.model_findings import Curve
 
 _CURVES = (("training", BLUE, "-"), ("validation", ORANGE, "--"))  # told apart without colours too
 
 
-def loss_chart(training: Sequence[float], validation: Sequence[float]) -> bytes | None:
+def loss_chart(training: Curve, validation: Curve) -> bytes | None:
     """A PNG of both losses by step, and where the validation loss begins to rise for good, if it does.
 
     Returns:
@@ -25,7 +25,7 @@ def loss_chart(training: Sequence[float], validation: Sequence[float]) -> bytes 
     figure = new_figure(3.6)
     axes = figure.subplots()
     for (name, colour, line), losses in curves:
-        axes.plot(range(len(losses)), losses, line, color=colour, linewidth=1.8, label=f"{name} loss")
+        axes.plot(*zip(*losses, strict=True), line, color=colour, linewidth=1.8, label=f"{name} loss")
     step, rise = divergence_point(validation) if len(validation) > 1 else (0, 0.0)
     if rise >= LOSS_RISE:
         axes.axvline(step, color="black", linestyle=":", linewidth=1.2, label=f"validation loss rises after step {step}")

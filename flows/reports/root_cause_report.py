@@ -10,6 +10,7 @@ from flows.domain.ab_test import Arm
 from flows.domain.criteria import CriterionName, CriterionStatus
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, is_ranked_by_recall
 from flows.domain.guardrails import percent
+from flows.domain.model_findings import logged_share
 from flows.reports.markdown import address, bullets, harmless, section, table, words
 from flows.reports.root_cause_tables import drift_by_week, offline_and_production, ruled_out, side_by_side
 
@@ -31,7 +32,7 @@ PICTURES_IN_WORDS: Mapping[str, str] = {
     SCORES_CHART: "How the candidate's scores are spread on the holdout and in production.",
 }
 _NAMED_IN_SUMMARY = 3
-_STATISTICS = re.compile(r" \((?:KS|PSI|one-sided|[pq] =)[^()]*\)|; p = [^();]*(?=\))")
+_STATISTICS = re.compile(r" \((?:KS|total variation|PSI|one-sided|[pq] =)[^()]*\)|; p = [^();]*(?=\))")
 _BY_WEEK = "Distance of each week of production from the whole training: 0 is as in training, 1 has nothing in common with it."
 _TITLES: Mapping[Hypothesis, str] = {
     Hypothesis.ARTIFACT: "The model's files are not those that were registered",
@@ -83,12 +84,13 @@ class RootCause:
     @property
     def counted(self) -> Mapping[str, float]:
         """The same, with the frauds of the tables where the run did not log of how many its recalls are."""
-        return {f"{part}_frauds": float(frauds) for part, frauds in self.frauds.items()} | dict(self.offline)
+        unlogged = {part: frauds for part, frauds in self.frauds.items() if not logged_share(self.offline, part)[1]}
+        return dict(self.offline) | {f"{part}_frauds": float(frauds) for part, frauds in unlogged.items()}
 
     @property
     def lost_recall(self) -> float | None:
         """Points of recall (0..1) between what the holdout promised and what was measured."""
-        promised, measured = self.offline.get("holdout_recall"), self.decision.request.verdict.metrics.candidate.recall
+        (promised, _), measured = logged_share(self.offline, "holdout"), self.decision.request.verdict.metrics.candidate.recall
         return promised - measured if promised is not None and measured is not None else None
 
 
@@ -174,7 +176,7 @@ def _not_enough(request: DecisionRequest) -> str:
 
 
 def _promised(offline: Mapping[str, float]) -> str:
-    recall = offline.get("holdout_recall")
+    recall, _ = logged_share(offline, "holdout")
     return "its run logged no recall on the holdout" if recall is None else f"recall {percent(recall)} on the holdout"
 
 
@@ -195,8 +197,8 @@ def without_statistics(said: str) -> str:
     """What a finding says, for who reads no statistics: distances, p- and q-values stand in brackets and are left out.
 
     Example:
-        >>> without_statistics("amount drifted (KS distance 0.31, PSI 0.67), and so did hour (p = 2e-05).")
-        'amount drifted, and so did hour.'
+        >>> without_statistics("kind drifted (total variation 0.31, PSI 0.67), and so did hour (p = 2e-05).")
+        'kind drifted, and so did hour.'
     """
     return _STATISTICS.sub("", said)
 
@@ -224,7 +226,7 @@ def _expected(offline: Mapping[str, float]) -> str:
 
 def _metric(value: float) -> str:
     """Shares have digits, counts have none."""
-    return f"{value:,.0f}" if value > 1 and value == int(value) else f"{value:.4f}"
+    return f"{value:,.0f}" if value > 1 and float(value).is_integer() else f"{value:.4f}"
 
 
 def _criteria(request: DecisionRequest) -> str:

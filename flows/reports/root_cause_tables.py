@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from flows.domain.ab_test import Arm
 from flows.domain.criteria import points
 from flows.domain.guardrails import percent
-from flows.domain.model_findings import facts_of_making
+from flows.domain.model_findings import OUT_OF, facts_of_making, logged_share
 from flows.domain.recalls import Caught
 from flows.reports.markdown import table, words
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 NUMBERS_SHOWN = 8
 PARTS = ("train", "holdout")
-_OUT_OF = {"recall": "frauds", "precision": "alerts"}
 
 
 def offline_and_production(test: ABTest, offline: Mapping[str, float], measured: MetricsByArm) -> list[str]:
@@ -34,14 +33,14 @@ def offline_and_production(test: ABTest, offline: Mapping[str, float], measured:
             `holdout_alerts`, and all of them with `train`.
     """
     rows = [["", "training", "holdout", f"{test.candidate.name} in production", f"{test.baseline.name} in production"]]
-    for metric in _OUT_OF:
-        logged = [_share(_logged(offline, part, metric), offline.get(f"{part}_{metric}"), "not logged") for part in PARTS]
+    for metric in OUT_OF:
+        logged = [_share(_logged(offline, part, metric), logged_share(offline, part, metric)[0], "not logged") for part in PARTS]
         found = [
             _share(_counted(model, metric), cast("float | None", getattr(model, metric)), "unknown")
             for model in (measured.candidate, measured.baseline)
         ]
         rows.append([metric, *logged, *found])
-    lost = [_change(metric, offline, measured.candidate) for metric in _OUT_OF]
+    lost = [_change(metric, offline, measured.candidate) for metric in OUT_OF]
     return [
         table(rows),
         "In brackets: 95 % intervals (Wilson's), where it is known of how many.",
@@ -63,7 +62,7 @@ def recall_by_part(test: ABTest, offline: Mapping[str, float], measured: Metrics
 
 def _logged(offline: Mapping[str, float], part: str, metric: str) -> Caught | None:
     """What was caught of how many frauds, or of how many alerts were right; None unless both were logged."""
-    share, total = offline.get(f"{part}_{metric}"), int(offline.get(f"{part}_{_OUT_OF[metric]}", 0))
+    share, total = logged_share(offline, part, metric)
     return Caught(total, round(share * total)) if share is not None and total else None
 
 
@@ -87,7 +86,7 @@ def _change(metric: str, offline: Mapping[str, float], candidate: ModelMetrics) 
     if promised is not None and found is not None:
         change, low, high = found.above(promised)
         return f"From holdout to production the {metric} changes by {points(change)} ({100 * low:+.1f} to {100 * high:+.1f})."
-    before, after = offline.get(f"holdout_{metric}"), getattr(candidate, metric)
+    before, after = logged_share(offline, "holdout", metric)[0], getattr(candidate, metric)
     return (
         "" if before is None or after is None else f"From holdout to production the {metric} changes by {points(after - before)}."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 
 from benchmarks.frame_table import FrameTable
 from flows.diagnosis import diagnose
+from flows.domain.counts import Coverage, RequestBucket, TelemetrySummary
+from flows.domain.criteria import Criterion, CriterionName, CriterionStatus
 from flows.domain.drift import feature_drifts
 from flows.domain.errors import OutsideSystemError
 from flows.domain.findings import Finding, FindingStatus, Hypothesis
@@ -52,7 +55,7 @@ def served(right: pd.DataFrame, **changed: pd.Series | np.ndarray) -> pd.DataFra
 
 
 RIGHT = rows(3)
-FACTS = ModelFacts("fraud_v2", ("amount", "risk"), {"leaves": 15}, {}, validation_loss=(0.4, 0.3, 0.29))
+FACTS = ModelFacts("fraud_v2", ("amount", "risk"), {"leaves": 15}, {}, validation_loss=((0, 0.4), (1, 0.3), (2, 0.29)))
 HEALTHY = Material(
     training=FrameTable(rows(1)),
     holdout=FrameTable(rows(2)),
@@ -341,6 +344,32 @@ def test_a_logged_promise_and_its_number_of_frauds_stand_in_for_the_holdouts_row
         for one in (unknown, known)
     ]
     assert [finding.status for finding in told] == [FindingStatus.NOT_TESTABLE, FindingStatus.SUPPORTED]
+
+
+@pytest.mark.parametrize("logged", [85.0, float("nan"), float("inf")])
+def test_logged_metrics_that_are_no_shares_or_counts_are_not_logged(logged: float) -> None:
+    odd = replace(FACTS, offline={f"{part}_{what}": logged for part in ("train", "holdout") for what in ("recall", "frauds")})
+    assert diagnose(replace(HEALTHY, candidate=odd)) == diagnose(HEALTHY), "the tables tell"
+    blind = replace(HEALTHY, training=None, holdout=None, candidate=odd)
+    assert said(blind, Hypothesis.OVERFITTING).status is FindingStatus.NOT_TESTABLE
+    assert said(blind, Hypothesis.WEAKER_MODEL).status is FindingStatus.NOT_TESTABLE
+
+
+def test_a_verdict_on_latency_and_errors_is_not_contradicted() -> None:
+    slow, full = RequestBucket(1000, 900, 1000, 0), Coverage("candidate", None, 2000, 2000)
+    telemetry = TelemetrySummary(Fraction(100), slow, slow, 120, 120, 3600, 0, 0, 0, full, full)
+    recomputed = replace(HEALTHY, telemetry=telemetry)
+    assert said(recomputed, Hypothesis.LATENCY).is_supported
+    undecided = Criterion(CriterionName.LATENCY, CriterionStatus.UNDECIDED, 120.0, 100.0, "ms", "too early to tell")
+    for status in (CriterionStatus.UNDECIDED, CriterionStatus.NOT_CHECKED):
+        judged = replace(recomputed, criteria=(replace(undecided, status=status),))
+        assert said(judged, Hypothesis.LATENCY).status is FindingStatus.NOT_TESTABLE
+        assert "too early to tell" in said(judged, Hypothesis.LATENCY).said
+        assert said(judged, Hypothesis.ERRORS) == said(recomputed, Hypothesis.ERRORS)
+    passed = replace(undecided, status=CriterionStatus.PASSED, reason="it is fast")
+    assert said(replace(recomputed, criteria=(passed,)), Hypothesis.LATENCY).said == "it is fast"
+    failing = replace(undecided, name=CriterionName.ERROR_RATE, status=CriterionStatus.FAILED, reason="it fails")
+    assert said(replace(recomputed, criteria=(failing,)), Hypothesis.ERRORS).is_supported
 
 
 def test_what_is_missing_is_said_in_the_words_of_who_looked_for_it() -> None:

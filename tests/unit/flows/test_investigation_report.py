@@ -55,7 +55,7 @@ SCORES = Finding(
     "as before",
     numbers={"scores": {"holdout": [0.9, 0.06, 0.04], "production": [0.92, 0.05, 0.03]}},
 )
-FACTS = ModelFacts("fraud_v2", training_loss=(0.5, 0.3, 0.2), validation_loss=(0.5, 0.4, 0.6))
+FACTS = ModelFacts("fraud_v2", training_loss=((0, 0.5), (1, 0.3), (2, 0.2)), validation_loss=((0, 0.5), (2, 0.6)))
 FOUND = RootCause(decision(VerdictKind.KEEP_BASELINE), (DRIFT,), {Arm.BASELINE: FACTS, Arm.CANDIDATE: FACTS})
 
 

@@ -125,8 +125,9 @@ def test_drift_whose_cost_nobody_can_tell_counts_by_its_severity() -> None:
 def test_drift_of_categories_has_no_medians() -> None:
     names = np.array(["a", "b"], dtype=object)
     found = feature_drifts([("kind", names[[0] * 90 + [1] * 10], names[[0] * 10 + [1] * 90])])
-    said = find_feature_drift(1, sort_suspects(found, [], {}, None), UNKNOWN).said
-    assert said.startswith("kind drifted (KS distance 0.80")
+    drifted = find_feature_drift(1, sort_suspects(found, [], {}, None), UNKNOWN)
+    assert drifted.said.startswith("kind drifted (total variation 0.80")
+    assert drifted.effect == ("total variation of kind", pytest.approx(0.8))
 
 
 def test_no_drift_says_how_many_features_were_compared() -> None:
@@ -169,6 +170,13 @@ def test_every_shape_that_serving_breaks_is_named(served: np.ndarray, words: str
     assert found.effect is not None
     assert found.effect[0] == "KS distance of risk"
     assert found.feature == "risk"
+
+
+def test_a_category_that_serving_breaks_is_measured_by_its_own_distance() -> None:
+    names = np.array(["a", "b"], dtype=object)
+    constant = feature_drifts([("kind", names[[0] * 200 + [1] * 200], names[[1] * 400])])
+    found = find_serving_skew(sort_suspects(constant, [], {}, None), COSTLY, is_compared=False)
+    assert found.effect == ("total variation of kind", pytest.approx(0.5))
 
 
 def test_text_instead_of_numbers_is_broken_in_serving() -> None:

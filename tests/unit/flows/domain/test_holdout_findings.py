@@ -43,11 +43,26 @@ def test_an_unlike_holdout_that_flattered_is_a_cause() -> None:
     assert len(found.numbers) == 2
 
 
-@pytest.mark.parametrize(("production", "elsewhere"), [(Caught(8000, 7100), 0.0), (PRODUCTION, 0.1), (PRODUCTION, 0.085)])
-def test_an_unlike_holdout_that_did_not_flatter_is_none(production: Caught, elsewhere: float) -> None:
+@pytest.mark.parametrize(
+    ("production", "elsewhere", "why"),
+    [
+        (Caught(8000, 7100), 0.0, "So it did not flatter."),
+        (Caught(80, 70), 0.0, "So it did not flatter."),  # by chance
+        (PRODUCTION, 0.1, "Other causes explain that."),
+        (PRODUCTION, 0.085, "Other causes explain that."),
+    ],
+)
+def test_an_unlike_holdout_that_did_not_flatter_is_none(production: Caught, elsewhere: float, why: str) -> None:
     found = find_holdout(PROMISED, production, [likeness()], None, elsewhere)
     assert found.status is FindingStatus.NOT_SUPPORTED
-    assert found.said.endswith("So it did not flatter.")
+    assert found.said.endswith(why)
+
+
+def test_an_unlike_share_of_categories_is_called_by_its_own_measure() -> None:
+    names = np.array(["a", "b"], dtype=object)
+    [kinds] = feature_drifts([("kind", names[[0] * 90 + [1] * 10], names[[0] * 10 + [1] * 90])])
+    assert "(total variation 0.80; training 0.02)" in Likeness("frauds", kinds, 0.02, 0.01).said
+    assert "(KS distance " in likeness().said
 
 
 STEADY, UNSTEADY = (1570, 1580, 1575, 1575), (1450, 1700, 1500, 1650)
@@ -89,7 +104,7 @@ def test_how_the_holdout_was_drawn_from_beside_training_is_said_and_accuses_nobo
     alike = find_holdout(PROMISED, PRODUCTION, [], None, 0.0, [same, same])
     assert alike.said.endswith("Beside training it is alike in all 2 features.")
     differs = find_holdout(PROMISED, PRODUCTION, [], None, 0.0, [same, other])
-    assert differs.said.endswith("Beside training it differs in 1 of 2 features, most in amount (distance 0.26).")
+    assert differs.said.endswith("Beside training it differs in 1 of 2 features, most in amount (KS distance 0.26).")
     assert differs.status is FindingStatus.NOT_SUPPORTED
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from flows.domain.counts import Design, ModelCounts, Outcomes, Overlap
+from flows.domain.counts import VECTOR, CardProducts, Design, ModelCounts, Outcomes, Overlap
 from flows.domain.criteria import Criterion, CriterionName, CriterionStatus
 from flows.domain.drift import Severity
 from flows.domain.findings import FindingStatus
@@ -23,12 +23,13 @@ from flows.domain.model_findings import (
     find_precision,
     find_segments,
     find_weaker_model,
+    logged_share,
     sum_scores,
 )
 from flows.domain.recalls import Caught
 
-CURVES = ModelFacts("fraud_v2", validation_loss=(0.5, 0.3, 0.2, 0.22, 0.25))
-SMOOTH = ModelFacts("fraud_v2", validation_loss=(0.5, 0.3, 0.2, 0.19))
+CURVES = ModelFacts("fraud_v2", validation_loss=((0, 0.5), (1, 0.3), (2, 0.2), (3, 0.22), (4, 0.25)))
+SMOOTH = ModelFacts("fraud_v2", validation_loss=((0, 0.5), (1, 0.3), (2, 0.2), (3, 0.19)))
 KNOWN, SEEN, SERVED = Caught(4000, 3960), Caught(4000, 3400), Caught(8000, 6000)
 
 
@@ -62,31 +63,78 @@ def test_a_moderate_gap_is_mild_and_without_curves_it_says_so() -> None:
     assert found.said.endswith("no validation loss is logged.")
 
 
-@pytest.mark.parametrize(("training", "holdout"), [(None, SEEN), (KNOWN, None)])
-def test_without_training_or_unseen_rows_there_is_nothing_to_compare(training: Caught | None, holdout: Caught | None) -> None:
-    assert find_overfitting(CURVES, training, holdout, None, 0.0).status is FindingStatus.NOT_TESTABLE
+@pytest.mark.parametrize(
+    ("training", "holdout", "missing"),
+    [
+        (None, SEEN, "Log train_recall and train_frauds with the run"),
+        (KNOWN, None, "Give labelled rows of the holdout or of production"),
+    ],
+)
+def test_without_training_or_unseen_rows_overfitting_says_what_is_missing(
+    training: Caught | None, holdout: Caught | None, missing: str
+) -> None:
+    found = find_overfitting(CURVES, training, holdout, None, 0.0)
+    assert found.status is FindingStatus.NOT_TESTABLE
+    assert found.said.startswith(missing)
+
+
+@pytest.mark.parametrize(
+    ("recall", "frauds", "read"),
+    [
+        (0.8, 500.0, (0.8, 500)),
+        (0.0, 1.0, (0.0, 1)),
+        (85.0, 500.0, (None, 500)),
+        (-0.1, -5.0, (None, 0)),
+        (float("nan"), float("nan"), (None, 0)),
+        (float("inf"), float("inf"), (None, 0)),
+        (1.0, 0.0, (1.0, 0)),
+    ],
+)
+def test_a_logged_share_or_count_that_can_be_none_is_not_logged(
+    recall: float, frauds: float, read: tuple[float | None, int]
+) -> None:
+    assert logged_share({"holdout_recall": recall, "holdout_frauds": frauds}, "holdout") == read
+    assert logged_share({"train_precision": recall, "train_alerts": frauds}, "train", "precision") == read
+    assert logged_share({}, "holdout") == (None, 0)
 
 
 def test_a_loss_that_reaches_zero_has_risen_by_nothing() -> None:
-    assert divergence_point([0.5, 0.0, 0.1]) == (1, 0.0)
+    assert divergence_point(((0, 0.5), (1, 0.0), (2, 0.1))) == (1, 0.0)
 
 
 @pytest.mark.parametrize(("losses", "step"), [([0.5, 0.2, float("nan"), 0.3], 1), ([float("nan")] * 2, 0)])
 def test_a_loss_that_is_no_number_any_more_has_diverged(losses: list[float], step: int) -> None:
-    assert divergence_point(losses) == (step, float("inf"))
-    found = find_overfitting(ModelFacts("fraud_v2", validation_loss=tuple(losses)), KNOWN, SEEN, None, 0.0)
+    curve = tuple(enumerate(losses))
+    assert divergence_point(curve) == (step, float("inf"))
+    found = find_overfitting(ModelFacts("fraud_v2", validation_loss=curve), KNOWN, SEEN, None, 0.0)
     assert found.said.endswith(f"the validation loss is no number after step {step}.")
     assert found.numbers["loss_rise"] is None
 
 
 def test_losses_below_zero_rise_too() -> None:
-    step, rise = divergence_point([-1.0, -2.0, -1.5])
+    step, rise = divergence_point(((0, -1.0), (1, -2.0), (2, -1.5)))
     assert (step, rise) == (1, pytest.approx(0.25))
 
 
 def test_a_training_loss_that_still_falls_is_told() -> None:
-    found = find_overfitting(replace(CURVES, training_loss=(0.5, 0.3, 0.2, 0.1, 0.05)), KNOWN, SEEN, None, 0.0)
+    falling = tuple(enumerate((0.5, 0.3, 0.2, 0.1, 0.05)))
+    found = find_overfitting(replace(CURVES, training_loss=falling), KNOWN, SEEN, None, 0.0)
     assert found.said.endswith("by 25 % to the end, while the training loss still falls.")
+
+
+@pytest.mark.parametrize(
+    ("training", "still"),
+    [
+        (tuple((step, 1 - step / 100) for step in range(100)), ", while the training loss still falls"),
+        (tuple((step, max(0.7, 1 - step / 100)) for step in range(100)), ""),  # it fell until step 30 only
+        (((0, 0.5), (25, 0.3)), ""),  # no more was logged
+        (((60, 0.5), (90, 0.3)), ""),  # nothing was logged until then
+    ],
+)
+def test_losses_are_compared_at_their_steps(training: tuple[tuple[int, float], ...], still: str) -> None:
+    making = ModelFacts("fraud_v2", training_loss=training, validation_loss=((0, 0.5), (33, 0.2), (66, 0.22), (99, 0.25)))
+    found = find_overfitting(making, KNOWN, SEEN, None, 0.0)
+    assert found.said.endswith(f"the validation loss rises after step 33, by 25 % to the end{still}.")
 
 
 def paired(both: int, baseline: int, candidate: int, neither: int) -> Outcomes:
@@ -120,20 +168,42 @@ def test_a_split_tells_a_weaker_candidate_by_separate_groups() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "promised", "elsewhere", "overfitted"),
+    ("outcomes", "promised", "elsewhere", "overfitted", "why"),
     [
-        (WEAKER, PROMISED, 0.0, 1),
-        (WEAKER, PROMISED, 0.075, 0),
-        (WEAKER, Caught(1000, 800), 0.0, 0),
-        (paired(700, 20, 18, 262), PROMISED, 0.0, 0),
-        (paired(700, 20, 100, 180), PROMISED, 0.0, 0),
+        (WEAKER, PROMISED, 0.0, 1, "72.2 %. That counts as overfitting."),
+        (WEAKER, PROMISED, 0.075, 0, "72.2 %. Other causes explain that."),
+        (WEAKER, Caught(1000, 800), 0.0, 0, "80.0 %. It promised more, so what broke that promise counts instead."),
+        (paired(700, 58, 42, 200), PROMISED, 0.0, 0, "72.2 %. That is within chance."),
+        (paired(700, 20, 18, 262), PROMISED, 0.0, 0, "72.2 %."),
+        (paired(700, 20, 100, 180), PROMISED, 0.0, 0, "72.2 %."),
     ],
 )
 def test_a_weakness_with_another_name_or_none_is_not_called_so(
-    outcomes: Outcomes, promised: Caught, elsewhere: float, overfitted: int
+    outcomes: Outcomes, promised: Caught, elsewhere: float, overfitted: int, why: str
 ) -> None:
     found = find_weaker_model(outcomes, promised, Caught(1000, 720), elsewhere, is_overfitted=bool(overfitted))
     assert found.status is FindingStatus.NOT_SUPPORTED
+    assert found.said.endswith(f"the holdout promised {why}")
+
+
+def by_card(outcomes: Outcomes, cards: int, lost: int, gained: int) -> Outcomes:
+    """The same with its frauds in a few cards: on each of one half the candidate loses that many, on each other it wins some."""
+    half = cards // 2
+    vectors = np.array([[0, lost, 0, 0, 0, 0]] * half + [[0, 0, 0, 0, gained, 0]] * half)
+    products = (vectors.T @ vectors)[np.triu_indices(len(VECTOR))]
+    return replace(outcomes, cards=CardProducts(cards, tuple(int(product) for product in products)))
+
+
+def test_frauds_that_come_in_a_few_cards_show_no_weakness() -> None:
+    close = paired(700, 100, 60, 140)
+    assert find_weaker_model(close, PROMISED, PROMISED, 0.0, is_overfitted=False).is_supported
+    few = find_weaker_model(by_card(close, 20, 10, 6), PROMISED, PROMISED, 0.0, is_overfitted=False)
+    assert few.status is FindingStatus.NOT_SUPPORTED
+    assert few.said.endswith("That is within chance.")
+    single = by_card(close, 200, 1, 1)
+    assert find_weaker_model(single, PROMISED, PROMISED, 0.0, is_overfitted=False).is_supported
+    chance = by_card(paired(700, 58, 42, 200), 2, 1, 1)
+    assert not find_weaker_model(chance, PROMISED, PROMISED, 0.0, is_overfitted=False).is_supported, "nothing is narrowed"
 
 
 def test_a_candidate_that_was_behind_on_an_easier_holdout_already_is_weaker_by_that_much() -> None:
@@ -265,7 +335,10 @@ def test_a_verdict_on_precision_is_not_contradicted() -> None:
     failed = find_precision(same, 0.01, judged)
     assert failed.is_supported
     assert failed.said.endswith("The verdict: precision rises.")
-    assert not find_precision(same, 0.01, replace(judged, status=CriterionStatus.UNDECIDED)).is_supported
+    open_still = find_precision(same, 0.01, replace(judged, status=CriterionStatus.UNDECIDED))
+    assert open_still.status is FindingStatus.NOT_TESTABLE
+    assert open_still.said.endswith("The verdict left it undecided: precision rises.")
+    assert find_precision(same, 0.01, replace(judged, status=CriterionStatus.NOT_CHECKED)) == find_precision(same, 0.01)
     bad = Outcomes(Design.SPLIT, ModelCounts(4000, 3200, 3500, 3200), ModelCounts(1000, 800, 1100, 800))
     assert find_precision(bad, 0.01).next_step.startswith("Choose a higher threshold")
     assert not find_precision(bad, 0.01, replace(judged, status=CriterionStatus.PASSED)).is_supported

@@ -50,6 +50,8 @@ def test_a_file_too_many_undermines_nothing_where_the_answers_are_the_same() -> 
     harmless = find_artifact(FILES, more, same)
     assert (harmless.is_supported, harmless.severity, harmless.is_undermining) == (True, Severity.MILD, False)
     assert harmless.said == "more was not registered. The registered model answers on all frauds as was served."
+    assert find_artifact(FILES, more, ALIKE).severity is Severity.MILD, "as few other answers as rounding makes"
+    assert not find_served_version("2", "2", ALIKE, is_artifact_intact=True).is_supported
     for served, answers in ((more, OTHERWISE), (more, None), (FILES | {"MLmodel": "cc"}, same), ({"MLmodel": "bb"}, same)):
         assert find_artifact(FILES, served, answers).is_undermining
 
@@ -89,6 +91,17 @@ def test_the_registered_version_with_its_own_answers_is_served() -> None:
     assert find_served_version("2", "2", None, is_artifact_intact=True).status is FindingStatus.NOT_SUPPORTED
 
 
+@pytest.mark.parametrize(("different", "undermining"), [(2, 0), (19, 0), (20, 1)])
+def test_a_few_other_answers_do_not_undermine_the_test_unless_another_version_is_served(different: int, undermining: int) -> None:
+    answers = Answers(40, different, Replayed(40, gained=different, lost=0))
+    for registered, served in (("2", "2"), (None, None)):
+        found = find_served_version(registered, served, answers, is_artifact_intact=True)
+        assert found.is_supported
+        assert found.is_undermining == bool(undermining)
+        assert found.said.endswith("do not show that another model was measured.") != found.is_undermining
+    assert find_served_version("s3://a", "s3://b", answers, is_artifact_intact=True).is_undermining
+
+
 @pytest.mark.parametrize(("registered", "served"), [(None, "2"), ("2", None)])
 def test_without_versions_and_answers_nothing_can_be_told(registered: str | None, served: str | None) -> None:
     assert find_served_version(registered, served, None, is_artifact_intact=True).status is FindingStatus.NOT_TESTABLE
@@ -100,6 +113,13 @@ def test_latency_and_errors_follow_the_verdicts_criteria() -> None:
     assert (found.said, found.effect) == ("p95 is 140 ms", ("observed (ms)", 140.0))
     passed = find_errors(replace(SLOW, status=CriterionStatus.PASSED, observed=None))
     assert (passed.status, passed.effect, passed.next_step) == (FindingStatus.NOT_SUPPORTED, None, "")
+
+
+def test_what_the_verdict_left_undecided_is_neither_a_cause_nor_ruled_out() -> None:
+    for find in (find_latency, find_errors):
+        found = find(replace(SLOW, status=CriterionStatus.UNDECIDED))
+        assert found.status is FindingStatus.NOT_TESTABLE
+        assert found.said == "The verdict left it undecided: p95 is 140 ms."
 
 
 def test_what_was_not_measured_is_not_testable() -> None:

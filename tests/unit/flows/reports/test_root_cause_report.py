@@ -35,6 +35,7 @@ from flows.reports.root_cause_report import (
     report_summary,
     root_cause_report,
     title_of,
+    without_statistics,
 )
 from flows.reports.web_page import web_page
 from tests.gallery import NOW, decision
@@ -191,6 +192,7 @@ def test_the_thread_says_what_changed_without_statistics_and_the_report_with_the
         assert not statistics.search(told), told
         assert "()" not in told
         assert statistics.search(part(root_cause_report(found), "Findings"))
+    assert without_statistics("kind drifted (total variation 0.31, PSI 0.67).") == "kind drifted."
     drift = cause(with_statistics()[0])
     said = "Cause 1: The data have drifted since training (explains 8.0 points of recall): amount drifted from a median of "
     assert report_summary(drift)[2].startswith(said)
@@ -208,6 +210,19 @@ def test_offline_stands_beside_production_with_intervals_where_the_counts_are_kn
     text = root_cause_report(cause(SKEW, offline=counted, frauds={"train": 9, "holdout": 1000}))
     assert "| recall | not logged | 85.0 % (82.7 to 87.1 %) | 81.2 %" in text, "the table tells what the run did not log"
     assert "frauds" not in part(text, "What was expected")
+
+
+@pytest.mark.parametrize("odd", [85.0, float("nan"), float("inf")])
+def test_a_logged_share_or_count_that_can_be_none_stands_nowhere(odd: float) -> None:
+    found = cause(SKEW, offline={"holdout_recall": odd, "holdout_precision": odd, "holdout_alerts": odd, "train_frauds": odd})
+    assert found.lost_recall is None
+    assert "its run logged no recall on the holdout" in report_summary(found)[1]
+    text = part(root_cause_report(found), "Offline against production")
+    assert "| recall | not logged | not logged | 81.2 %" in text
+    assert "| precision | not logged | not logged | 96.7 %" in text
+    assert "From holdout" not in text
+    counted = cause(SKEW, offline={"holdout_recall": 0.85, "holdout_frauds": float("nan")}, frauds={"holdout": 1000})
+    assert "85.0 % (82.7 to 87.1 %)" in root_cause_report(counted), "the table tells it"
 
 
 def test_a_recall_that_nobody_can_know_is_unknown() -> None:
@@ -263,16 +278,18 @@ def test_the_weeks_are_there_where_there_are_several() -> None:
 
 
 def test_the_losses_are_a_picture_where_they_were_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    falling, rising_again, staying = (tuple(enumerate(losses)) for losses in ((0.5, 0.3, 0.1), (0.5, 0.3, 0.4), (0.5, 0.3, 0.3)))
     assert loss_chart((), ()) is None
-    assert loss_chart((0.4,), (0.5,)) is None
-    rising = loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4))
+    assert loss_chart(falling[:1], rising_again[:1]) is None
+    rising = loss_chart(falling, rising_again)
     assert rising is not None
-    assert rising == loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4))
-    assert rising != loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.3))
-    assert loss_chart((), (0.5, 0.3)) is not None
+    assert rising == loss_chart(falling, rising_again)
+    assert rising != loss_chart(falling, staying)
+    assert rising != loss_chart(tuple((2 * step, loss) for step, loss in falling), rising_again), "each is drawn at its steps"
+    assert loss_chart((), falling) is not None
     with monkeypatch.context() as patient:
         patient.setattr("flows.reports.loss_chart.LOSS_RISE", 9.0)
-        assert rising != loss_chart((0.5, 0.3, 0.1), (0.5, 0.3, 0.4)), "where it begins to rise is marked"
+        assert rising != loss_chart(falling, rising_again), "where it begins to rise is marked"
     assert f"]({LOSS_CHART})" in root_cause_report(cause(SKEW, pictures=frozenset({LOSS_CHART})))
 
 
