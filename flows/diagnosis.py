@@ -96,9 +96,9 @@ class _Examination:
 
     def data_findings(self) -> list[Finding]:
         """Of what may be restored: scaling, drift and serving skew."""
-        material, why = self.material, "Give the features of training and of production, with at least one in common."
+        material, why = self.material, "Give training and production with at least one of the candidate's features in both."
         try:
-            is_comparable = bool(self.drifts)
+            is_comparable = bool(self.used)
         except FraudABError as error:
             is_comparable, why = False, str(error)
         if material.training is None or material.production is None or not is_comparable:
@@ -111,7 +111,7 @@ class _Examination:
 
         def drifted() -> Finding:
             restored = restorer.undrifted(self.suspects.drifted)
-            return find_feature_drift(len(self.drifts), self.suspects, restored)
+            return find_feature_drift(len(self.used), self.suspects, restored)
 
         def broken() -> Finding:
             only = Suspects((), self.suspects.broken, (), self.suspects.mismatches)
@@ -235,6 +235,12 @@ class _Examination:
         return feature_drifts(column_pairs(training, production))
 
     @cached_property
+    def used(self) -> tuple[FeatureDrift, ...]:
+        """The drifts that may be a cause: what the candidate does not ask for costs it nothing. All, where nobody knows that."""
+        asked_for = self.material.candidate.features if self.material.candidate else ()
+        return tuple(drift for drift in self.drifts if drift.feature in asked_for or not asked_for)
+
+    @cached_property
     def places(self) -> Column | None:
         """Where production's rows are in the reference."""
         production, reference = self.material.production, self.material.reference
@@ -246,12 +252,12 @@ class _Examination:
         training, production, reference = self.material.training, self.material.production, self.material.reference
         if training is None or production is None:
             return Suspects((), (), (), {})
-        changed = [drift for drift in self.drifts if drift.severity is not Severity.NONE]
+        changed = [drift for drift in self.used if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
         natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
         places = self.places
         mismatches = None if reference is None or places is None else find_mismatches(production, reference, places)
-        return sort_suspects(self.drifts, rescaled, natural, mismatches)
+        return sort_suspects(self.used, rescaled, natural, mismatches)
 
     def _rescaling(self, drift: FeatureDrift, training: FeatureTable, production: FeatureTable) -> Rescaling | None:
         one, two = training.column(drift.feature), production.column(drift.feature)

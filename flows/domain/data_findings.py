@@ -138,13 +138,13 @@ def find_feature_drift(features: int, suspects: Suspects, restored: Restoration)
     """Whether shifted distributions cost recall or precision.
 
     Args:
-        features: how many were compared.
+        features: how many of the candidate's were compared.
         suspects: as `sort_suspects` finds them.
         restored: the candidate with the drifted features' distributions as in training.
     """
     drifted = suspects.drifted
     if not drifted:
-        said = f"None of the {features} features drifted beyond what weeks differ by themselves."
+        said = f"None of the {features} features of the candidate drifted beyond what weeks differ by themselves."
         return Finding(Hypothesis.FEATURE_DRIFT, FindingStatus.NOT_SUPPORTED, said)
     worst = drifted[0]
     others = f", and so did {', '.join(drift.feature for drift in drifted[1:])}" if drifted[1:] else ""

@@ -107,7 +107,21 @@ def test_drifts_that_are_known_already_are_not_computed_again() -> None:
 
 
 def test_drift_of_a_feature_that_the_model_does_not_use_is_no_cause() -> None:
-    assert not supported(replace(HEALTHY, production=FrameTable(served(RIGHT, hour=RIGHT["hour"] / 2))))
+    early = replace(HEALTHY, production=FrameTable(served(RIGHT, hour=RIGHT["hour"] / 2)))
+    assert not supported(early)
+    assert not supported(replace(early, flags=None)), "nor where nobody can run the model"
+    assert said(early, Hypothesis.FEATURE_DRIFT).said.startswith("None of the 2 features of the candidate drifted")
+    unknown = said(replace(early, candidate=replace(FACTS, features=()), flags=None), Hypothesis.FEATURE_DRIFT)
+    assert unknown.feature == "hour", "it may use the hour"
+    alien = replace(HEALTHY, candidate=replace(FACTS, features=("age",)))
+    assert said(alien, Hypothesis.FEATURE_DRIFT).status is FindingStatus.NOT_TESTABLE
+
+
+def test_the_feature_that_drifted_most_is_not_named_where_the_candidate_does_not_use_it() -> None:
+    both = FrameTable(served(RIGHT, amount=RIGHT["amount"] / 2, hour=RIGHT["hour"] + 20))
+    found = supported(replace(HEALTHY, production=both))[Hypothesis.FEATURE_DRIFT]
+    assert found.feature == "amount"
+    assert "hour" not in found.said
 
 
 def test_without_labels_drift_counts_by_its_size() -> None:
@@ -164,6 +178,7 @@ def test_text_that_drifts_has_no_scale_and_a_holdout_that_is_easier_for_the_base
             training=with_kind(rows(1), 0),
             holdout=with_kind(easy, 0),
             production=with_kind(served(RIGHT), 1),
+            candidate=replace(FACTS, features=(*FACTS.features, "kind")),
             baseline_flags=lambda table: (table["amount"] > 48).to_numpy(),
         )
     )

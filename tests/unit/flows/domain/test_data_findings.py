@@ -131,7 +131,7 @@ def test_drift_of_categories_has_no_medians() -> None:
 
 def test_no_drift_says_how_many_features_were_compared() -> None:
     found = find_feature_drift(5, NOTHING, UNKNOWN)
-    assert found.said.startswith("None of the 5 features drifted")
+    assert found.said.startswith("None of the 5 features of the candidate drifted")
     assert found.feature is None
 
 
