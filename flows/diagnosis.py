@@ -41,6 +41,7 @@ from flows.material import DATA_HYPOTHESES, Material, with_reason
 from flows.replay import SEED, find_mismatches, is_fraud, rows_of, same_rows
 from flows.restoration import Restorer
 from flows.table_summaries import (
+    MOST,
     catches_by_week,
     column_pairs,
     compare_frauds,
@@ -197,14 +198,21 @@ class _Examination:
 
     @cached_property
     def answers_of_both(self) -> tuple[Column, Column, Column] | None:
-        """Places of production's frauds (k,), and which baseline and candidate catch: as served, else replayed."""
+        """Places of production's frauds (k,), and which baseline and candidate catch: as served, where both answered most of
+        them; else replayed; else of the few."""
         production = self.material.production
         if production is None or not production.has("is_fraud"):
             return None
-        if (served := served_answers(production)) is not None:
+        served, frauds = served_answers(production), np.flatnonzero(is_fraud(production))
+        if served is not None and len(served[0]) >= MOST * len(frauds):
             return served
-        replayed = self._replayed(production)
-        return (np.flatnonzero(is_fraud(production)), *replayed) if replayed else None
+        try:
+            replayed = self._replayed(production)
+        except FraudABError:
+            if served is None:
+                raise
+            return served
+        return (frauds, *replayed) if replayed else served
 
     def _replayed(self, table: FeatureTable | None) -> tuple[Column, Column] | None:
         """Which of a table's frauds (k,) each model catches when run again, the baseline first; None where nobody can tell."""

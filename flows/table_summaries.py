@@ -29,16 +29,19 @@ DAY_SECONDS = 86_400
 WEEK_SECONDS = 7 * DAY_SECONDS
 BANDS = 4
 LEAST_WEEK_ROWS = 20  # a smaller week tells nothing of what weeks differ by themselves
+MOST = 0.5  # of the rows: fewer pairs are a few stray ones of a split
 ANSWERED = ("is_fraud", "baseline_prediction", "candidate_prediction")
 
 
 def count_outcomes(production: FeatureTable) -> Outcomes | None:
-    """Both models on production's labelled rows; paired where rows have both predictions. None where something lacks."""
+    """Both models on production's labelled rows; paired where most of the answered rows have both predictions. None where
+    something lacks."""
     if not all(production.has(name) for name in ANSWERED):
         return None
     label, one, two = (np.asarray(production.column(name), np.float64) for name in ANSWERED)
     has_both = ~np.isnan(label) & ~np.isnan(one) & ~np.isnan(two)
-    if not has_both.any():
+    has_any = ~np.isnan(label) & ~(np.isnan(one) & np.isnan(two))
+    if not has_both.any() or has_both.sum() < MOST * has_any.sum():
         return Outcomes(Design.SPLIT, _counts(label, one), _counts(label, two))
     label, one, two = label[has_both], one[has_both], two[has_both]
     kind = overlap_kinds(one == 1, two == 1)

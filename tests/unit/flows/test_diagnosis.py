@@ -277,6 +277,25 @@ def test_in_a_split_both_models_are_replayed_for_the_segments() -> None:
     assert said(replace(material, baseline_flags=None), Hypothesis.SEGMENTS).status is FindingStatus.NOT_TESTABLE
 
 
+@pytest.mark.parametrize("pairs", [1, 200])
+def test_where_few_frauds_of_a_split_have_both_answers_all_are_replayed_if_that_can_be(pairs: int) -> None:
+    half = np.arange(len(RIGHT)) % 2 == 0
+    few = RIGHT["is_fraud"] & (RIGHT["is_fraud"].cumsum() <= pairs)
+    split = served(RIGHT).assign(candidate_prediction=False)
+    split["baseline_prediction"] = split["baseline_prediction"].where(half | few)
+    split["candidate_prediction"] = split["candidate_prediction"].where(~half | few)
+    replayed = replace(HEALTHY, production=FrameTable(split), baseline_flags=lambda table: (table["amount"] > 48).to_numpy())
+    none_served = replace(replayed, production=FrameTable(split.drop(columns=["baseline_prediction", "candidate_prediction"])))
+    assert said(replayed, Hypothesis.SEGMENTS) == said(none_served, Hypothesis.SEGMENTS)
+
+    def fail(_: pd.DataFrame) -> np.ndarray:
+        raise OutsideSystemError("the baseline", "predicting", retryable=False)
+
+    as_served = [said(replace(replayed, baseline_flags=one), Hypothesis.SEGMENTS) for one in (None, fail)]
+    assert as_served[0] == as_served[1] != said(replayed, Hypothesis.SEGMENTS)
+    assert "predicting" in said(replace(none_served, baseline_flags=fail), Hypothesis.SEGMENTS).said
+
+
 def test_a_baseline_that_was_trained_on_the_holdouts_days_tells_nothing_of_it() -> None:
     easy = rows(2)
     easy = FrameTable(easy.loc[~easy["is_fraud"] | (easy["amount"] > 40)])

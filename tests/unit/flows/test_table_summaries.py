@@ -52,6 +52,13 @@ def test_rows_that_one_model_answered_are_a_split() -> None:
     assert (found.baseline, found.candidate) == (ModelCounts(1, 1, 2, 1), ModelCounts(2, 1, 2, 1))
 
 
+def test_a_single_pair_among_a_split_is_no_paired_design() -> None:
+    answers = [1.0, np.nan] * 5, [np.nan, 0.0] * 4 + [1.0, 0.0]
+    found = count_outcomes(table(is_fraud=[1.0] * 10, baseline_prediction=answers[0], candidate_prediction=answers[1]))
+    assert found is not None
+    assert (found.design, found.baseline, found.candidate) == (Design.SPLIT, ModelCounts(5, 5, 5, 5), ModelCounts(6, 1, 1, 1))
+
+
 @pytest.mark.parametrize("column", list(ANSWERS))
 def test_without_labels_or_answers_there_are_no_outcomes(column: str) -> None:
     lacking = table(**{name: values for name, values in ANSWERS.items() if name != column}, amount=np.arange(6.0))
