@@ -57,6 +57,8 @@ from flows.table_summaries import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -116,7 +118,11 @@ class _Examination:
 
         def broken() -> Finding:
             only = Suspects((), self.suspects.broken, (), self.suspects.mismatches)
-            return find_serving_skew(only, restorer.undamaged(only), is_compared=self.places is not None)
+            uncompared = [
+                drift.feature for drift in self.used if material.reference is not None and drift.feature not in self.mismatches
+            ]
+            is_compared = bool(self.mismatches)
+            return find_serving_skew(only, restorer.undamaged(only), is_compared=is_compared, uncompared=uncompared)
 
         looks = {Hypothesis.SCALING: rescaled, Hypothesis.FEATURE_DRIFT: drifted, Hypothesis.SERVING_SKEW: broken}
         return [_guarded(hypothesis, look) for hypothesis, look in looks.items()]
@@ -250,22 +256,28 @@ class _Examination:
 
     @cached_property
     def places(self) -> Column | None:
-        """Where production's rows are in the reference."""
+        """Where production's rows are in the reference; None without enough common rows."""
         production, reference = self.material.production, self.material.reference
         return None if production is None or reference is None else same_rows(production, reference)
 
     @cached_property
     def suspects(self) -> Suspects:
         """Of training and production, which must be there."""
-        training, production, reference = self.material.training, self.material.production, self.material.reference
+        training, production = self.material.training, self.material.production
         if training is None or production is None:
             return Suspects((), (), (), {})
         changed = [drift for drift in self.used if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
         natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
-        places = self.places
-        mismatches = None if reference is None or places is None else find_mismatches(production, reference, places)
-        return sort_suspects(self.used, rescaled, natural, mismatches)
+        return sort_suspects(self.used, rescaled, natural, self.mismatches)
+
+    @cached_property
+    def mismatches(self) -> Mapping[str, float]:
+        """As `find_mismatches` tells them, of the features that could be compared with the reference."""
+        production, reference, places = self.material.production, self.material.reference, self.places
+        if production is None or reference is None or places is None:
+            return {}
+        return find_mismatches(production, reference, places, [drift.feature for drift in self.used])
 
     def _rescaling(self, drift: FeatureDrift, training: FeatureTable, production: FeatureTable) -> Rescaling | None:
         one, two = training.column(drift.feature), production.column(drift.feature)

@@ -310,7 +310,42 @@ def test_broken_values_without_a_shape_and_without_labels_beside_the_reference_a
     found = said(replace(HEALTHY, production=FrameTable(other), reference=REFERENCE), Hypothesis.SERVING_SKEW)
     assert found.is_supported
     assert found.explained_recall is None
-    assert found.said.endswith("no labelled row is among those of the reference.")
+    assert found.said.endswith("cannot be told: production has no labels or lacks a feature of the candidate.")
+    frauds_not_there = FrameTable(RIGHT.loc[~RIGHT["is_fraud"] | (np.arange(len(RIGHT)) < 100)])
+    shuffled = FrameTable(served(RIGHT, risk=other["risk"].to_numpy()))
+    found = said(replace(HEALTHY, production=shuffled, reference=frauds_not_there), Hypothesis.SERVING_SKEW)
+    assert found.is_supported
+    assert found.said.endswith("cannot be told: hardly any labelled fraud is among the rows of the reference.")
+
+
+@pytest.mark.parametrize("reference", [RIGHT.drop(columns="risk"), RIGHT.head(500), RIGHT.drop(columns=["amount", "risk"])])
+def test_a_reference_that_lacks_a_feature_or_most_rows_does_not_rule_out_that_serving_broke_it(reference: pd.DataFrame) -> None:
+    late = np.where(np.arange(len(RIGHT)) < 500, RIGHT["risk"], np.where(np.arange(len(RIGHT)) % 4 > 0, 0.0, RIGHT["risk"]))
+    found = supported(replace(HEALTHY, production=FrameTable(served(RIGHT, risk=late)), reference=FrameTable(reference)))
+    assert Hypothesis.FEATURE_DRIFT not in found
+    assert "Without the same damage on the holdout's frauds" in found[Hypothesis.SERVING_SKEW].said
+    cents = replace(HEALTHY, production=FrameTable(served(RIGHT, risk=RIGHT["risk"] / 100)), reference=FrameTable(reference))
+    assert "on the holdout's frauds" in supported(cents)[Hypothesis.SCALING].said
+
+
+def test_ruling_out_skew_names_what_the_reference_lacks() -> None:
+    lacking = replace(HEALTHY, reference=FrameTable(RIGHT.drop(columns="risk")))
+    assert "The reference lacks risk; nothing there came empty" in said(lacking, Hypothesis.SERVING_SKEW).said
+    few = replace(HEALTHY, reference=FrameTable(RIGHT.head(500)))
+    assert "The reference has too few of production's rows" in said(few, Hypothesis.SERVING_SKEW).said
+
+
+@pytest.mark.parametrize("values", ["noon", None])
+def test_text_or_nothing_where_training_has_numbers_is_drift_of_unknown_cost_where_the_reference_has_it_too(
+    values: str | None,
+) -> None:
+    changed = {"hour": np.array([values] * len(RIGHT), dtype=object)}
+    using = replace(HEALTHY, candidate=replace(FACTS, features=(*FACTS.features, "hour")))
+    text = replace(using, production=FrameTable(served(RIGHT, **changed)), reference=FrameTable(RIGHT.assign(**changed)))
+    found = {finding.hypothesis: finding for finding in diagnose(text)}
+    assert found[Hypothesis.SERVING_SKEW].status is FindingStatus.NOT_SUPPORTED
+    assert found[Hypothesis.FEATURE_DRIFT].is_supported
+    assert "cannot be told: hour came empty or as another type than in training" in found[Hypothesis.FEATURE_DRIFT].said
 
 
 def test_the_training_rows_stand_in_for_a_missing_holdout() -> None:
@@ -391,6 +426,7 @@ def test_a_feature_that_comes_as_text_is_broken_where_the_candidate_needs_it() -
     using = replace(text, candidate=replace(FACTS, features=(*FACTS.features, "hour")))
     assert list(supported(using)) == [Hypothesis.SERVING_SKEW]
     assert "hour comes as text" in supported(using)[Hypothesis.SERVING_SKEW].said
+    assert "there is no reference that has enough of production's rows" in supported(using)[Hypothesis.SERVING_SKEW].said
 
 
 def test_a_table_without_the_models_features_cannot_be_replayed_or_scored() -> None:
