@@ -42,6 +42,7 @@ from flows.material import DATA_HYPOTHESES, Material, with_reason
 from flows.replay import SEED, find_mismatches, is_fraud, rows_of, same_rows
 from flows.restoration import Restorer
 from flows.table_summaries import (
+    MOST,
     catches_by_week,
     column_pairs,
     compare_frauds,
@@ -57,6 +58,8 @@ from flows.table_summaries import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -97,9 +100,9 @@ class _Examination:
 
     def data_findings(self) -> list[Finding]:
         """Of what may be restored: scaling, drift and serving skew."""
-        material, why = self.material, "Give the features of training and of production, with at least one in common."
+        material, why = self.material, "Give training and production with at least one of the candidate's features in both."
         try:
-            is_comparable = bool(self.drifts)
+            is_comparable = bool(self.used)
         except FraudABError as error:
             is_comparable, why = False, str(error)
         if material.training is None or material.production is None or not is_comparable:
@@ -112,11 +115,15 @@ class _Examination:
 
         def drifted() -> Finding:
             restored = restorer.undrifted(self.suspects.drifted)
-            return find_feature_drift(len(self.drifts), self.suspects, restored)
+            return find_feature_drift(len(self.used), self.suspects, restored)
 
         def broken() -> Finding:
             only = Suspects((), self.suspects.broken, (), self.suspects.mismatches)
-            return find_serving_skew(only, restorer.undamaged(only), is_compared=self.places is not None)
+            uncompared = [
+                drift.feature for drift in self.used if material.reference is not None and drift.feature not in self.mismatches
+            ]
+            is_compared = bool(self.mismatches)
+            return find_serving_skew(only, restorer.undamaged(only), is_compared=is_compared, uncompared=uncompared)
 
         looks = {Hypothesis.SCALING: rescaled, Hypothesis.FEATURE_DRIFT: drifted, Hypothesis.SERVING_SKEW: broken}
         return [_guarded(hypothesis, look) for hypothesis, look in looks.items()]
@@ -198,14 +205,21 @@ class _Examination:
 
     @cached_property
     def answers_of_both(self) -> tuple[Column, Column, Column] | None:
-        """Places of production's frauds (k,), and which baseline and candidate catch: as served, else replayed."""
+        """Places of production's frauds (k,), and which baseline and candidate catch: as served, where both answered most of
+        them; else replayed; else of the few."""
         production = self.material.production
         if production is None or not production.has("is_fraud"):
             return None
-        if (served := served_answers(production)) is not None:
+        served, frauds = served_answers(production), np.flatnonzero(is_fraud(production))
+        if served is not None and len(served[0]) >= MOST * len(frauds):
             return served
-        replayed = self._replayed(production)
-        return (np.flatnonzero(is_fraud(production)), *replayed) if replayed else None
+        try:
+            replayed = self._replayed(production)
+        except FraudABError:
+            if served is None:
+                raise
+            return served
+        return (frauds, *replayed) if replayed else served
 
     def _replayed(self, table: FeatureTable | None) -> tuple[Column, Column] | None:
         """Which of a table's frauds (k,) each model catches when run again, the baseline first; None where nobody can tell."""
@@ -238,23 +252,35 @@ class _Examination:
         return feature_drifts(column_pairs(training, production))
 
     @cached_property
+    def used(self) -> tuple[FeatureDrift, ...]:
+        """The drifts that may be a cause: what the candidate does not ask for costs it nothing. All, where nobody knows that."""
+        asked_for = self.material.candidate.features if self.material.candidate else ()
+        return tuple(drift for drift in self.drifts if drift.feature in asked_for or not asked_for)
+
+    @cached_property
     def places(self) -> Column | None:
-        """Where production's rows are in the reference."""
+        """Where production's rows are in the reference; None without enough common rows."""
         production, reference = self.material.production, self.material.reference
         return None if production is None or reference is None else same_rows(production, reference)
 
     @cached_property
     def suspects(self) -> Suspects:
         """Of training and production, which must be there."""
-        training, production, reference = self.material.training, self.material.production, self.material.reference
+        training, production = self.material.training, self.material.production
         if training is None or production is None:
             return Suspects((), (), (), {})
-        changed = [drift for drift in self.drifts if drift.severity is not Severity.NONE]
+        changed = [drift for drift in self.used if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
         natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
-        places = self.places
-        mismatches = None if reference is None or places is None else find_mismatches(production, reference, places)
-        return sort_suspects(self.drifts, rescaled, natural, mismatches)
+        return sort_suspects(self.used, rescaled, natural, self.mismatches)
+
+    @cached_property
+    def mismatches(self) -> Mapping[str, float]:
+        """As `find_mismatches` tells them, of the features that could be compared with the reference."""
+        production, reference, places = self.material.production, self.material.reference, self.places
+        if production is None or reference is None or places is None:
+            return {}
+        return find_mismatches(production, reference, places, [drift.feature for drift in self.used])
 
     def _rescaling(self, drift: FeatureDrift, training: FeatureTable, production: FeatureTable) -> Rescaling | None:
         one, two = training.column(drift.feature), production.column(drift.feature)

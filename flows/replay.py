@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Flags = Callable[[pd.DataFrame], NDArray[np.bool_]]
 
 SEED = 20_260
+ENOUGH_ROWS, ENOUGH_FRAUDS = 1_000, 100
+"""So many common rows, or half of production's, make a reference: a few rows of it say nothing of the others."""
 TOLERANCE = 1e-4  # relative: float32 in one pipeline and float64 in the other differ by less
 
 
@@ -147,8 +149,8 @@ def restore_from_reference(
 
 
 def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | None:
-    """Where production's rows are in the reference (-1: not there): by their ids, by order where neither has any; None without
-    common rows.
+    """Where production's rows are in the reference (-1: not there): by their ids, by order where neither has any; None where
+    too few are common to tell what holds for all.
 
     An id that the reference has more than once, as after a retried request, means its first row; a row without an id is nowhere.
     """
@@ -161,15 +163,23 @@ def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | Non
         first = np.flatnonzero(ids.notna() & ~ids.duplicated())
         known = ids[first].get_indexer(pd.Index(production.column("transaction_id")))
         found = np.append(first, -1)[known]  # what is not known, at -1, is the last one
-        return found if (found >= 0).any() else None
+        return found if are_enough(int((found >= 0).sum()), production.rows, ENOUGH_ROWS) else None
     return np.arange(production.rows) if production.rows == reference.rows else None
 
 
-def find_mismatches(production: FeatureTable, reference: FeatureTable, places: Column) -> Mapping[str, float]:
-    """By feature the share (0..1) of the common rows whose served value is not the offline pipeline's."""
+def are_enough(common: int, of_all: int, least: int) -> bool:
+    """Whether so many common rows tell what holds for all: `least`, or half of them."""
+    return common >= least or 2 * common >= of_all > 0
+
+
+def find_mismatches(
+    production: FeatureTable, reference: FeatureTable, places: Column, features: Iterable[str]
+) -> Mapping[str, float]:
+    """By feature the share (0..1) of the common rows whose served value is not the offline pipeline's; without the features
+    that the reference lacks."""
     common = places >= 0
     found: dict[str, float] = {}
-    for name in production.features:
+    for name in features:
         if reference.has(name):
             served, offline = production.column(name)[common], reference.column(name)[places[common]]
             found[name] = float(_differs(served, offline).mean())

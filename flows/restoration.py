@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flows.domain.data_findings import REPEATABLE, Restoration
+from flows.domain.drift import Shape
 from flows.domain.errors import FraudABError
 from flows.replay import (
+    ENOUGH_FRAUDS,
     SEED,
+    are_enough,
     do_the_same_damage,
     is_fraud,
     is_honest,
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     Column = NDArray[Any]
     Pair = tuple[pd.DataFrame, pd.DataFrame]
 
+LOST = frozenset({Shape.EMPTY, Shape.TYPE})  # nothing is left that could be brought back
 HONEST_ROWS = 25_000
 """So many transactions that are no fraud are replayed at most, a seeded sample: they tell the false alerts."""
 
@@ -59,6 +63,9 @@ class Restorer:
             return Restoration(None, self.no_model)
         if self.unlabelled or not self._is_usable(self.production):
             return Restoration(None, self.unlabelled or "production has no labels or lacks a feature of the candidate.")
+        if lost := [drift.feature for drift in drifted if LOST & set(drift.shapes)]:
+            said = "came empty or as another type than in training, so nothing can be brought back to its distribution."
+            return Restoration(None, f"{', '.join(lost)} {said}")
         return self._replayed(
             self.production,
             "With training's distribution on production's frauds",
@@ -72,7 +79,7 @@ class Restorer:
         if (beside := self._beside_reference(suspects)) is not None:
             return beside
         if any(not REPEATABLE & set(drift.shapes) and drift.feature in self.features for drift in suspects.broken):
-            return Restoration(None, "no labelled row is among those of the reference.")
+            return Restoration(None, self._no_reference(suspects))
         for name, table in (("holdout", self.holdout), ("training", self.training)):
             if table is not None and self._is_usable(table):
                 return self._replayed(
@@ -83,11 +90,9 @@ class Restorer:
         return Restoration(None, "no table has labels and all features of the candidate.")
 
     def _beside_reference(self, suspects: Suspects) -> Restoration | None:
-        """None without a reference that has some of production's frauds."""
+        """None without a reference that has these features of enough of production's frauds."""
         reference, places = self.reference, self.places
-        if reference is None or places is None or self.unlabelled or not self._is_usable(self.production):
-            return None
-        if not (is_fraud(self.production) & (places >= 0)).any():
+        if reference is None or places is None or self._no_reference(suspects):
             return None
         return self._replayed(
             self.production,
@@ -95,6 +100,19 @@ class Restorer:
             lambda rows, at: (restore_from_reference(rows, suspects.features, reference, places[at]), rows),
             among=places >= 0,
         )
+
+    def _no_reference(self, suspects: Suspects) -> str:
+        """Why the reference does not tell what the suspects cost; empty where it does."""
+        if self.reference is None or self.places is None:
+            return "there is no reference that has enough of production's rows."
+        if lacking := sorted(name for name in suspects.features if not self.reference.has(name)):
+            return f"the reference lacks {', '.join(lacking)}."
+        if self.unlabelled or not self._is_usable(self.production):
+            return self.unlabelled or "production has no labels or lacks a feature of the candidate."
+        frauds = is_fraud(self.production)
+        if not are_enough(int((frauds & (self.places >= 0)).sum()), int(frauds.sum()), ENOUGH_FRAUDS):
+            return "hardly any labelled fraud is among the rows of the reference."
+        return ""
 
     def _replayed(
         self, table: FeatureTable, how: str, pair: Callable[[pd.DataFrame, Column], Pair], among: Column | None = None

@@ -9,7 +9,8 @@ import numpy as np
 
 from flows.domain.counts import Design, ModelCounts, Outcomes, Overlap
 from flows.domain.data_findings import Labels
-from flows.domain.drift import MOST_CATEGORIES, FeatureDrift, Severity, feature_drifts, is_null
+from flows.domain.distances import ks_chance
+from flows.domain.drift import MOST_CATEGORIES, FeatureDrift, Severity, category_distance, feature_drifts, is_null
 from flows.domain.holdout_findings import Likeness
 from flows.domain.model_findings import Band
 from flows.domain.recalls import Caught
@@ -29,16 +30,20 @@ DAY_SECONDS = 86_400
 WEEK_SECONDS = 7 * DAY_SECONDS
 BANDS = 4
 LEAST_WEEK_ROWS = 20  # a smaller week tells nothing of what weeks differ by themselves
+WHOLE_WEEK = 0.5  # of the median week's rows: less is a stub, of some days only
+MOST = 0.5  # of the rows: fewer pairs are a few stray ones of a split
 ANSWERED = ("is_fraud", "baseline_prediction", "candidate_prediction")
 
 
 def count_outcomes(production: FeatureTable) -> Outcomes | None:
-    """Both models on production's labelled rows; paired where rows have both predictions. None where something lacks."""
+    """Both models on production's labelled rows; paired where most of the answered rows have both predictions. None where
+    something lacks."""
     if not all(production.has(name) for name in ANSWERED):
         return None
     label, one, two = (np.asarray(production.column(name), np.float64) for name in ANSWERED)
     has_both = ~np.isnan(label) & ~np.isnan(one) & ~np.isnan(two)
-    if not has_both.any():
+    has_any = ~np.isnan(label) & ~(np.isnan(one) & np.isnan(two))
+    if not has_both.any() or has_both.sum() < MOST * has_any.sum():
         return Outcomes(Design.SPLIT, _counts(label, one), _counts(label, two))
     label, one, two = label[has_both], one[has_both], two[has_both]
     kind = overlap_kinds(one == 1, two == 1)
@@ -89,21 +94,38 @@ def catches_by_week(flags: Column, weeks: Column | None, chosen: Column) -> tupl
 
 
 def distance_between_weeks(table: FeatureTable, feature: str, chosen: Column | None = None) -> float:
-    """The largest distance (0..1) of one week's values from the other weeks' together; 0 where weeks cannot be told apart."""
+    """The largest distance (0..1) of one week's values from the other weeks' together, beyond what chance alone makes; 0 where
+    weeks cannot be told apart. Rows without a time and stubs of a week are left out."""
     values, weeks = table.column(feature), weeks_of(table)
-    if values.dtype == object or weeks is None:
+    if weeks is None:
         return 0.0
-    is_known = ~np.isnan(values) if chosen is None else ~np.isnan(values) & chosen
-    order = np.argsort(values[is_known])  # once for all weeks: there may be many
-    values, weeks = values[is_known][order], weeks[is_known][order]
+    is_null_at = np.array([is_null(value) for value in values], bool) if values.dtype == object else np.isnan(values)
+    is_known = ~is_null_at & (weeks >= 0) & (True if chosen is None else chosen)
+    numbers, rows = np.unique(weeks[is_known], return_counts=True)
+    if len(numbers) < 2:
+        return 0.0
+    whole = numbers[rows >= max(LEAST_WEEK_ROWS, WHOLE_WEEK * np.median(rows))]
+    is_known &= np.isin(weeks, whole)
+    beyond_chance = _categories_by_week if values.dtype == object else _numbers_by_week
+    return max(0.0, *beyond_chance(values[is_known], weeks[is_known], whole)) if len(whole) > 1 else 0.0
+
+
+def _numbers_by_week(values: Column, weeks: Column, whole: Column) -> Iterable[float]:
+    order = np.argsort(values)  # once for all weeks: there may be many
+    values, weeks = values[order], weeks[order]
     ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))  # of each run of equal values
-    distances = [0.0]
-    for week in np.unique(weeks):
+    for week in whole:
         own = np.cumsum(weeks == week)
         rows, rest = int(own[-1]), len(own) - int(own[-1])
-        if min(rows, rest) >= LEAST_WEEK_ROWS:
-            distances.append(float(np.abs(own[ends] / rows - (ends + 1 - own[ends]) / rest).max()))
-    return max(distances)
+        yield float(np.abs(own[ends] / rows - (ends + 1 - own[ends]) / rest).max()) - ks_chance(rows, rest)
+
+
+def _categories_by_week(values: Column, weeks: Column, whole: Column) -> Iterable[float]:
+    by_week = [Counter(map(str, values[weeks == week])) for week in whole]
+    together = sum(by_week, Counter[str]())
+    for own in by_week:
+        distance, chance = category_distance(together - own, own)
+        yield distance - chance
 
 
 def compare_frauds(holdout: FeatureTable, training: FeatureTable, production: FeatureTable) -> list[Likeness]:

@@ -111,7 +111,7 @@ def sort_suspects(
     drifts: Sequence[FeatureDrift],
     rescaled: Sequence[Rescaling],
     natural: Mapping[str, float],
-    mismatches: Mapping[str, float] | None,
+    mismatches: Mapping[str, float],
 ) -> Suspects:
     """Put each changed feature under one cause: rescaled, broken in serving, or drifted.
 
@@ -119,13 +119,16 @@ def sort_suspects(
         drifts: of all features.
         rescaled: the features of which a change of scale explains the difference.
         natural: by feature the largest distance between two weeks of training; without it only the drift's thresholds count.
-        mismatches: by feature the share (0..1) of rows whose served value is not the offline pipeline's; None without such rows.
-            A broken feature that is the same offline is broken in the data and not in serving: it counts as drifted.
+        mismatches: by feature that could be compared the share (0..1) of rows whose served value is not the offline pipeline's.
+            A broken feature that is the same offline is broken in the data and not in serving: it counts as drifted. The
+            features that could not be compared are judged by their shapes.
     """
     named = {found.feature for found in rescaled}
-    differ = {name: share for name, share in (mismatches or {}).items() if share >= LEAST_MISMATCH}
+    differ = {name: share for name, share in mismatches.items() if share >= LEAST_MISMATCH}
     changed = [drift for drift in drifts if drift.feature not in named]
-    broken = [drift for drift in changed if drift.feature in differ or (mismatches is None and BROKEN & set(drift.shapes))]
+    broken = [
+        drift for drift in changed if drift.feature in differ or (drift.feature not in mismatches and BROKEN & set(drift.shapes))
+    ]
     drifted = [drift for drift in changed if drift not in broken and _is_unnatural(drift, natural.get(drift.feature, 0.0))]
     return Suspects(tuple(drifted), tuple(broken), tuple(rescaled), differ)
 
@@ -138,13 +141,13 @@ def find_feature_drift(features: int, suspects: Suspects, restored: Restoration)
     """Whether shifted distributions cost recall or precision.
 
     Args:
-        features: how many were compared.
+        features: how many of the candidate's were compared.
         suspects: as `sort_suspects` finds them.
         restored: the candidate with the drifted features' distributions as in training.
     """
     drifted = suspects.drifted
     if not drifted:
-        said = f"None of the {features} features drifted beyond what weeks differ by themselves."
+        said = f"None of the {features} features of the candidate drifted beyond what weeks differ by themselves."
         return Finding(Hypothesis.FEATURE_DRIFT, FindingStatus.NOT_SUPPORTED, said)
     worst = drifted[0]
     others = f", and so did {', '.join(drift.feature for drift in drifted[1:])}" if drifted[1:] else ""
@@ -189,19 +192,18 @@ def find_scaling(suspects: Suspects, restored: Restoration) -> Finding:
     )
 
 
-def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared: bool) -> Finding:
+def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared: bool, uncompared: Sequence[str]) -> Finding:
     """Whether the serving path computes features otherwise than the offline pipeline.
 
     Args:
         suspects: as `sort_suspects` finds them.
         restored: the candidate with the broken features as they should be.
-        is_compared: whether the same rows were there as served and as the offline pipeline computes them.
+        is_compared: whether enough of the same rows were there as served and as the offline pipeline computes them.
+        uncompared: the features that a reference should have told of and did not.
     """
     broken = suspects.broken
     if not broken:
-        compared = "The served features of production's rows are those of the offline pipeline."
-        said = compared if is_compared else "No feature came empty, constant, or with many more nulls or zeros than in training."
-        return Finding(Hypothesis.SERVING_SKEW, FindingStatus.NOT_SUPPORTED, said)
+        return Finding(Hypothesis.SERVING_SKEW, FindingStatus.NOT_SUPPORTED, _no_skew(uncompared, is_compared=is_compared))
     said = "; ".join(_broken_words(drift, suspects.mismatches) for drift in broken)
     worst = broken[0]
     share = suspects.mismatches.get(worst.feature)
@@ -222,6 +224,15 @@ def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared:
         ),
         restored,
     )
+
+
+def _no_skew(uncompared: Sequence[str], *, is_compared: bool) -> str:
+    intact = "came empty, constant, or with many more nulls or zeros than in training."
+    if not is_compared:
+        why = " The reference has too few of production's rows, or none of these features, to compare them." if uncompared else ""
+        return f"No feature {intact}{why}"
+    said = "The served features of the rows that the reference has are those of the offline pipeline"
+    return f"{said}. The reference lacks {', '.join(uncompared)}; nothing there {intact}" if uncompared else f"{said}."
 
 
 def find_label_drift(training: Labels | None, production: Labels | None) -> Finding:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flows.domain.data_findings import drift_numbers
+from flows.domain.distances import ks_chance
 from flows.domain.drift import FeatureDrift, Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
@@ -22,7 +23,7 @@ _ADVICE = "Choose the holdout from the last matured weeks before the test, and e
 @dataclass(frozen=True, slots=True)
 class Likeness:
     """One feature `among` all transactions or frauds: distances (0..1) of holdout and training from production, and between
-    weeks of training."""
+    weeks of training beyond chance."""
 
     among: str
     holdout: FeatureDrift
@@ -31,10 +32,12 @@ class Likeness:
 
     @property
     def is_unlike(self) -> bool:
-        """Whether the holdout is much farther from production than training is, and than weeks are from each other."""
-        distance = self.holdout.distance or 0.0
-        nearer = max(self.training_distance, self.natural_distance)
-        return self.holdout.severity is not Severity.NONE and distance >= FARTHER * nearer
+        """Whether the holdout is, beyond chance, much farther from production than training is, and than weeks are from each
+        other."""
+        if self.holdout.severity is Severity.NONE or not self.holdout.distance:
+            return False
+        beyond_chance = self.holdout.distance - ks_chance(self.holdout.training.values, self.holdout.production.values)
+        return beyond_chance > 0 and beyond_chance >= FARTHER * max(self.training_distance, self.natural_distance)
 
     @property
     def said(self) -> str:

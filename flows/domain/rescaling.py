@@ -80,7 +80,7 @@ def find_rescaling(feature: str, training: Values, production: Values, scaler: S
 
     Args:
         feature: its name.
-        training, production: the values, of any lengths; NaN is left out.
+        training, production: the values, of any lengths; NaN and infinities are left out.
         scaler: what the training logged of this feature's scaling.
 
     Returns:
@@ -104,7 +104,7 @@ def find_rescaling(feature: str, training: Values, production: Values, scaler: S
 
 def _sketch(values: Values) -> Values:
     """Enough of the sorted values to know the distribution to a few thousandths."""
-    known = np.sort(values[~np.isnan(values)]).astype(np.float64)
+    known = np.sort(values[np.isfinite(values)]).astype(np.float64)
     if len(known) <= QUANTILES:
         return known
     return known[np.linspace(0, len(known) - 1, QUANTILES).round().astype(np.int64)]

@@ -110,7 +110,21 @@ def test_drifts_that_are_known_already_are_not_computed_again() -> None:
 
 
 def test_drift_of_a_feature_that_the_model_does_not_use_is_no_cause() -> None:
-    assert not supported(replace(HEALTHY, production=FrameTable(served(RIGHT, hour=RIGHT["hour"] / 2))))
+    early = replace(HEALTHY, production=FrameTable(served(RIGHT, hour=RIGHT["hour"] / 2)))
+    assert not supported(early)
+    assert not supported(replace(early, flags=None)), "nor where nobody can run the model"
+    assert said(early, Hypothesis.FEATURE_DRIFT).said.startswith("None of the 2 features of the candidate drifted")
+    unknown = said(replace(early, candidate=replace(FACTS, features=()), flags=None), Hypothesis.FEATURE_DRIFT)
+    assert unknown.feature == "hour", "it may use the hour"
+    alien = replace(HEALTHY, candidate=replace(FACTS, features=("age",)))
+    assert said(alien, Hypothesis.FEATURE_DRIFT).status is FindingStatus.NOT_TESTABLE
+
+
+def test_the_feature_that_drifted_most_is_not_named_where_the_candidate_does_not_use_it() -> None:
+    both = FrameTable(served(RIGHT, amount=RIGHT["amount"] / 2, hour=RIGHT["hour"] + 20))
+    found = supported(replace(HEALTHY, production=both))[Hypothesis.FEATURE_DRIFT]
+    assert found.feature == "amount"
+    assert "hour" not in found.said
 
 
 def test_without_labels_drift_counts_by_its_size() -> None:
@@ -167,6 +181,7 @@ def test_text_that_drifts_has_no_scale_and_a_holdout_that_is_easier_for_the_base
             training=with_kind(rows(1), 0),
             holdout=with_kind(easy, 0),
             production=with_kind(served(RIGHT), 1),
+            candidate=replace(FACTS, features=(*FACTS.features, "kind")),
             baseline_flags=lambda table: (table["amount"] > 48).to_numpy(),
         )
     )
@@ -265,6 +280,25 @@ def test_in_a_split_both_models_are_replayed_for_the_segments() -> None:
     assert said(replace(material, baseline_flags=None), Hypothesis.SEGMENTS).status is FindingStatus.NOT_TESTABLE
 
 
+@pytest.mark.parametrize("pairs", [1, 200])
+def test_where_few_frauds_of_a_split_have_both_answers_all_are_replayed_if_that_can_be(pairs: int) -> None:
+    half = np.arange(len(RIGHT)) % 2 == 0
+    few = RIGHT["is_fraud"] & (RIGHT["is_fraud"].cumsum() <= pairs)
+    split = served(RIGHT).assign(candidate_prediction=False)
+    split["baseline_prediction"] = split["baseline_prediction"].where(half | few)
+    split["candidate_prediction"] = split["candidate_prediction"].where(~half | few)
+    replayed = replace(HEALTHY, production=FrameTable(split), baseline_flags=lambda table: (table["amount"] > 48).to_numpy())
+    none_served = replace(replayed, production=FrameTable(split.drop(columns=["baseline_prediction", "candidate_prediction"])))
+    assert said(replayed, Hypothesis.SEGMENTS) == said(none_served, Hypothesis.SEGMENTS)
+
+    def fail(_: pd.DataFrame) -> np.ndarray:
+        raise OutsideSystemError("the baseline", "predicting", retryable=False)
+
+    as_served = [said(replace(replayed, baseline_flags=one), Hypothesis.SEGMENTS) for one in (None, fail)]
+    assert as_served[0] == as_served[1] != said(replayed, Hypothesis.SEGMENTS)
+    assert "predicting" in said(replace(none_served, baseline_flags=fail), Hypothesis.SEGMENTS).said
+
+
 def test_a_baseline_that_was_trained_on_the_holdouts_days_tells_nothing_of_it() -> None:
     easy = rows(2)
     easy = FrameTable(easy.loc[~easy["is_fraud"] | (easy["amount"] > 40)])
@@ -279,7 +313,42 @@ def test_broken_values_without_a_shape_and_without_labels_beside_the_reference_a
     found = said(replace(HEALTHY, production=FrameTable(other), reference=REFERENCE), Hypothesis.SERVING_SKEW)
     assert found.is_supported
     assert found.explained_recall is None
-    assert found.said.endswith("no labelled row is among those of the reference.")
+    assert found.said.endswith("cannot be told: production has no labels or lacks a feature of the candidate.")
+    frauds_not_there = FrameTable(RIGHT.loc[~RIGHT["is_fraud"] | (np.arange(len(RIGHT)) < 100)])
+    shuffled = FrameTable(served(RIGHT, risk=other["risk"].to_numpy()))
+    found = said(replace(HEALTHY, production=shuffled, reference=frauds_not_there), Hypothesis.SERVING_SKEW)
+    assert found.is_supported
+    assert found.said.endswith("cannot be told: hardly any labelled fraud is among the rows of the reference.")
+
+
+@pytest.mark.parametrize("reference", [RIGHT.drop(columns="risk"), RIGHT.head(500), RIGHT.drop(columns=["amount", "risk"])])
+def test_a_reference_that_lacks_a_feature_or_most_rows_does_not_rule_out_that_serving_broke_it(reference: pd.DataFrame) -> None:
+    late = np.where(np.arange(len(RIGHT)) < 500, RIGHT["risk"], np.where(np.arange(len(RIGHT)) % 4 > 0, 0.0, RIGHT["risk"]))
+    found = supported(replace(HEALTHY, production=FrameTable(served(RIGHT, risk=late)), reference=FrameTable(reference)))
+    assert Hypothesis.FEATURE_DRIFT not in found
+    assert "Without the same damage on the holdout's frauds" in found[Hypothesis.SERVING_SKEW].said
+    cents = replace(HEALTHY, production=FrameTable(served(RIGHT, risk=RIGHT["risk"] / 100)), reference=FrameTable(reference))
+    assert "on the holdout's frauds" in supported(cents)[Hypothesis.SCALING].said
+
+
+def test_ruling_out_skew_names_what_the_reference_lacks() -> None:
+    lacking = replace(HEALTHY, reference=FrameTable(RIGHT.drop(columns="risk")))
+    assert "The reference lacks risk; nothing there came empty" in said(lacking, Hypothesis.SERVING_SKEW).said
+    few = replace(HEALTHY, reference=FrameTable(RIGHT.head(500)))
+    assert "The reference has too few of production's rows" in said(few, Hypothesis.SERVING_SKEW).said
+
+
+@pytest.mark.parametrize("values", ["noon", None])
+def test_text_or_nothing_where_training_has_numbers_is_drift_of_unknown_cost_where_the_reference_has_it_too(
+    values: str | None,
+) -> None:
+    changed = {"hour": np.array([values] * len(RIGHT), dtype=object)}
+    using = replace(HEALTHY, candidate=replace(FACTS, features=(*FACTS.features, "hour")))
+    text = replace(using, production=FrameTable(served(RIGHT, **changed)), reference=FrameTable(RIGHT.assign(**changed)))
+    found = {finding.hypothesis: finding for finding in diagnose(text)}
+    assert found[Hypothesis.SERVING_SKEW].status is FindingStatus.NOT_SUPPORTED
+    assert found[Hypothesis.FEATURE_DRIFT].is_supported
+    assert "cannot be told: hour came empty or as another type than in training" in found[Hypothesis.FEATURE_DRIFT].said
 
 
 def test_the_training_rows_stand_in_for_a_missing_holdout() -> None:
@@ -386,6 +455,7 @@ def test_a_feature_that_comes_as_text_is_broken_where_the_candidate_needs_it() -
     using = replace(text, candidate=replace(FACTS, features=(*FACTS.features, "hour")))
     assert list(supported(using)) == [Hypothesis.SERVING_SKEW]
     assert "hour comes as text" in supported(using)[Hypothesis.SERVING_SKEW].said
+    assert "there is no reference that has enough of production's rows" in supported(using)[Hypothesis.SERVING_SKEW].said
 
 
 def test_a_table_without_the_models_features_cannot_be_replayed_or_scored() -> None:

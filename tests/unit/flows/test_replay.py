@@ -146,6 +146,12 @@ def test_rows_are_found_by_their_ids_else_by_their_order() -> None:
     assert same_rows(table(transaction_id=ids), table(transaction_id=np.array(["w"], dtype=object))) is None
 
 
+@pytest.mark.parametrize(("common", "rows", "enough"), [(4, 10, 0), (5, 10, 1), (999, 3000, 0), (1000, 3000, 1)])
+def test_a_few_common_rows_are_no_reference(common: int, rows: int, enough: int) -> None:
+    production, reference = (table(transaction_id=np.arange(size).astype(str).astype(object)) for size in (rows, common))
+    assert (same_rows(production, reference) is not None) == bool(enough)
+
+
 def test_an_id_that_comes_twice_means_its_first_row_and_a_row_without_one_is_nowhere() -> None:
     ids, others = (np.array(found, dtype=object) for found in (["x", None, "y", "x"], [None, "y", "x", "y", None]))
     found = same_rows(table(transaction_id=ids), table(transaction_id=others))
@@ -157,4 +163,6 @@ def test_an_id_that_comes_twice_means_its_first_row_and_a_row_without_one_is_now
 def test_mismatches_are_shares_of_the_common_rows() -> None:
     served = table(a=[1.0, 2.0, np.nan, 9.0], kind=KINDS[[0, 0, 1, 1]], only=[1.0] * 4)
     offline = table(a=[1.00001, 3.0, np.nan], kind=KINDS[[0, 1, 1]])
-    assert find_mismatches(served, offline, np.array([0, 1, 2, -1])) == pytest.approx({"a": 1 / 3, "kind": 1 / 3})
+    assert find_mismatches(served, offline, np.array([0, 1, 2, -1]), served.features) == pytest.approx(
+        {"a": 1 / 3, "kind": 1 / 3}
+    )

@@ -52,6 +52,13 @@ def test_rows_that_one_model_answered_are_a_split() -> None:
     assert (found.baseline, found.candidate) == (ModelCounts(1, 1, 2, 1), ModelCounts(2, 1, 2, 1))
 
 
+def test_a_single_pair_among_a_split_is_no_paired_design() -> None:
+    answers = [1.0, np.nan] * 5, [np.nan, 0.0] * 4 + [1.0, 0.0]
+    found = count_outcomes(table(is_fraud=[1.0] * 10, baseline_prediction=answers[0], candidate_prediction=answers[1]))
+    assert found is not None
+    assert (found.design, found.baseline, found.candidate) == (Design.SPLIT, ModelCounts(5, 5, 5, 5), ModelCounts(6, 1, 1, 1))
+
+
 @pytest.mark.parametrize("column", list(ANSWERS))
 def test_without_labels_or_answers_there_are_no_outcomes(column: str) -> None:
     lacking = table(**{name: values for name, values in ANSWERS.items() if name != column}, amount=np.arange(6.0))
@@ -102,10 +109,31 @@ def test_the_distance_between_weeks_is_that_of_the_oddest_week() -> None:
     values = RANDOM.normal(size=len(TIMES))
     odd = np.where(np.arange(len(TIMES)) < 7 * 24, values + 3, values)
     calm, stirred = (distance_between_weeks(table(event_time=TIMES, a=column), "a") for column in (values, odd))
-    assert calm < 0.15
+    assert calm < 0.05
     assert stirred > 0.7
     later = np.arange(len(TIMES)) >= 7 * 24
     assert distance_between_weeks(table(event_time=TIMES, a=odd), "a", later) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("usual", "other"), [(TIMES.hour.to_numpy() * 1.0, 99.0), (np.array(["night", "day"] * (len(TIMES) // 2), object), "dawn")]
+)
+def test_a_stub_of_a_week_and_rows_without_a_time_are_no_weeks(usual: np.ndarray, other: float | str) -> None:
+    stub = pd.date_range(TIMES[-1] + timedelta(hours=1), periods=40, freq="min")
+    timeless = pd.DatetimeIndex([pd.NaT] * 150, tz="UTC")
+    for times in (stub, timeless):
+        values = np.concatenate([usual, np.full(len(times), other, usual.dtype)])
+        assert distance_between_weeks(table(event_time=TIMES.append(times), a=values), "a") == 0
+
+
+def test_categories_that_differ_by_week_have_a_distance_and_chance_has_none() -> None:
+    is_first = np.arange(len(TIMES)) < 7 * 24
+    web = RANDOM.random(len(TIMES)) < np.where(is_first, 0.8, 0.2)
+    channel = np.where(web, "web", "shop").astype(object)
+    channel[::50] = None
+    assert distance_between_weeks(table(event_time=TIMES, a=channel), "a") == pytest.approx(0.6 - 0.12, abs=0.1)
+    shops = RANDOM.integers(0, 40, len(TIMES)).astype(str).astype(object)
+    assert distance_between_weeks(table(event_time=TIMES, a=shops), "a") < 0.03
 
 
 def test_where_weeks_cannot_be_told_apart_they_do_not_differ() -> None:
@@ -132,12 +160,12 @@ def test_without_labels_there_is_nothing_to_count() -> None:
 def test_frauds_are_compared_beside_training_and_its_weeks() -> None:
     frauds = np.ones(len(TIMES))
     values, others = RANDOM.normal(size=(2, len(TIMES)))
-    training = table(event_time=TIMES, is_fraud=frauds, a=values)
+    training = table(event_time=TIMES, is_fraud=frauds, a=values + (np.arange(len(TIMES)) < 7 * 24) * 0.4)
     production = table(is_fraud=frauds, a=others, only=values + 9)
     holdout = table(is_fraud=frauds, a=values + 2, only=values)
     a, only = sorted(compare_frauds(holdout, training, production), key=lambda found: found.holdout.feature)
     assert (a.among, a.holdout.feature, a.is_unlike) == ("frauds", "a", True)
-    assert a.training_distance < 0.1
+    assert a.training_distance < 0.12
     assert 0 < a.natural_distance < 0.2
     assert (only.training_distance, only.natural_distance) == (1.0, 0.0), "what training lacks tells nothing"
 

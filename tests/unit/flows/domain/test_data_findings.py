@@ -39,7 +39,7 @@ SHIFTED, ZEROED, SAME = VALUES * 1.6, np.where(RANDOM.random(4000) < 0.7, 0.0, V
 
 
 def test_each_changed_feature_comes_under_one_cause() -> None:
-    found = sort_suspects(drifts(amount=VALUES * 100, risk=ZEROED, hour=SHIFTED, day=SAME), [CENTS], {}, None)
+    found = sort_suspects(drifts(amount=VALUES * 100, risk=ZEROED, hour=SHIFTED, day=SAME), [CENTS], {}, {})
     assert [drift.feature for drift in found.drifted] == ["hour"]
     assert [drift.feature for drift in found.broken] == ["risk"]
     assert found.features == {"amount", "hour", "risk"}
@@ -48,13 +48,19 @@ def test_each_changed_feature_comes_under_one_cause() -> None:
 def test_what_weeks_differ_by_themselves_is_no_drift() -> None:
     shifted = drifts(hour=SHIFTED)
     distance = shifted[0].distance or 0.0
-    assert not sort_suspects(shifted, [], {"hour": distance * 0.6}, None).drifted
-    assert sort_suspects(shifted, [], {"hour": distance * 0.4}, None).drifted
+    assert not sort_suspects(shifted, [], {"hour": distance * 0.6}, {}).drifted
+    assert sort_suspects(shifted, [], {"hour": distance * 0.4}, {}).drifted
 
 
 def test_a_shape_is_drift_whatever_weeks_differ_by() -> None:
     found = sort_suspects(drifts(risk=ZEROED), [], {"risk": 1.0}, {"risk": 0.0})
     assert [drift.feature for drift in found.drifted] == ["risk"], "broken in the data, as the offline pipeline has it too"
+
+
+def test_a_feature_that_the_reference_does_not_tell_of_is_judged_by_its_shape() -> None:
+    found = sort_suspects(drifts(risk=ZEROED, hour=SHIFTED), [], {}, {"day": 0.0})
+    assert [drift.feature for drift in found.broken] == ["risk"]
+    assert [drift.feature for drift in found.drifted] == ["hour"]
 
 
 def test_served_values_that_are_not_the_offline_ones_are_broken_without_any_drift() -> None:
@@ -64,7 +70,7 @@ def test_served_values_that_are_not_the_offline_ones_are_broken_without_any_drif
 
 
 def test_drift_that_costs_recall_is_a_cause_with_its_points() -> None:
-    suspects = sort_suspects(drifts(amount=SHIFTED, hour=VALUES * 1.3), [], {}, None)
+    suspects = sort_suspects(drifts(amount=SHIFTED, hour=VALUES * 1.3), [], {}, {})
     found = find_feature_drift(5, suspects, COSTLY)
     assert found.is_supported
     assert found.explained_recall == pytest.approx(0.08)
@@ -110,13 +116,13 @@ def test_a_model_that_flags_nothing_has_no_precision_to_lose() -> None:
 
 
 def test_drift_that_costs_no_recall_is_said_and_is_no_cause() -> None:
-    found = find_feature_drift(5, sort_suspects(drifts(amount=SHIFTED), [], {}, None), CHEAP)
+    found = find_feature_drift(5, sort_suspects(drifts(amount=SHIFTED), [], {}, {}), CHEAP)
     assert found.status is FindingStatus.NOT_SUPPORTED
     assert "changes by +0.1 points" in found.said
 
 
 def test_drift_whose_cost_nobody_can_tell_counts_by_its_severity() -> None:
-    found = find_feature_drift(5, sort_suspects(drifts(amount=SHIFTED), [], {}, None), UNKNOWN)
+    found = find_feature_drift(5, sort_suspects(drifts(amount=SHIFTED), [], {}, {}), UNKNOWN)
     assert found.is_supported
     assert found.explained_recall is None
     assert found.said.endswith("What it costs cannot be told: the registered candidate is missing.")
@@ -125,14 +131,14 @@ def test_drift_whose_cost_nobody_can_tell_counts_by_its_severity() -> None:
 def test_drift_of_categories_has_no_medians() -> None:
     names = np.array(["a", "b"], dtype=object)
     found = feature_drifts([("kind", names[[0] * 90 + [1] * 10], names[[0] * 10 + [1] * 90])])
-    drifted = find_feature_drift(1, sort_suspects(found, [], {}, None), UNKNOWN)
+    drifted = find_feature_drift(1, sort_suspects(found, [], {}, {}), UNKNOWN)
     assert drifted.said.startswith("kind drifted (total variation 0.80")
     assert drifted.effect == ("total variation of kind", pytest.approx(0.8))
 
 
 def test_no_drift_says_how_many_features_were_compared() -> None:
     found = find_feature_drift(5, NOTHING, UNKNOWN)
-    assert found.said.startswith("None of the 5 features drifted")
+    assert found.said.startswith("None of the 5 features of the candidate drifted")
     assert found.feature is None
 
 
@@ -164,7 +170,7 @@ def test_without_other_units_scaling_is_ruled_out() -> None:
     ],
 )
 def test_every_shape_that_serving_breaks_is_named(served: np.ndarray, words: str) -> None:
-    found = find_serving_skew(sort_suspects(drifts(risk=served), [], {}, None), COSTLY, is_compared=False)
+    found = find_serving_skew(sort_suspects(drifts(risk=served), [], {}, {}), COSTLY, is_compared=False, uncompared=[])
     assert found.is_supported
     assert found.said.startswith(f"In production risk {words}. ")
     assert found.effect is not None
@@ -175,26 +181,38 @@ def test_every_shape_that_serving_breaks_is_named(served: np.ndarray, words: str
 def test_a_category_that_serving_breaks_is_measured_by_its_own_distance() -> None:
     names = np.array(["a", "b"], dtype=object)
     constant = feature_drifts([("kind", names[[0] * 200 + [1] * 200], names[[1] * 400])])
-    found = find_serving_skew(sort_suspects(constant, [], {}, None), COSTLY, is_compared=False)
+    found = find_serving_skew(sort_suspects(constant, [], {}, {}), COSTLY, is_compared=False, uncompared=[])
     assert found.effect == ("total variation of kind", pytest.approx(0.5))
 
 
 def test_text_instead_of_numbers_is_broken_in_serving() -> None:
     texts = feature_drifts([("risk", VALUES, np.array(["low", "high"] * 2000, object))])
-    found = find_serving_skew(sort_suspects(texts, [], {}, None), UNKNOWN, is_compared=False)
+    found = find_serving_skew(sort_suspects(texts, [], {}, {}), UNKNOWN, is_compared=False, uncompared=[])
     assert found.is_supported
     assert found.said.startswith("In production risk comes as text instead of numbers, or the other way round. What it costs")
 
 
 def test_served_rows_that_differ_from_the_offline_ones_are_counted() -> None:
-    found = find_serving_skew(sort_suspects(drifts(risk=ZEROED), [], {}, {"risk": 0.7}), COSTLY, is_compared=True)
+    found = find_serving_skew(sort_suspects(drifts(risk=ZEROED), [], {}, {"risk": 0.7}), COSTLY, is_compared=True, uncompared=[])
     assert found.effect == ("share of changed rows of risk", 0.7)
     assert "has many more zeros and is not what the offline pipeline computes in 70.0 % of the rows" in found.said
 
 
 def test_no_skew_says_what_was_compared() -> None:
-    assert "those of the offline pipeline" in find_serving_skew(NOTHING, UNKNOWN, is_compared=True).said
-    assert "No feature came empty" in find_serving_skew(NOTHING, UNKNOWN, is_compared=False).said
+    assert "those of the offline pipeline" in find_serving_skew(NOTHING, UNKNOWN, is_compared=True, uncompared=[]).said
+    alone = find_serving_skew(NOTHING, UNKNOWN, is_compared=False, uncompared=[]).said
+    assert alone == "No feature came empty, constant, or with many more nulls or zeros than in training."
+
+
+def test_no_skew_says_what_a_reference_did_not_tell() -> None:
+    some = find_serving_skew(NOTHING, UNKNOWN, is_compared=True, uncompared=["risk", "hour"]).said
+    assert some.endswith(
+        "offline pipeline. The reference lacks risk, hour; nothing there came empty, constant, or with many more"
+        " nulls or zeros than in training."
+    )
+    none = find_serving_skew(NOTHING, UNKNOWN, is_compared=False, uncompared=["risk"]).said
+    assert none.startswith("No feature came empty")
+    assert "The reference has too few of production's rows" in none
 
 
 STEADY = Labels(((10_000, 300), (10_000, 305), (10_000, 295)))

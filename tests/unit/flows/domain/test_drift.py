@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from flows.domain.column_summary import LEAST_VALUES, ColumnSummary, summarise_numbers
-from flows.domain.distances import ks_distance, ks_p_value, population_stability, shares_by_decile
+from flows.domain.distances import ks_chance, ks_distance, ks_p_value, population_stability, shares_by_decile
 from flows.domain.drift import (
     CHANCE,
     MAX_Q_VALUE,
@@ -25,6 +26,7 @@ from flows.domain.drift import (
     FeatureKind,
     Severity,
     Shape,
+    category_distance,
     compare_feature,
     feature_drifts,
 )
@@ -320,6 +322,26 @@ def test_total_variation_and_chi_square_of_categories(first: Column, second: Col
     if stats.contingency.expected_freq(table).min() >= 5:
         assert drift.distance == pytest.approx(exact)
         assert drift.p_value == pytest.approx(stats.chi2_contingency(table, correction=False).pvalue)
+
+
+@pytest.mark.parametrize("names", [2, 5, 20, 50])
+def test_what_chance_makes_of_categories_is_hardly_ever_exceeded_and_not_far_away(names: int) -> None:
+    random = np.random.default_rng(4)
+    draws = [[Counter(random.integers(0, names, size).astype(str).tolist()) for size in (300, 900)] for _ in range(200)]
+    found = np.array([category_distance(one, two) for one, two in draws])
+    assert (found[:, 0] > found[:, 1]).mean() <= 0.1
+    assert np.median(found[:, 1]) < 1.7 * np.quantile(found[:, 0], 0.95)
+
+
+def test_the_distance_of_categories_is_that_of_their_drift() -> None:
+    one, two = Counter(web=700, shop=300), Counter(web=400, shop=300, app=300)
+    distance, chance = category_distance(one, two)
+    assert distance == compare_feature("c", spread_over(**one), spread_over(**two)).distance
+    assert chance == ks_chance(1_000, 1_000)
+
+
+def test_chance_exceeds_its_bound_in_one_case_of_twenty() -> None:
+    assert ks_chance(400, 400) * np.sqrt(200) == pytest.approx(stats.kstwobign.isf(0.05), abs=0.005)
 
 
 def spread_over(**counts: int) -> Column:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flows.domain.drift import FeatureDrift, feature_drifts
+from flows.domain.drift import FeatureDrift, Severity, feature_drifts
 from flows.domain.findings import FindingStatus
 from flows.domain.holdout_findings import Ease, Likeness, find_holdout
 from flows.domain.recalls import Caught
@@ -29,6 +29,20 @@ def test_a_holdout_is_unlike_production_only_where_training_and_weeks_are_nearer
 ) -> None:
     assert likeness(training, natural).is_unlike == bool(unlike)
     assert not Likeness("frauds", drift(VALUES[::-1]), 0.0, 0.0).is_unlike
+
+
+def test_a_holdout_of_few_frauds_is_not_unlike_where_chance_alone_makes_as_much() -> None:
+    before, served = VALUES[:300], VALUES[300:600] * 1.15
+    found = feature_drifts([("amount", before, served)])[0]
+    assert found.severity is not Severity.NONE
+    assert found.distance == pytest.approx(0.14), "chance alone makes 0.11"
+    assert not Likeness("frauds", found, 0.02, 0.0).is_unlike
+    more = feature_drifts([("amount", before, VALUES[300:600] * 1.5)])[0]
+    assert Likeness("frauds", more, 0.02, 0.0).is_unlike
+
+
+def test_a_feature_that_came_empty_tells_nothing_of_the_holdout() -> None:
+    assert not Likeness("frauds", drift(np.full(4000, np.nan)), 0.0, 0.0).is_unlike, "training has values there as well"
 
 
 PROMISED, PRODUCTION = Caught(4000, 3600), Caught(8000, 6400)

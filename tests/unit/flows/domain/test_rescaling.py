@@ -28,6 +28,13 @@ def test_another_unit_in_some_of_the_rows_is_found_with_their_share() -> None:
     assert found.said == "amount is 100 times as small in about 40 % of the rows"
 
 
+def test_infinite_values_do_not_hide_another_unit() -> None:
+    training, served = np.append(TRAINING, np.inf), np.append(PRODUCTION * 100, [np.inf, -np.inf])
+    found = find_rescaling("amount", training, served)
+    assert found is not None
+    assert found.transformation.factor == pytest.approx(100, rel=0.05)
+
+
 def test_values_scaled_already_and_values_not_scaled_are_found_by_the_logged_scaler() -> None:
     twice = find_rescaling("amount", TRAINING, LOGGED.apply(PRODUCTION), LOGGED)
     assert twice is not None
