@@ -151,8 +151,10 @@ def find_feature_drift(features: int, suspects: Suspects, restored: Restoration)
         return Finding(Hypothesis.FEATURE_DRIFT, FindingStatus.NOT_SUPPORTED, said)
     worst = drifted[0]
     others = f", and so did {', '.join(drift.feature for drift in drifted[1:])}" if drifted[1:] else ""
-    distances = f"{worst.measure} {worst.distance or 0:.2f}, PSI {worst.psi or 0:.2f}"
-    said = f"{worst.feature} drifted{_medians(worst)} ({distances}){others}"
+    size = f"it {' and '.join(_shapes(worst))}"
+    if worst.distance is not None:
+        size = f"{worst.measure} {worst.distance:.2f}, PSI {worst.psi or 0:.2f}"
+    said = f"{worst.feature} drifted{_medians(worst)} ({size}){others}"
     severity = max((drift.severity for drift in drifted), key=list(Severity).index)
     return _judge_restored(
         Finding(
@@ -286,8 +288,12 @@ _SHAPE_WORDS = {
 }
 
 
+def _shapes(drift: FeatureDrift) -> list[str]:
+    return [words for shape, words in _SHAPE_WORDS.items() if shape in drift.shapes]
+
+
 def _broken_words(drift: FeatureDrift, mismatches: Mapping[str, float]) -> str:
-    shown = [words for shape, words in _SHAPE_WORDS.items() if shape in drift.shapes]
+    shown = _shapes(drift)
     if drift.feature in mismatches:
         shown.append(f"is not what the offline pipeline computes in {percent(mismatches[drift.feature])} of the rows")
     return f"{drift.feature} {' and '.join(shown)}"

@@ -136,6 +136,12 @@ def test_drift_of_categories_has_no_medians() -> None:
     assert drifted.effect == ("total variation of kind", pytest.approx(0.8))
 
 
+def test_drift_without_a_distance_says_what_came_instead() -> None:
+    texts = feature_drifts([("risk", VALUES, np.array(["low", "high"] * 2000, object))])
+    said = find_feature_drift(1, sort_suspects(texts, [], {}, {"risk": 0.0}), UNKNOWN).said
+    assert said.startswith("risk drifted (it comes as text instead of numbers, or the other way round). What it costs")
+
+
 def test_no_drift_says_how_many_features_were_compared() -> None:
     found = find_feature_drift(5, NOTHING, UNKNOWN)
     assert found.said.startswith("None of the 5 features of the candidate drifted")
