@@ -29,7 +29,6 @@ from flows.domain.model_findings import (
     find_model_changes,
     find_overfitting,
     find_precision,
-    find_segments,
     find_weaker_model,
     logged_share,
     sum_scores,
@@ -38,6 +37,7 @@ from flows.domain.pipeline_findings import Answers, find_artifact, find_errors, 
 from flows.domain.policy import LabelBasis
 from flows.domain.recalls import Caught, compare_replays
 from flows.domain.rescaling import Rescaling, find_rescaling
+from flows.domain.segment_findings import find_segments
 from flows.material import DATA_HYPOTHESES, Material, with_reason
 from flows.replay import SEED, find_mismatches, is_fraud, rows_of, same_rows
 from flows.restoration import Restorer

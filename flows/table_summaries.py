@@ -12,8 +12,8 @@ from flows.domain.data_findings import Labels
 from flows.domain.distances import ks_chance
 from flows.domain.drift import MOST_CATEGORIES, FeatureDrift, Severity, category_distance, feature_drifts, is_null
 from flows.domain.holdout_findings import Likeness
-from flows.domain.model_findings import Band
 from flows.domain.recalls import Caught
+from flows.domain.segment_findings import Band
 from flows.replay import is_fraud
 
 if TYPE_CHECKING:

@@ -26,16 +26,15 @@ from flows.domain.drift import feature_drifts
 from flows.domain.findings import Hypothesis, not_testable, rank_findings
 from flows.domain.lifecycle import model_lives
 from flows.domain.model_findings import (
-    Band,
     ModelFacts,
     Scored,
     find_calibration,
     find_model_changes,
     find_overfitting,
-    find_segments,
     sum_scores,
 )
 from flows.domain.recalls import Caught, Replayed
+from flows.domain.segment_findings import Band, find_segments
 from flows.domain.verdict import VerdictKind
 from flows.investigation_report import draw_pictures
 from flows.reports.charts import recall_and_precision_chart

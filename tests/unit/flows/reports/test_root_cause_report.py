@@ -19,10 +19,11 @@ from flows.domain.data_findings import Labels, Restoration, Suspects, find_featu
 from flows.domain.drift import Severity, feature_drifts
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable, rank_findings
 from flows.domain.holdout_findings import Likeness, find_holdout
-from flows.domain.model_findings import Band, ModelFacts, Scored, find_calibration, find_model_changes, find_segments
+from flows.domain.model_findings import ModelFacts, Scored, find_calibration, find_model_changes
 from flows.domain.pipeline_findings import find_errors, find_latency
 from flows.domain.policy import Policy
 from flows.domain.recalls import Caught, Replayed
+from flows.domain.segment_findings import Band, find_segments
 from flows.domain.verdict import VerdictKind
 from flows.reports.findings_chart import findings_chart
 from flows.reports.loss_chart import loss_chart
