@@ -204,7 +204,7 @@ def test_the_largest_frauds_are_shown_masked(tmp_path: Path) -> None:
     frame.loc[100, ["is_fraud", "baseline_prediction", "candidate_prediction", "amount"]] = [True, False, True, 98765.43]
     frame.loc[100, "transaction_id"] = "secret-transaction-0042"
     people = run("--feedback", written(frame, tmp_path), "--start", "2026-01-01")
-    assert "98,765 " in people.stdout
+    assert "98,765.43" in people.stdout
     assert "…0042" in people.stdout
     assert "secret" not in people.stdout
     assert "Estimated savings" in people.stdout
