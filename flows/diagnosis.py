@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from flows.domain.criteria import CriterionName, check_stability
 from flows.domain.data_findings import (
+    LEAST_MISMATCH,
     Suspects,
     find_feature_drift,
     find_label_drift,
@@ -39,7 +40,7 @@ from flows.domain.recalls import Caught, compare_replays
 from flows.domain.rescaling import Rescaling, find_rescaling
 from flows.domain.segment_findings import find_segments
 from flows.material import DATA_HYPOTHESES, Material, with_reason
-from flows.replay import SEED, find_mismatches, is_fraud, rows_of, same_rows
+from flows.replay import SEED, are_spread, find_mismatches, is_fraud, rows_of, same_rows
 from flows.restoration import Restorer
 from flows.table_summaries import (
     MOST,
@@ -97,6 +98,7 @@ class _Examination:
 
     def __init__(self, material: Material) -> None:
         self.material = material
+        self.between_weeks: dict[str, float] = {}
 
     def data_findings(self) -> list[Finding]:
         """Of what may be restored: scaling, drift and serving skew."""
@@ -110,20 +112,19 @@ class _Examination:
         restorer = self._restorer(material.training, material.production)
 
         def rescaled() -> Finding:
-            only = Suspects((), (), self.suspects.rescaled, {})
-            return find_scaling(only, restorer.undamaged(only))
+            only = Suspects((), (), self.suspects.rescaled, self.suspects.mismatches)
+            return find_scaling(self.used, only, restorer.undamaged(only))
 
         def drifted() -> Finding:
             restored = restorer.undrifted(self.suspects.drifted)
-            return find_feature_drift(len(self.used), self.suspects, restored)
+            return find_feature_drift(self.used, self.suspects, restored)
 
         def broken() -> Finding:
             only = Suspects((), self.suspects.broken, (), self.suspects.mismatches)
             uncompared = [
                 drift.feature for drift in self.used if material.reference is not None and drift.feature not in self.mismatches
             ]
-            is_compared = bool(self.mismatches)
-            return find_serving_skew(only, restorer.undamaged(only), is_compared=is_compared, uncompared=uncompared)
+            return find_serving_skew(only, restorer.undamaged(only), self.mismatches, uncompared)
 
         looks = {Hypothesis.SCALING: rescaled, Hypothesis.FEATURE_DRIFT: drifted, Hypothesis.SERVING_SKEW: broken}
         return [_guarded(hypothesis, look) for hypothesis, look in looks.items()]
@@ -271,16 +272,26 @@ class _Examination:
             return Suspects((), (), (), {})
         changed = [drift for drift in self.used if drift.severity is not Severity.NONE]
         rescaled = [found for drift in changed if (found := self._rescaling(drift, training, production))]
-        natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in changed}
-        return sort_suspects(self.used, rescaled, natural, self.mismatches)
+        return sort_suspects(self.used, rescaled, self._natural(training, changed), self.mismatches)
+
+    def _natural(self, training: FeatureTable, drifts: Iterable[FeatureDrift]) -> dict[str, float]:
+        """By feature the largest distance between weeks of training, of those that differ; computed once."""
+        for drift in drifts:
+            name = drift.feature
+            if drift.severity is not Severity.NONE and name not in self.between_weeks and training.has(name):
+                self.between_weeks[name] = distance_between_weeks(training, name)
+        return self.between_weeks
 
     @cached_property
     def mismatches(self) -> Mapping[str, float]:
-        """As `find_mismatches` tells them, of the features that could be compared with the reference."""
+        """As `find_mismatches` tells them, of the features that could be compared with the reference. One that has only some of
+        the days shows what differs there, and clears nothing."""
         production, reference, places = self.material.production, self.material.reference, self.places
         if production is None or reference is None or places is None:
             return {}
-        return find_mismatches(production, reference, places, [drift.feature for drift in self.used])
+        found = find_mismatches(production, reference, places, [drift.feature for drift in self.used])
+        is_whole = are_spread(places, production)
+        return {name: share for name, share in found.items() if is_whole or share >= LEAST_MISMATCH}
 
     def _rescaling(self, drift: FeatureDrift, training: FeatureTable, production: FeatureTable) -> Rescaling | None:
         one, two = training.column(drift.feature), production.column(drift.feature)
@@ -379,7 +390,8 @@ class _Examination:
     def _holdout(self, elsewhere: float) -> Finding:
         training, holdout = self.material.training, self.material.holdout
         beside = feature_drifts(column_pairs(training, holdout)) if training and holdout else ()
-        return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere, beside)
+        natural = self._natural(training, beside) if training else {}
+        return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere, beside, natural)
 
     def _likenesses(self) -> list[Likeness] | None:
         holdout, training, production = self.material.holdout, self.material.training, self.material.production
@@ -387,7 +399,7 @@ class _Examination:
             return None
         distances = {drift.feature: drift.distance or 0.0 for drift in self.drifts}
         far = [drift for drift in feature_drifts(column_pairs(holdout, production)) if drift.severity is not Severity.NONE]
-        natural = {drift.feature: distance_between_weeks(training, drift.feature) for drift in far if training.has(drift.feature)}
+        natural = self._natural(training, far)
         found = [
             Likeness("all transactions", drift, distances.get(drift.feature, 1.0), natural.get(drift.feature, 0.0))
             for drift in far

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 SEED = 20_260
 ENOUGH_ROWS, ENOUGH_FRAUDS = 1_000, 100
 """So many common rows, or half of production's, make a reference: a few rows of it say nothing of the others."""
+MOST_PARTS, PART_ROWS, LEAST_PART = 20, 50, 0.25
+"""Production's time is cut into so many parts, of so many common rows on average; each must have this share of that average."""
 TOLERANCE = 1e-4  # relative: float32 in one pipeline and float64 in the other differ by less
 
 
@@ -170,6 +172,16 @@ def same_rows(production: FeatureTable, reference: FeatureTable) -> Column | Non
 def are_enough(common: int, of_all: int, least: int) -> bool:
     """Whether so many common rows tell what holds for all: `least`, or half of them."""
     return common >= least or 2 * common >= of_all > 0
+
+
+def are_spread(places: Column, production: FeatureTable) -> bool:
+    """Whether the common rows (`places` from 0) come from all of production's time: those of some days clear no other day."""
+    if not production.has("event_time"):
+        return True
+    seconds, is_common = np.asarray(production.column("event_time"), np.float64), places >= 0
+    is_common = is_common[np.argsort(seconds, kind="stable")][: int((~np.isnan(seconds)).sum())]
+    parts = min(MOST_PARTS, int(is_common.sum()) // PART_ROWS)
+    return parts < 2 or min(part.mean() for part in np.array_split(is_common, parts)) >= LEAST_PART * is_common.mean()
 
 
 def find_mismatches(

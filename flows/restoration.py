@@ -107,6 +107,8 @@ class Restorer:
             return "there is no reference that has enough of production's rows."
         if lacking := sorted(name for name in suspects.features if not self.reference.has(name)):
             return f"the reference lacks {', '.join(lacking)}."
+        if alike := sorted(suspects.features - suspects.mismatches.keys()):
+            return f"the reference has the served values of {', '.join(alike)}."
         if self.unlabelled or not self._is_usable(self.production):
             return self.unlabelled or "production has no labels or lacks a feature of the candidate."
         frauds = is_fraud(self.production)

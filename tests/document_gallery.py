@@ -220,10 +220,10 @@ def root_cause() -> RootCause:
     promised, production = Caught(3_100, 2_691), Caught(2_000, 1_624)
     findings = rank_findings(
         [
-            find_feature_drift(2, Suspects(drifts[:1], (), (), {}), replayed),
+            find_feature_drift(drifts, Suspects(drifts[:1], (), (), {}), replayed),
             find_label_drift(Labels(((50_000, 500),) * 4), Labels(((50_000, 700),) * 4)),
             find_overfitting(two, Caught(14_200, 12_368), promised, production, 0.061),
-            find_scaling(Suspects((), (), (), {}), replayed),
+            find_scaling(drifts[1:], Suspects((), (), (), {}), replayed),
             find_model_changes(one, two, NOW),
             find_segments([Band("hour", f"hour {when}", Overlap(*told)) for when, told in SEGMENTS.items()]),
             find_calibration(*(_scored(draws, height) for height in (6, 5))),

@@ -129,26 +129,28 @@ def sort_suspects(
     broken = [
         drift for drift in changed if drift.feature in differ or (drift.feature not in mismatches and BROKEN & set(drift.shapes))
     ]
-    drifted = [drift for drift in changed if drift not in broken and _is_unnatural(drift, natural.get(drift.feature, 0.0))]
+    drifted = [drift for drift in changed if drift not in broken and is_unnatural(drift, natural.get(drift.feature, 0.0))]
     return Suspects(tuple(drifted), tuple(broken), tuple(rescaled), differ)
 
 
-def _is_unnatural(drift: FeatureDrift, natural: float) -> bool:
+def is_unnatural(drift: FeatureDrift, natural: float) -> bool:
+    """Whether a feature differs by more than weeks do by themselves: `natural`, the largest distance of one from the others."""
     return drift.severity is not Severity.NONE and (bool(drift.shapes) or (drift.distance or 0.0) >= NATURAL_TIMES * natural)
 
 
-def find_feature_drift(features: int, suspects: Suspects, restored: Restoration) -> Finding:
+def find_feature_drift(drifts: Sequence[FeatureDrift], suspects: Suspects, restored: Restoration) -> Finding:
     """Whether shifted distributions cost recall or precision.
 
     Args:
-        features: how many of the candidate's were compared.
+        drifts: of all features of the candidate that were compared.
         suspects: as `sort_suspects` finds them.
         restored: the candidate with the drifted features' distributions as in training.
     """
     drifted = suspects.drifted
     if not drifted:
-        said = f"None of the {features} features of the candidate drifted beyond what weeks differ by themselves."
-        return Finding(Hypothesis.FEATURE_DRIFT, FindingStatus.NOT_SUPPORTED, said)
+        said = f"None of the {len(drifts)} features of the candidate drifted beyond what weeks differ by themselves"
+        named, effect = _most(drifts, suspects.features)
+        return Finding(Hypothesis.FEATURE_DRIFT, FindingStatus.NOT_SUPPORTED, f"{said}{named}.", effect)
     worst = drifted[0]
     others = f", and so did {', '.join(drift.feature for drift in drifted[1:])}" if drifted[1:] else ""
     size = f"it {' and '.join(_shapes(worst))}"
@@ -171,12 +173,32 @@ def find_feature_drift(features: int, suspects: Suspects, restored: Restoration)
     )
 
 
-def find_scaling(suspects: Suspects, restored: Restoration) -> Finding:
-    """Whether production's values come in another unit or scale than training's; `restored` as training has them."""
+def _most(drifts: Sequence[FeatureDrift], others: frozenset[str]) -> tuple[str, tuple[str, float]]:
+    """The feature that is farthest from training without being one of `others`, in words and as the size of an effect."""
+    apart = [(drift.distance, drift) for drift in drifts if drift.distance is not None and drift.feature not in others]
+    if not apart:
+        return "", ("features that drifted", 0.0)
+    distance, most = max(apart, key=lambda found: found[0])
+    said = f"; farthest from training is {most.feature} ({most.measure} {distance:.2f})"
+    return said, (f"{most.measure} of {most.feature}", distance)
+
+
+def find_scaling(drifts: Sequence[FeatureDrift], suspects: Suspects, restored: Restoration) -> Finding:
+    """Whether production's values come in another unit or scale than training's.
+
+    Args:
+        drifts: of all features of the candidate that were compared.
+        suspects: as `sort_suspects` finds them.
+        restored: the candidate with the rescaled features as training has them.
+    """
     rescaled = suspects.rescaled
     if not rescaled:
-        said = "No feature comes in another unit or scale than in training."
-        return Finding(Hypothesis.SCALING, FindingStatus.NOT_SUPPORTED, said)
+        ratios = [(drift.scale_ratio, drift.feature) for drift in drifts if drift.scale_ratio]
+        ratio, most = max(ratios, key=lambda found: max(found[0], 1 / found[0]), default=(1.0, ""))
+        named = f"; the spread of {most} changed most, to {ratio:.2f} of training's" if most else ""
+        said = f"No feature comes in another unit or scale than in training{named}."
+        effect = (f"ratio of spreads of {most or 'no feature'}", ratio)
+        return Finding(Hypothesis.SCALING, FindingStatus.NOT_SUPPORTED, said, effect)
     worst = max(rescaled, key=lambda found: found.distance)
     shown = "; ".join(found.said for found in rescaled[:3]) + (f"; and {len(rescaled) - 3} more" if rescaled[3:] else "")
     return _judge_restored(
@@ -194,18 +216,22 @@ def find_scaling(suspects: Suspects, restored: Restoration) -> Finding:
     )
 
 
-def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared: bool, uncompared: Sequence[str]) -> Finding:
+def find_serving_skew(
+    suspects: Suspects, restored: Restoration, compared: Mapping[str, float], uncompared: Sequence[str]
+) -> Finding:
     """Whether the serving path computes features otherwise than the offline pipeline.
 
     Args:
         suspects: as `sort_suspects` finds them.
         restored: the candidate with the broken features as they should be.
-        is_compared: whether enough of the same rows were there as served and as the offline pipeline computes them.
+        compared: by feature that the reference tells of the share (0..1) of rows whose served value is not the offline one.
         uncompared: the features that a reference should have told of and did not.
     """
     broken = suspects.broken
     if not broken:
-        return Finding(Hypothesis.SERVING_SKEW, FindingStatus.NOT_SUPPORTED, _no_skew(uncompared, is_compared=is_compared))
+        effect = ("share of changed rows, at most", max(compared.values())) if compared else ("features that came damaged", 0.0)
+        said = _no_skew(uncompared, is_compared=bool(compared))
+        return Finding(Hypothesis.SERVING_SKEW, FindingStatus.NOT_SUPPORTED, said, effect)
     said = "; ".join(_broken_words(drift, suspects.mismatches) for drift in broken)
     worst = broken[0]
     share = suspects.mismatches.get(worst.feature)
@@ -231,10 +257,10 @@ def find_serving_skew(suspects: Suspects, restored: Restoration, *, is_compared:
 def _no_skew(uncompared: Sequence[str], *, is_compared: bool) -> str:
     intact = "came empty, constant, or with many more nulls or zeros than in training."
     if not is_compared:
-        why = " The reference has too few of production's rows, or none of these features, to compare them." if uncompared else ""
-        return f"No feature {intact}{why}"
+        why = " The reference has too few of production's rows, not all of its time, or none of these features."
+        return f"No feature {intact}{why if uncompared else ''}"
     said = "The served features of the rows that the reference has are those of the offline pipeline"
-    return f"{said}. The reference lacks {', '.join(uncompared)}; nothing there {intact}" if uncompared else f"{said}."
+    return f"{said}. It does not tell of {', '.join(uncompared)}; nothing there {intact}" if uncompared else f"{said}."
 
 
 def find_label_drift(training: Labels | None, production: Labels | None) -> Finding:

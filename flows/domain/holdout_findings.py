@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flows.domain.data_findings import drift_numbers
+from flows.domain.data_findings import drift_numbers, is_unnatural
 from flows.domain.distances import ks_chance
 from flows.domain.drift import FeatureDrift, Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
@@ -13,7 +13,7 @@ from flows.domain.guardrails import percent
 from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught, together, weekly_p
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 FLATTERING = 2 * WORTH_TALKING
 FARTHER = 3.0  # than training, and than weeks from each other
@@ -73,6 +73,7 @@ def find_holdout(
     ease: Ease | None,
     elsewhere: float,
     from_training: Sequence[FeatureDrift] = (),
+    natural: Mapping[str, float] | None = None,
 ) -> Finding:
     """Whether the holdout was unlike production, where training is not, and flattered the candidate.
 
@@ -82,7 +83,9 @@ def find_holdout(
         likenesses: features of which holdout, training and production can be compared; None without a holdout.
         ease: the baseline on the same frauds; None where it cannot be run.
         elsewhere: points of recall (0..1) that other causes explain.
-        from_training: every feature of the holdout beside training, which says how it was drawn and accuses nobody.
+        from_training: every feature of the holdout beside training: one that is not representative of training was drawn from
+            other rows, which is worth knowing and costs no recall by itself.
+        natural: by feature the largest distance (0..1) between two weeks of training.
     """
     if promised is None or production is None or likenesses is None:
         return not_testable(Hypothesis.HOLDOUT, "Give the holdout's rows with their labels, and its recall, to compare them.")
@@ -97,7 +100,8 @@ def find_holdout(
         is_explained = low > 0 and difference >= FLATTERING
         unlike_words = "Other causes explain that." if is_explained else "So it did not flatter."
         said.append(unlike_words if is_unlike else "It is as much like production as training is.")
-    said += [_beside_training(from_training)] if from_training else []
+    other = [drift for drift in from_training if is_unnatural(drift, (natural or {}).get(drift.feature, 0.0))]
+    said += [_beside_training(len(from_training), other)] if from_training else []
     return Finding(
         Hypothesis.HOLDOUT,
         FindingStatus.SUPPORTED if is_supported else FindingStatus.NOT_SUPPORTED,
@@ -106,16 +110,18 @@ def find_holdout(
         difference - elsewhere if is_supported else None,
         Severity.SEVERE if is_supported else Severity.NONE,
         _ADVICE if is_supported else "",
-        {f"{one.holdout.feature} among {one.among}": drift_numbers(one.holdout) for one in unlike},
+        {
+            "unlike_production": {f"{one.holdout.feature} among {one.among}": drift_numbers(one.holdout) for one in unlike},
+            "unlike_training": {drift.feature: drift_numbers(drift) for drift in other},
+        },
     )
 
 
-def _beside_training(drifts: Sequence[FeatureDrift]) -> str:
-    other = [drift for drift in drifts if drift.severity is not Severity.NONE]
+def _beside_training(features: int, other: Sequence[FeatureDrift]) -> str:
     if not other:
-        return f"Beside training it is alike in all {len(drifts)} features."
+        return f"It is representative of training: none of {features} features differs beyond what weeks differ by themselves."
     most = max(other, key=lambda drift: drift.distance or 0.0)
     return (
-        f"Beside training it differs in {len(other)} of {len(drifts)} features, most in {most.feature}"
-        f" ({most.measure} {most.distance or 0:.2f})."
+        f"It is not representative of training: {len(other)} of {features} features differ beyond what weeks differ by"
+        f" themselves, {most.feature} most ({most.measure} {most.distance or 0:.2f})."
     )

@@ -16,7 +16,7 @@ from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testab
 from flows.domain.guardrails import percent
 from flows.domain.intervals import paired_difference, precision_change, score_difference
 from flows.domain.metrics import recall_design_effect, two_sided_p
-from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught
+from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught, points_behind
 from flows.domain.rescaling import Scaler
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def find_weaker_model(
         f" the holdout promised {percent(promised.recall)}."
     )
     is_kept = not promised.is_above(production, PROMISE_KEPT)
-    before = _behind(on_holdout)
+    before = points_behind(on_holdout) if on_holdout else 0.0
     said += f" There it was {points(before)[1:]} behind the baseline already." if before else ""
     is_weaker = high < -elsewhere and deficit - elsewhere >= WORTH_TALKING
     effect, numbers = ("difference of recall", -deficit), {"deficit": deficit, "is_promise_kept": is_kept, "before": before}
@@ -269,15 +269,6 @@ def _why_not_weaker(deficit: float, high: float, *, is_weaker: bool, is_overfitt
     if not is_weaker:
         return " Other causes explain that." if high < 0 else " That is within chance."
     return " That counts as overfitting." if is_overfitted else " It promised more, so what broke that promise counts instead."
-
-
-def _behind(on_holdout: Overlap | None) -> float:
-    """Points of recall (0..1) that the candidate was behind the baseline on the holdout, beyond chance; 0 where it was not."""
-    if on_holdout is None:
-        return 0.0
-    _, high = paired_difference(on_holdout)
-    behind = (on_holdout.baseline_only - on_holdout.candidate_only) / on_holdout.total
-    return behind if high < 0 and behind >= WORTH_TALKING else 0.0
 
 
 def _overlap_words(frauds: Overlap | None) -> str:

@@ -49,7 +49,7 @@ def find_artifact(manifest: Mapping[str, str] | None, artifact: Mapping[str, str
     wrong = {path: what for path, what in named.items() if what}
     if not wrong:
         said = f"All {len(manifest)} files of the artifact are as the manifest has them."
-        return Finding(Hypothesis.ARTIFACT, FindingStatus.NOT_SUPPORTED, said)
+        return Finding(Hypothesis.ARTIFACT, FindingStatus.NOT_SUPPORTED, said, ("files that differ", 0))
     # what lies beside the noted files, and changes no answer, has changed no measurement
     is_harmless = manifest.keys() <= artifact.keys() - wrong.keys() and answers is not None and answers.are_same
     said = "; ".join(f"{path} {what}" for path, what in wrong.items()) + f".{_answer_words(answers)}"
@@ -101,15 +101,18 @@ def find_served_version(
     is_other = registered is not None and served is not None and registered != served
     names = [version or "an unknown version" for version in (registered, served)]
     said = f"The registry names {names[0]}, served is {names[1]}.{_answer_words(answers)}"
+    effect = ("versions that differ", float(is_other))
+    if answers is not None:
+        effect = ("share of other answers", answers.different / answers.frauds)
     if (answers is not None and answers.are_same) or not (is_other or (answers is not None and is_artifact_intact)):
-        return Finding(Hypothesis.SERVED_VERSION, FindingStatus.NOT_SUPPORTED, said)
+        return Finding(Hypothesis.SERVED_VERSION, FindingStatus.NOT_SUPPORTED, said, effect)
     is_few = not is_other and answers is not None and answers.different < LEAST_OTHERS
     said += " So few other answers do not show that another model was measured." if is_few else ""
     return Finding(
         Hypothesis.SERVED_VERSION,
         FindingStatus.SUPPORTED,
         said,
-        ("share of other answers", answers.different / answers.frauds) if answers else None,
+        effect,
         answers.replayed.explained if answers else None,
         Severity.MILD if is_few else Severity.SEVERE,
         "Serve the registered version and repeat the test: another model than the candidate was measured."

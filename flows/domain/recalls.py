@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtr
 
-from flows.domain.intervals import newcombe, wilson
+from flows.domain.intervals import newcombe, paired_difference, wilson
 from flows.domain.metrics import mcnemar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from flows.domain.counts import Overlap
 
 WORTH_TALKING = 0.01
 """Points of recall (0..1) below which no cause is called one: a weekly recall moves by more on its own."""
@@ -88,6 +90,20 @@ def weekly_p(higher: Sequence[Caught], lower: Sequence[Caught]) -> float:
     if error == 0:  # every fraud of every week caught, or none
         return 1.0
     return float(stdtr(freedom, -difference / error))
+
+
+def points_behind(frauds: Overlap) -> float:
+    """Points of recall (0..1) that the candidate is behind the baseline on the same frauds (at least one), if that is beyond
+    chance and worth talking about; else 0.
+
+    Example:
+        >>> from flows.domain.counts import Overlap
+        >>> points_behind(Overlap(800, 60, 20, 120)), points_behind(Overlap(800, 60, 52, 88))
+        (0.04, 0.0)
+    """
+    _, high = paired_difference(frauds)
+    behind = (frauds.baseline_only - frauds.candidate_only) / frauds.total
+    return behind if high < 0 and behind >= WORTH_TALKING else 0.0
 
 
 @dataclass(frozen=True, slots=True)

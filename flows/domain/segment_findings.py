@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import scipy
 
+from flows.domain.counts import Overlap
 from flows.domain.criteria import points
 from flows.domain.drift import Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
-from flows.domain.recalls import CHANCE_P, WORTH_TALKING
+from flows.domain.recalls import CHANCE_P, WORTH_TALKING, points_behind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from flows.domain.counts import Overlap
 
 LEAST_BAND_FRAUDS = 50
 
@@ -30,7 +29,8 @@ class Band:
 
 
 def find_segments(bands: Sequence[Band]) -> Finding:
-    """Where the candidate loses frauds that the baseline catches, and more than elsewhere, if it loses on the whole.
+    """Where the candidate loses frauds that the baseline catches, and more than elsewhere, if it is behind on the whole: every
+    two models have segments in which one is better, and those of an equal one cost no recall.
 
     Args:
         bands: of every feature all its bands, which hold the frauds that have a value of it. Bands with few frauds are left out.
@@ -42,19 +42,24 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     tested = [band for band in bands if band.frauds.total >= LEAST_BAND_FRAUDS]
     if not tested:
         return not_testable(Hypothesis.SEGMENTS, "Give both models, or their predictions, on the same 50 frauds in a segment.")
-    of_feature = {feature: _sums(bands, feature) for feature in {band.feature for band in bands}}
-    total, whole = max((frauds, gained - lost) for frauds, lost, gained in of_feature.values())
-    p_values = [_lost_here_p(band, *of_feature[band.feature][:2]) for band in tested]
+    of_feature = {feature: _together(bands, feature) for feature in {band.feature for band in bands}}
+    whole = max(of_feature.values(), key=lambda frauds: frauds.total)
+    p_values = [_lost_here_p(band.frauds, of_feature[band.feature]) for band in tested]
     q_values = scipy.stats.false_discovery_control(p_values, method="bh")
     lost = {
-        index: (band.frauds.baseline_only - band.frauds.candidate_only) / total
+        index: (band.frauds.baseline_only - band.frauds.candidate_only) / whole.total
         for index, band in enumerate(tested)
         if q_values[index] < CHANCE_P
     }
     worst = max(lost, key=lambda index: lost[index], default=None)
-    if whole >= 0 or worst is None or lost[worst] < WORTH_TALKING:
+    if worst is None or lost[worst] < WORTH_TALKING or not points_behind(whole):
         said = f"In none of {len(tested)} segments the candidate loses more to the baseline than elsewhere."
-        most = max((band.frauds.baseline_only - band.frauds.candidate_only) / total for band in tested)
+        if worst is not None and lost[worst] >= WORTH_TALKING:
+            said = (
+                f"On the whole the candidate is not behind the baseline; it is weakest with {tested[worst].said}"
+                f" ({points(-lost[worst])} of recall on the whole, won back elsewhere)."
+            )
+        most = max((band.frauds.baseline_only - band.frauds.candidate_only) / whole.total for band in tested)
         return Finding(Hypothesis.SEGMENTS, FindingStatus.NOT_SUPPORTED, said, ("recall lost in the worst segment", most))
     band = tested[worst]
     where = band.said
@@ -71,13 +76,12 @@ def find_segments(bands: Sequence[Band]) -> Finding:
     )
 
 
-def _sums(bands: Sequence[Band], feature: str) -> tuple[int, int, int]:
-    """All frauds of a feature's bands, those that the baseline caught alone, and those that the candidate caught alone."""
-    own = [band for band in bands if band.feature == feature]
-    lost, gained = (sum(getattr(band.frauds, which) for band in own) for which in ("baseline_only", "candidate_only"))
-    return sum(band.frauds.total for band in own), lost, gained
+def _together(bands: Sequence[Band], feature: str) -> Overlap:
+    """All frauds of a feature's bands."""
+    own = [astuple(band.frauds) for band in bands if band.feature == feature]
+    return Overlap(*(sum(counts) for counts in zip(*own, strict=True)))
 
 
-def _lost_here_p(band: Band, total: int, lost: int) -> float:
+def _lost_here_p(here: Overlap, everywhere: Overlap) -> float:
     """p of so many lost frauds in a band, if those that the feature's bands lost were spread over all their frauds by chance."""
-    return float(scipy.stats.hypergeom.sf(band.frauds.baseline_only - 1, total, lost, band.frauds.total))
+    return float(scipy.stats.hypergeom.sf(here.baseline_only - 1, everywhere.total, everywhere.baseline_only, here.total))

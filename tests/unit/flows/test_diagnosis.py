@@ -90,6 +90,7 @@ def test_every_hypothesis_gets_one_finding_and_of_a_healthy_test_none_is_support
         found = diagnose(material)
         assert sorted(finding.hypothesis for finding in found) == sorted(Hypothesis)
         assert not [finding for finding in found if finding.is_supported]
+        assert not [finding for finding in found if finding.status is FindingStatus.NOT_SUPPORTED and finding.effect is None]
 
 
 def test_drift_is_told_with_the_recall_that_it_costs() -> None:
@@ -331,9 +332,30 @@ def test_a_reference_that_lacks_a_feature_or_most_rows_does_not_rule_out_that_se
     assert "on the holdout's frauds" in supported(cents)[Hypothesis.SCALING].said
 
 
+def test_a_reference_from_before_the_damage_clears_nobody() -> None:
+    early = np.arange(len(RIGHT)) < 4000
+    late = np.where(early, RIGHT["risk"], np.where(np.arange(len(RIGHT)) % 4 > 0, 0.0, RIGHT["risk"]))
+    damaged = replace(HEALTHY, production=FrameTable(served(RIGHT, risk=late)))
+    found = supported(replace(damaged, reference=FrameTable(RIGHT.loc[early])))
+    assert Hypothesis.FEATURE_DRIFT not in found, "offline values are like the served ones in the first days only"
+    assert "Without the same damage on the holdout's frauds" in found[Hypothesis.SERVING_SKEW].said
+    cleared = said(replace(HEALTHY, reference=FrameTable(RIGHT.loc[early])), Hypothesis.SERVING_SKEW).said
+    assert "not all of its time" in cleared
+    assert "as served" not in cleared
+    after = said(replace(damaged, reference=FrameTable(RIGHT.loc[~early])), Hypothesis.SERVING_SKEW)
+    assert after.effect == ("share of changed rows of risk", pytest.approx(0.75, abs=0.02)), "what it does show still counts"
+    assert "With the offline pipeline's values" in after.said
+
+
+def test_another_unit_that_the_offline_pipeline_has_too_is_still_another_unit() -> None:
+    cents = served(RIGHT, amount=RIGHT["amount"] / 100)
+    found = supported(replace(HEALTHY, production=FrameTable(cents), reference=FrameTable(cents)))
+    assert "Without the same damage on the holdout's frauds" in found[Hypothesis.SCALING].said
+
+
 def test_ruling_out_skew_names_what_the_reference_lacks() -> None:
     lacking = replace(HEALTHY, reference=FrameTable(RIGHT.drop(columns="risk")))
-    assert "The reference lacks risk; nothing there came empty" in said(lacking, Hypothesis.SERVING_SKEW).said
+    assert "It does not tell of risk; nothing there came empty" in said(lacking, Hypothesis.SERVING_SKEW).said
     few = replace(HEALTHY, reference=FrameTable(RIGHT.head(500)))
     assert "The reference has too few of production's rows" in said(few, Hypothesis.SERVING_SKEW).said
 

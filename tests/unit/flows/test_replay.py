@@ -11,6 +11,7 @@ from flows.domain.drift import feature_drifts
 from flows.domain.recalls import Replayed
 from flows.domain.rescaling import Rescaling, Transformation
 from flows.replay import (
+    are_spread,
     do_the_same_damage,
     find_mismatches,
     is_fraud,
@@ -150,6 +151,24 @@ def test_rows_are_found_by_their_ids_else_by_their_order() -> None:
 def test_a_few_common_rows_are_no_reference(common: int, rows: int, enough: int) -> None:
     production, reference = (table(transaction_id=np.arange(size).astype(str).astype(object)) for size in (rows, common))
     assert (same_rows(production, reference) is not None) == bool(enough)
+
+
+def by_seconds(seconds: np.ndarray) -> FrameTable:
+    return table(event_time=pd.to_datetime(seconds, unit="s", utc=True))
+
+
+def test_common_rows_of_some_days_only_are_not_spread_over_productions_time() -> None:
+    size = 10_000
+    places, by_time = np.arange(size), np.random.default_rng(2).permutation(size)  # rows come in any order
+    production = by_seconds(by_time * 60.0)
+    assert are_spread(places, production)
+    assert are_spread(np.where(np.random.default_rng(3).random(size) < 0.1, places, -1), production), "a sample of all days"
+    assert not are_spread(np.where(by_time < 9_000, places, -1), production), "the last tenth is missing"
+    assert not are_spread(np.where((by_time < 5_000) | (by_time >= 5_600), places, -1), production), "or some days between"
+    assert are_spread(np.where(by_time < 60, places, -1), production), "too few to tell"
+    assert are_spread(places, table(a=VALUES)), "without times nobody can tell"
+    timeless = by_seconds(np.where(by_time < 9_000, by_time * 60.0, np.nan))
+    assert are_spread(np.where(by_time < 9_000, places, -1), timeless), "rows without a time are of no day"
 
 
 def test_an_id_that_comes_twice_means_its_first_row_and_a_row_without_one_is_nowhere() -> None:

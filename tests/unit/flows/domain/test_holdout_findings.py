@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from flows.domain.data_findings import drift_numbers
 from flows.domain.drift import FeatureDrift, Severity, feature_drifts
 from flows.domain.findings import FindingStatus
 from flows.domain.holdout_findings import Ease, Likeness, find_holdout
@@ -54,7 +55,9 @@ def test_an_unlike_holdout_that_flattered_is_a_cause() -> None:
     assert found.explained_recall == pytest.approx(0.07)
     assert "unlike production in amount among frauds" in found.said
     assert "baseline" not in found.said
-    assert len(found.numbers) == 2
+    assert found.numbers["unlike_production"] == {
+        f"amount among {among}": drift_numbers(likeness().holdout) for among in ("frauds", "all transactions")
+    }
 
 
 @pytest.mark.parametrize(
@@ -113,13 +116,20 @@ def test_frauds_that_are_no_easier_than_weeks_differ_anyway_flatter_nobody(
     assert find_holdout(PROMISED, PRODUCTION, [], alike, 0.0).status is FindingStatus.NOT_SUPPORTED
 
 
-def test_how_the_holdout_was_drawn_from_beside_training_is_said_and_accuses_nobody() -> None:
+def test_whether_the_holdout_is_representative_of_training_is_judged_and_accuses_nobody() -> None:
     same, other = drift(VALUES[::-1]), drift(VALUES * 1.6)
     alike = find_holdout(PROMISED, PRODUCTION, [], None, 0.0, [same, same])
-    assert alike.said.endswith("Beside training it is alike in all 2 features.")
+    assert alike.said.endswith("of training: none of 2 features differs beyond what weeks differ by themselves.")
+    assert alike.numbers["unlike_training"] == {}
     differs = find_holdout(PROMISED, PRODUCTION, [], None, 0.0, [same, other])
-    assert differs.said.endswith("Beside training it differs in 1 of 2 features, most in amount (KS distance 0.26).")
+    assert "It is not representative of training: 1 of 2 features differ beyond what weeks differ" in differs.said
+    assert differs.said.endswith("amount most (KS distance 0.26).")
+    assert differs.numbers["unlike_training"] == {"amount": drift_numbers(other)}
     assert differs.status is FindingStatus.NOT_SUPPORTED
+    distance = other.distance or 0.0
+    for natural, is_alike in ((distance * 0.4, False), (distance * 0.6, True)):
+        found = find_holdout(PROMISED, PRODUCTION, [], None, 0.0, [other], {"amount": natural})
+        assert ("It is representative of training" in found.said) == is_alike
 
 
 def test_a_holdout_like_production_is_ruled_out() -> None:

@@ -22,6 +22,7 @@ def test_an_artifact_like_its_manifest_is_intact() -> None:
     found = find_artifact(FILES, dict(FILES), OTHERWISE)
     assert found.status is FindingStatus.NOT_SUPPORTED
     assert found.said == "All 2 files of the artifact are as the manifest has them."
+    assert found.effect == ("files that differ", 0)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,7 @@ def test_without_both_lists_of_digests_an_artifact_cannot_be_tested(
 def test_another_version_than_the_registrys_is_found() -> None:
     found = find_served_version("2", "1", None, is_artifact_intact=True)
     assert found.is_supported
-    assert (found.effect, found.explained_recall) == (None, None)
+    assert (found.effect, found.explained_recall) == (("versions that differ", 1), None)
     assert "names 2, served is 1" in found.said
 
 

@@ -171,7 +171,7 @@ def with_statistics() -> list[Finding]:
     weeks = Labels(((10_000, 100),) * 4), Labels(((10_000, 400),) * 4)
     unlike = [Likeness("frauds", DRIFTED[0], 0.0, 0.0)]
     return [
-        find_feature_drift(3, Suspects(DRIFTED, (), (), {}), COSTLY),
+        find_feature_drift(DRIFTED, Suspects(DRIFTED, (), (), {}), COSTLY),
         find_holdout(Caught(4000, 3600), Caught(8000, 6000), unlike, None, 0.0),
         find_label_drift(*weeks),
         find_calibration(Scored(10_000, 300.0, 200.0, 300), Scored(10_000, 300.0, 200.0, 600)),

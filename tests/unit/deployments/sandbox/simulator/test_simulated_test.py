@@ -128,6 +128,11 @@ def test_the_thresholds_come_from_a_holdout_that_had_matured_before_the_test(win
         assert model.training_window[1] <= TEST_START + timedelta(days=HOLDOUT.first)
 
 
+def test_a_model_whose_surest_alerts_are_wrong_gets_the_threshold_of_the_best_f1() -> None:
+    scores, is_fraud = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([False, True, True, False, False])
+    assert choose_threshold(scores, is_fraud) == 0.7
+
+
 def test_the_predictions_are_the_models_own(win: SimulatedTest) -> None:
     rows = win.production.iloc[:20_000]
     for model in (win.baseline, win.candidate):
