@@ -56,8 +56,8 @@ def find_segments(bands: Sequence[Band]) -> Finding:
         said = f"In none of {len(tested)} segments the candidate loses more to the baseline than elsewhere."
         if worst is not None and lost[worst] >= WORTH_TALKING:
             said = (
-                f"On the whole the candidate is not behind the baseline; it is weakest with {tested[worst].said}"
-                f" ({points(-lost[worst])} of recall on the whole, won back elsewhere)."
+                f"On the whole the candidate is not a point behind the baseline beyond chance; it is weakest with"
+                f" {tested[worst].said} ({points(-lost[worst])} of recall on the whole)."
             )
         most = max((band.frauds.baseline_only - band.frauds.candidate_only) / whole.total for band in tested)
         return Finding(Hypothesis.SEGMENTS, FindingStatus.NOT_SUPPORTED, said, ("recall lost in the worst segment", most))

@@ -1,7 +1,7 @@
 """The smallest flow that asks a person: a process of its own runs it, as `fraud-ab serve` runs the real one.
 
 It writes what it does to a journal, a file that it finds where other tests name their experiment, and dies or hangs on request,
-once, just before it marks an answer as carried out.
+once, just before it marks an answer as carried out. With HELD_RUNS the process of a run gets no farther than this file.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from flows.steps import step
 from flows.wiring import systems
 
 TEST = TypeAdapter(ABTest)
+if os.environ.get("HELD_RUNS") and __name__ != "__main__":
+    threading.Event().wait()
 
 
 def request(test: ABTest, round_number: int, flow_run_id: str) -> DecisionRequest:

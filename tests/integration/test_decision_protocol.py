@@ -348,11 +348,11 @@ def test_a_run_whose_machine_died_before_its_first_line_goes_on_elsewhere(
 ) -> None:
     """It is Pending for ever: it has no lease that could lapse, and no decision yet that somebody would miss."""
     runner = (sys.executable, str(Path(__file__).with_name("protocol_flow.py")), "early")
-    with process(*runner, log=tmp_path / "first.log") as first:
+    with process("env", "HELD_RUNS=1", *runner, log=tmp_path / "first.log") as first:
         until(lambda: not isinstance(_found_deployment("ask/early"), Exception), "the deployment")
         asked = _start(f"test-{uuid.uuid4().hex[:8]}", tmp_path, "ask/early")
         until(lambda: is_pending(asked), "the run to be taken by the runner")
-        os.killpg(first.pid, signal.SIGKILL)  # its process needs seconds for imports alone
+        os.killpg(first.pid, signal.SIGKILL)
     url = os.environ["FRAUD_AB_DECISION_LOG_URL"]
     executions, gateway = SqlExecutions(url), PrefectGateway(starting=timedelta(0))
     reconciler = reconciler_of(log, gateway, finalize="ask/early")
