@@ -34,6 +34,7 @@ HARM, DRAWS = 0.02, 100
 AS_GOOD = 0.01  # a candidate that is weaker by more than that is weaker, though nobody planted it
 ZEROED_SHARE, RESCALED_SHARE = (0.6, 1.0), (0.4, 1.0)
 DEFLATION = (1.25, 2.6)
+ABOVE_MINUS_ONE = np.nextafter(np.float32(-1), np.float32(0))  # log1p(-1) is no number that a model takes
 UNITS = (100.0, 1 / 100, 1000.0, 1 / 1000)
 
 
@@ -174,7 +175,8 @@ def _other_unit(stage: Stage, names: list[str]) -> tuple[str, float]:
 
 def _scaled_twice(stage: Stage, names: list[str]) -> tuple[str, float]:
     names = list(stage.candidate.features) if stage.rng.random() < 0.3 else names
-    stage.served = scaled(stage.candidate, stage.right, names)
+    again = scaled(stage.candidate, stage.right, names)
+    stage.served = again.assign(**{name: again[name].replace(np.float32(-1), ABOVE_MINUS_ONE) for name in names})
     return f"scaled twice: {', '.join(names)}", _served_harm(stage)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flows.baseline_replays import BaselineReplays
 from flows.domain.criteria import CriterionName, check_stability
 from flows.domain.data_findings import (
     LEAST_MISMATCH,
@@ -22,7 +23,7 @@ from flows.domain.data_findings import (
 from flows.domain.drift import FeatureDrift, Severity, feature_drifts
 from flows.domain.errors import FraudABError
 from flows.domain.findings import Finding, Hypothesis, not_testable, rank_findings
-from flows.domain.holdout_findings import Ease, Likeness, find_holdout
+from flows.domain.holdout_findings import Likeness, find_holdout
 from flows.domain.model_findings import (
     ModelFacts,
     Scored,
@@ -40,22 +41,19 @@ from flows.domain.recalls import Caught, compare_replays
 from flows.domain.rescaling import Rescaling, find_rescaling
 from flows.domain.segment_findings import find_segments
 from flows.material import DATA_HYPOTHESES, Material, with_reason
-from flows.replay import SEED, are_spread, find_mismatches, is_fraud, rows_of, same_rows
+from flows.replay import SEED, are_spread, features_of_frauds, find_mismatches, is_fraud, same_rows
 from flows.restoration import Restorer
 from flows.table_summaries import (
     MOST,
-    catches_by_week,
     column_pairs,
     compare_frauds,
     count_labels,
     count_outcomes,
     distance_between_weeks,
     find_bands,
-    is_from,
     overlap_kinds,
     overlap_of,
     served_answers,
-    weeks_of,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +96,7 @@ class _Examination:
 
     def __init__(self, material: Material) -> None:
         self.material = material
+        self.baseline = BaselineReplays(material)
         self.between_weeks: dict[str, float] = {}
 
     def data_findings(self) -> list[Finding]:
@@ -157,7 +156,9 @@ class _Examination:
 
         def fitted() -> Finding:
             seen, held = self._caught("training"), self._caught("holdout")
-            return find_overfitting(material.candidate, seen, held, self.in_production, elsewhere)
+            return find_overfitting(
+                material.candidate, seen, held, self.in_production, elsewhere, self.baseline.easier_training()
+            )
 
         fit = _guarded(Hypothesis.OVERFITTING, fitted)
         holdout = self._needing_labels(Hypothesis.HOLDOUT, lambda: self._holdout(elsewhere))
@@ -189,7 +190,7 @@ class _Examination:
         return not_testable(hypothesis, self.unlabelled) if self.unlabelled else _guarded(hypothesis, look)
 
     def _weaker(self, elsewhere: float, *, is_overfitted: bool) -> Finding:
-        both, on_holdout = self.answers_of_both, None if self.is_holdout_known else self._replayed(self.material.holdout)
+        both, on_holdout = self.answers_of_both, None if self.baseline.is_holdout_known else self._replayed(self.material.holdout)
         return find_weaker_model(
             self.outcomes,
             self.promised,
@@ -300,36 +301,10 @@ class _Examination:
         scaler = self.material.candidate.scalers.get(drift.feature) if self.material.candidate else None
         return find_rescaling(drift.feature, one.astype(np.float64), two.astype(np.float64), scaler)
 
-    @cached_property
-    def is_holdout_known(self) -> bool:
-        """Whether the baseline was trained on some of the holdout's days, so that what it catches there tells nothing."""
-        baseline, holdout = self.material.baseline, self.material.holdout
-        return baseline is not None and holdout is not None and is_from(holdout, baseline.trained_on)
-
-    def _ease(self) -> Ease | None:
-        """The baseline on the frauds of holdout, training and production; None where it cannot tell."""
-        material = self.material
-        if self.is_holdout_known:
-            return None
-        parts = [self._baseline_by_week(table) for table in (material.holdout, material.training, material.production)]
-        return Ease(*parts) if all(parts) else None
-
-    def _baseline_by_week(self, table: FeatureTable | None) -> tuple[Caught, ...]:
-        """What the baseline catches of a table's frauds in each week that has enough of them; empty where that cannot be told."""
-        flags = self.material.baseline_flags
-        frauds = None if table is None else self._frauds(table, self.material.baseline)
-        if table is None or frauds is None or flags is None:
-            return ()
-        return catches_by_week(np.asarray(flags(frauds), bool), weeks_of(table), is_fraud(table))
-
     def _frauds(self, table: FeatureTable, model: ModelFacts | None = None) -> pd.DataFrame | None:
         """A model's (else the candidate's) features of a table's frauds; None without labels or with a feature missing."""
         known = model or self.material.candidate
-        needed = (known.features if known else ()) or tuple(table.features)
-        if not table.has("is_fraud") or not all(table.has(name) for name in needed):
-            return None
-        frauds = rows_of(table, is_fraud(table), needed)
-        return frauds if len(frauds) else None
+        return features_of_frauds(table, known.features if known else ())
 
     def _caught(self, name: str) -> Caught | None:
         """What the candidate catches in a part: replayed, else as its run logged it."""
@@ -391,7 +366,9 @@ class _Examination:
         training, holdout = self.material.training, self.material.holdout
         beside = feature_drifts(column_pairs(training, holdout)) if training and holdout else ()
         natural = self._natural(training, beside) if training else {}
-        return find_holdout(self.promised, self.in_production, self._likenesses(), self._ease(), elsewhere, beside, natural)
+        return find_holdout(
+            self.promised, self.in_production, self._likenesses(), self.baseline.ease(), elsewhere, beside, natural
+        )
 
     def _likenesses(self) -> list[Likeness] | None:
         holdout, training, production = self.material.holdout, self.material.training, self.material.production

@@ -48,6 +48,15 @@ def rows_of(table: FeatureTable, chosen: Column, features: Iterable[str]) -> pd.
     return pd.DataFrame({name: table.column(name)[chosen] for name in features})
 
 
+def features_of_frauds(table: FeatureTable, features: Sequence[str]) -> pd.DataFrame | None:
+    """These features (without any: all) of a table's frauds; None without labels or frauds, or with a feature missing."""
+    needed = features or tuple(table.features)
+    if not table.has("is_fraud") or not all(table.has(name) for name in needed):
+        return None
+    frauds = rows_of(table, is_fraud(table), needed)
+    return frauds if len(frauds) else None
+
+
 def replay(flags: Flags, without: pd.DataFrame, with_cause: pd.DataFrame) -> Replayed | None:
     """The model on the same frauds without and with a cause; None without frauds."""
     return compare_replays(flags(without), flags(with_cause)) if len(without) else None

@@ -71,13 +71,13 @@ def weeks_of(table: FeatureTable) -> Column | None:
     return np.where(np.isnan(week), -1, week).astype(np.int64)
 
 
-def is_from(table: FeatureTable, period: tuple[datetime, datetime] | None) -> bool:
-    """Whether some rows of a table are known to be from a period (first moment and end)."""
+def rows_from(table: FeatureTable, period: tuple[datetime, datetime] | None) -> NDArray[np.bool_]:
+    """The rows (n,) that are known to be from a period (first moment and end)."""
     if period is None or not table.has("event_time"):
-        return False
+        return np.zeros(table.rows, bool)
     seconds = np.asarray(table.column("event_time"), np.float64)
     start, end = (moment.timestamp() for moment in period)
-    return bool(((seconds >= start) & (seconds < end)).any())
+    return (seconds >= start) & (seconds < end)
 
 
 def catches_by_week(flags: Column, weeks: Column | None, chosen: Column) -> tuple[Caught, ...]:

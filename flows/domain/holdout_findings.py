@@ -10,12 +10,14 @@ from flows.domain.distances import ks_chance
 from flows.domain.drift import FeatureDrift, Severity
 from flows.domain.findings import Finding, FindingStatus, Hypothesis, not_testable
 from flows.domain.guardrails import percent
-from flows.domain.recalls import CHANCE_P, WORTH_TALKING, Caught, together, weekly_p
+from flows.domain.recalls import WORTH_TALKING, Caught, together, weekly_p
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 FLATTERING = 2 * WORTH_TALKING
+EASIER = 0.04  # points of recall, over training's frauds and production's on average: neighbouring weeks differ by half of it
+EASIER_P = 0.03  # beside so large a difference
 FARTHER = 3.0  # than training, and than weeks from each other
 _ADVICE = "Choose the holdout from the last matured weeks before the test, and evaluate the candidate anew."
 
@@ -55,10 +57,12 @@ class Ease:
 
     @property
     def is_flattering(self) -> bool:
-        """Whether the holdout's frauds are easier than production's, and its weeks stand out from all the others: what training
-        and production differ by is nothing that a holdout could be blamed for."""
-        more = together(self.holdout).recall - together(self.production).recall
-        return more >= FLATTERING and weekly_p(self.holdout, self.training + self.production) < CHANCE_P
+        """Whether the holdout's frauds are much easier than training's and than production's, and its weeks stand out from all
+        others: what training and production differ by is nothing that a holdout could be blamed for."""
+        recall = together(self.holdout).recall
+        more = [recall - together(weeks).recall for weeks in (self.training, self.production)]
+        is_much = min(more) >= FLATTERING and sum(more) / len(more) >= EASIER
+        return is_much and weekly_p(self.holdout, self.training + self.production) < EASIER_P
 
     @property
     def said(self) -> str:

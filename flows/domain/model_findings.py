@@ -133,7 +133,12 @@ def divergence_point(validation_loss: Curve) -> tuple[int, float]:
 
 
 def find_overfitting(
-    making: ModelFacts | None, training: Caught | None, holdout: Caught | None, production: Caught | None, elsewhere: float
+    making: ModelFacts | None,
+    training: Caught | None,
+    holdout: Caught | None,
+    production: Caught | None,
+    elsewhere: float,
+    easier: Mapping[str, float] | None = None,
 ) -> Finding:
     """Whether the candidate learnt its training rows by heart: much better on them than on rows that it has not seen.
 
@@ -141,36 +146,31 @@ def find_overfitting(
         making: for its loss curves.
         training, holdout, production: what the candidate catches in each.
         elsewhere: points of recall (0..1) of production that other causes explain.
+        easier: for `holdout` and `production` the points of recall (0..1) by which training's frauds are easier, as the baseline
+            shows that never saw them; without what nobody can tell.
     """
+    easier = easier or {}
     curves = making.validation_loss if making else ()
     if training is None:
         return not_testable(
             Hypothesis.OVERFITTING,
             "Log train_recall and train_frauds with the run, or give the training rows with labels, to compare with.",
         )
-    if holdout is None and production is None:
+    parts = {name: part for name, part in (("holdout", holdout), ("production", production)) if part is not None}
+    if not parts:
         return not_testable(
             Hypothesis.OVERFITTING,
             "Give labelled rows of the holdout or of production, or log holdout_recall and holdout_frauds with the run.",
         )
     step, rise = divergence_point(curves) if curves else (0, 0.0)
-    unseen = {
-        name: (training.recall - part.recall - less, training.above(part)[1] - less)
-        for name, part, less in (("holdout", holdout, 0.0), ("production", production, elsewhere))
-        if part is not None
-    }
-    is_diverging = rise >= LOSS_RISE
-    gaps = {name: gap for name, (gap, low) in unseen.items() if low > 0 and gap >= FITTED_GAP}
-    is_supported = "holdout" in gaps or (is_diverging and bool(gaps))
-    said = f"Training recall {percent(training.recall)}" + "".join(
-        f", {name} {percent(part.recall)}" for name, part in (("holdout", holdout), ("production", production)) if part
-    )
-    said += f"; {_curve_words(making, step, rise)}."
-    gap = max(gap for gap, _ in unseen.values())
-    effect, numbers = (
-        ("gap of recall", gap),
-        {"gaps": {name: gap for name, (gap, _) in unseen.items()}, "loss_rise": rise if isfinite(rise) else None},
-    )
+    less = {"holdout": easier.get("holdout", 0.0), "production": max(elsewhere, easier.get("production", 0.0))}
+    gaps = {name: training.recall - part.recall - less[name] for name, part in parts.items()}
+    large = [name for name, part in parts.items() if gaps[name] >= FITTED_GAP and training.above(part)[1] > less[name]]
+    is_supported = "holdout" in large or (rise >= LOSS_RISE and bool(large))
+    said = f"{_recall_words(training, parts, easier)}; {_curve_words(making, step, rise)}."
+    gap = max(gaps.values())
+    effect = ("gap of recall", gap)
+    numbers = {"gaps": gaps, "easier": dict(easier), "loss_rise": rise if isfinite(rise) else None}
     if not is_supported:
         return Finding(Hypothesis.OVERFITTING, FindingStatus.NOT_SUPPORTED, said, effect, numbers=numbers)
     return Finding(
@@ -191,6 +191,16 @@ def _broken_promise(holdout: Caught | None, production: Caught | None, elsewhere
         return None
     difference, low, _ = holdout.above(production)
     return difference - elsewhere if low > elsewhere and difference - elsewhere >= WORTH_TALKING else None
+
+
+def _recall_words(training: Caught, parts: Mapping[str, Caught], easier: Mapping[str, float]) -> str:
+    recalls = [f"Training recall {percent(training.recall)}", *(f"{name} {percent(part.recall)}" for name, part in parts.items())]
+    natural = [
+        f"; the baseline too catches {points(easier[part])[1:]} more of training's frauds than of {name}'s"
+        for part, name in (("holdout", "the holdout"), ("production", "production"))
+        if part in parts and easier.get(part, 0.0) >= WORTH_TALKING
+    ]
+    return ", ".join(recalls) + "".join(natural)
 
 
 def _curve_words(making: ModelFacts | None, step: int, rise: float) -> str:

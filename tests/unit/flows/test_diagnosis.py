@@ -393,6 +393,48 @@ def test_a_corrupted_artifact_comes_before_everything_that_it_causes() -> None:
     assert diagnose(replace(broken, manifest=None))[0].hypothesis is Hypothesis.SERVED_VERSION
 
 
+EASY_ROWS = rows(1).loc[lambda table: ~table["is_fraud"] | (table["amount"] > 40)]
+EASY_TRAINING = replace(
+    HEALTHY,
+    training=FrameTable(EASY_ROWS),
+    baseline=replace(FACTS, trained_on=(datetime(2025, 5, 1, tzinfo=UTC), datetime(2025, 5, 31, tzinfo=UTC))),
+    baseline_flags=lambda table: (table["amount"] > 48).to_numpy(),
+)
+
+
+def test_training_days_that_are_easier_for_the_baseline_too_are_not_called_overfitting() -> None:
+    found = said(EASY_TRAINING, Hypothesis.OVERFITTING)
+    assert "the baseline too catches" in found.said
+    assert found.status is FindingStatus.NOT_SUPPORTED
+
+
+def fails(_: pd.DataFrame) -> np.ndarray:
+    raise OutsideSystemError("the baseline", "predicting", retryable=False)
+
+
+@pytest.mark.parametrize(
+    "blind",
+    [
+        replace(EASY_TRAINING, baseline_flags=None),
+        replace(EASY_TRAINING, baseline_flags=fails),
+        replace(EASY_TRAINING, baseline=FACTS),  # trained nobody knows when
+        replace(
+            EASY_TRAINING,
+            baseline=replace(FACTS, trained_on=(datetime(2025, 6, 1, tzinfo=UTC), datetime(2025, 7, 31, tzinfo=UTC))),
+        ),  # it has seen all of it
+        replace(
+            EASY_TRAINING,
+            baseline=replace(FACTS, trained_on=(datetime(2025, 6, 4, tzinfo=UTC), datetime(2025, 7, 31, tzinfo=UTC))),
+        ),  # the two days left have too few frauds
+        replace(EASY_TRAINING, training=FrameTable(EASY_ROWS.drop(columns="event_time"))),
+    ],
+)
+def test_without_a_baseline_that_never_saw_them_nobody_tells_whether_training_days_are_easier(blind: Material) -> None:
+    found = said(blind, Hypothesis.OVERFITTING)
+    assert "the baseline too" not in found.said
+    assert found.is_supported
+
+
 def test_a_candidate_that_keeps_a_poor_promise_is_weaker() -> None:
     weaker = served(RIGHT).assign(baseline_prediction=(RIGHT["amount"] > 20).to_numpy())
     found = supported(replace(HEALTHY, production=FrameTable(weaker)))

@@ -19,7 +19,7 @@ from flows.table_summaries import (
     count_outcomes,
     distance_between_weeks,
     find_bands,
-    is_from,
+    rows_from,
     served_answers,
 )
 
@@ -180,8 +180,8 @@ def test_catches_are_counted_by_week_and_weeks_with_few_frauds_are_left_out() ->
 def test_a_period_is_known_by_its_first_moment_and_its_end() -> None:
     rows = table(event_time=TIMES)
     start, end = TIMES[0].to_pydatetime(), TIMES[-1].to_pydatetime()
-    assert is_from(rows, (start - timedelta(days=1), start + timedelta(seconds=1)))
-    assert not is_from(rows, (start - timedelta(days=1), start))
-    assert is_from(rows, (end, end + timedelta(days=1)))
-    assert not is_from(rows, None)
-    assert not is_from(table(a=[1.0]), (start, end))
+    assert rows_from(rows, (start - timedelta(days=1), start + timedelta(seconds=1))).any()
+    assert not rows_from(rows, (start - timedelta(days=1), start)).any()
+    assert rows_from(rows, (end, end + timedelta(days=1))).any()
+    assert not rows_from(rows, None).any()
+    assert not rows_from(table(a=[1.0]), (start, end)).any()

@@ -55,6 +55,33 @@ def test_a_gap_to_production_alone_needs_diverging_losses() -> None:
     assert not find_overfitting(CURVES, KNOWN, flattering, None, 0.0).is_supported
 
 
+def test_frauds_that_are_easier_for_the_baseline_too_were_not_learnt_by_heart() -> None:
+    training, holdout, production = Caught(4000, 3400), Caught(4000, 3160), Caught(8000, 6200)
+    assert find_overfitting(SMOOTH, training, holdout, production, 0.0).is_supported
+    natural = find_overfitting(SMOOTH, training, holdout, production, 0.0, {"holdout": 0.05, "production": 0.004})
+    assert not natural.is_supported
+    assert natural.said == (
+        "Training recall 85.0 %, holdout 79.0 %, production 77.5 %; the baseline too catches 5.0 points more of training's frauds"
+        " than of the holdout's; the validation loss does not diverge."
+    )
+    assert natural.effect == ("gap of recall", pytest.approx(0.071))
+    assert natural.numbers["gaps"] == {"holdout": pytest.approx(0.01), "production": pytest.approx(0.071)}
+    assert find_overfitting(SMOOTH, KNOWN, SEEN, SERVED, 0.0, {"holdout": 0.05}).is_supported, "far more than is natural"
+    few = (Caught(400, 340), Caught(400, 300))
+    assert find_overfitting(SMOOTH, *few, None, 0.0).is_supported
+    assert not find_overfitting(SMOOTH, *few, None, 0.0, {"holdout": 0.049}).is_supported, "the rest may be chance"
+
+
+@pytest.mark.parametrize(("elsewhere", "easier", "is_supported"), [(0.18, 0.1, True), (0.1, 0.18, True), (0.1, 0.2, False)])
+def test_what_is_natural_in_production_counts_once_beside_other_causes(
+    elsewhere: float, easier: float, *, is_supported: bool
+) -> None:
+    flattering = Caught(4000, 3950)
+    found = find_overfitting(CURVES, KNOWN, flattering, SERVED, elsewhere, {"production": easier})
+    assert found.is_supported == is_supported
+    assert "more of training's frauds than of production's;" in found.said
+
+
 def test_a_moderate_gap_is_mild_and_without_curves_it_says_so() -> None:
     found = find_overfitting(None, KNOWN, Caught(4000, 3700), None, 0.0)
     assert (found.is_supported, found.severity) == (True, Severity.MILD)
