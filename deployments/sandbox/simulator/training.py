@@ -162,16 +162,14 @@ def split_history(recipe: Recipe, seed: int, history: pd.DataFrame) -> tuple[pd.
 
 
 def _preprocessing(features: tuple[str, ...]) -> ColumnTransformer:
-    skewed = [name for name in features if name in SKEWED]
-    return ColumnTransformer(
-        [
-            ("log_and_scale", make_pipeline(FunctionTransformer(np.log1p), StandardScaler()), skewed),
-            ("scale", StandardScaler(), [name for name in features if name not in SKEWED]),
-        ]
-    )
+    steps = [
+        ("log_and_scale", make_pipeline(FunctionTransformer(np.log1p), StandardScaler()), [n for n in features if n in SKEWED]),
+        ("scale", StandardScaler(), [n for n in features if n not in SKEWED]),
+    ]
+    return ColumnTransformer([step for step in steps if step[-1]])  # a scaler without features would stay unfitted
 
 
 def _metrics(decider: FixedThresholdClassifier, part: str, columns: list[str], rows: pd.DataFrame) -> dict[str, float]:
     flagged, is_fraud = np.asarray(decider.predict(rows.loc[:, columns]), dtype=bool), rows["is_fraud"].to_numpy()
     caught = int((flagged & is_fraud).sum())
-    return {f"{part}_precision": caught / int(flagged.sum()), f"{part}_recall": caught / int(is_fraud.sum())}
+    return {f"{part}_precision": caught / max(1, int(flagged.sum())), f"{part}_recall": caught / int(is_fraud.sum())}

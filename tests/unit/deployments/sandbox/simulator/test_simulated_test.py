@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from deployments.sandbox.simulator import SCENARIOS, TEST_START, SimulatedTest, simulate_test, simulated_test
-from deployments.sandbox.simulator.timeline import HOLDOUT
-from deployments.sandbox.simulator.training import choose_threshold, rows_of
+from deployments.sandbox.simulator.registration import preprocessing_of
+from deployments.sandbox.simulator.timeline import DAY_SECONDS, HOLDOUT, Days
+from deployments.sandbox.simulator.training import Booster, Recipe, choose_threshold, rows_of, train_model
 from deployments.sandbox.traffic_split import split_bucket
 
 SEED = 7
@@ -131,6 +132,16 @@ def test_the_thresholds_come_from_a_holdout_that_had_matured_before_the_test(win
 def test_a_model_whose_surest_alerts_are_wrong_gets_the_threshold_of_the_best_f1() -> None:
     scores, is_fraud = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([False, True, True, False, False])
     assert choose_threshold(scores, is_fraud) == 0.7
+
+
+@pytest.mark.parametrize("features", [("amount", "hours_since_last"), ("card_payments_1d", "is_weekend")])
+def test_a_model_of_skewed_features_alone_or_of_none_tells_how_it_scales_them(features: tuple[str, str]) -> None:
+    random = np.random.default_rng(1)
+    history = pd.DataFrame({name: random.uniform(0, 9, 600) for name in features}).assign(
+        second=np.arange(600) * DAY_SECONDS // 200, is_fraud=random.random(600) < 0.2
+    )
+    model = train_model(Recipe("fraud_v2", features, Days(0, 2), Booster(max_iter=5), holdout=Days(2, 3)), SEED, history)
+    assert preprocessing_of(model)["scaling"].keys() == set(features)
 
 
 def test_the_predictions_are_the_models_own(win: SimulatedTest) -> None:
