@@ -33,6 +33,10 @@ def scores(rows: pd.DataFrame) -> np.ndarray:
     return np.where(flags(rows), 0.9, 0.02)
 
 
+def fails(_: pd.DataFrame) -> np.ndarray:
+    raise OutsideSystemError("the baseline", "predicting", retryable=False)
+
+
 def rows(seed: int, size: int = 6000) -> pd.DataFrame:
     random = np.random.default_rng(seed)
     is_fraud = random.random(size) < 0.1
@@ -292,12 +296,9 @@ def test_where_few_frauds_of_a_split_have_both_answers_all_are_replayed_if_that_
     none_served = replace(replayed, production=FrameTable(split.drop(columns=["baseline_prediction", "candidate_prediction"])))
     assert said(replayed, Hypothesis.SEGMENTS) == said(none_served, Hypothesis.SEGMENTS)
 
-    def fail(_: pd.DataFrame) -> np.ndarray:
-        raise OutsideSystemError("the baseline", "predicting", retryable=False)
-
-    as_served = [said(replace(replayed, baseline_flags=one), Hypothesis.SEGMENTS) for one in (None, fail)]
+    as_served = [said(replace(replayed, baseline_flags=one), Hypothesis.SEGMENTS) for one in (None, fails)]
     assert as_served[0] == as_served[1] != said(replayed, Hypothesis.SEGMENTS)
-    assert "predicting" in said(replace(none_served, baseline_flags=fail), Hypothesis.SEGMENTS).said
+    assert "predicting" in said(replace(none_served, baseline_flags=fails), Hypothesis.SEGMENTS).said
 
 
 def test_a_baseline_that_was_trained_on_the_holdouts_days_tells_nothing_of_it() -> None:
@@ -408,10 +409,6 @@ def test_training_days_that_are_easier_for_the_baseline_too_are_not_called_overf
     assert found.status is FindingStatus.NOT_SUPPORTED
 
 
-def fails(_: pd.DataFrame) -> np.ndarray:
-    raise OutsideSystemError("the baseline", "predicting", retryable=False)
-
-
 @pytest.mark.parametrize(
     "blind",
     [
@@ -427,6 +424,10 @@ def fails(_: pd.DataFrame) -> np.ndarray:
             baseline=replace(FACTS, trained_on=(datetime(2025, 6, 4, tzinfo=UTC), datetime(2025, 7, 31, tzinfo=UTC))),
         ),  # the two days left have too few frauds
         replace(EASY_TRAINING, training=FrameTable(EASY_ROWS.drop(columns="event_time"))),
+        replace(
+            EASY_TRAINING,
+            training=FrameTable(EASY_ROWS.assign(event_time=pd.Series(pd.NaT, EASY_ROWS.index, "datetime64[ns, UTC]"))),
+        ),
     ],
 )
 def test_without_a_baseline_that_never_saw_them_nobody_tells_whether_training_days_are_easier(blind: Material) -> None:
